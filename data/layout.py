@@ -1,0 +1,131 @@
+"""Where everything lies in a workspace. Paths only: nothing is read or written here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+SPLITS = ("train", "pool", "validation", "test")
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A Git checkout that holds one campaign."""
+
+    root: Path
+
+    @property
+    def params(self) -> Path:
+        return self.root / "params.yaml"
+
+    @property
+    def base(self) -> Path:
+        return self.root / "data" / "base"
+
+    @property
+    def splits(self) -> Path:
+        return self.base / "splits.json"
+
+    def split(self, name: str) -> Path:
+        """The frozen images of one split, `train`, `pool`, `validation` or `test`."""
+        if name not in SPLITS:
+            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {name!r}")
+        return self.base / f"{name}.parquet"
+
+    @property
+    def rounds(self) -> Path:
+        return self.root / "data" / "rounds"
+
+    @property
+    def index(self) -> Path:
+        return self.rounds / "index.json"
+
+    @property
+    def local(self) -> Path:
+        """Git-ignored: ports, logs, databases and secrets of this machine."""
+        return self.root / ".dadc"
+
+    def round(self, number: int) -> Round:
+        return Round(self, number)
+
+
+@dataclass(frozen=True)
+class Round:
+    """One round's folder, `data/rounds/NNN/`, and what the round makes in it."""
+
+    workspace: Workspace
+    number: int
+
+    @property
+    def name(self) -> str:
+        return f"{self.number:03d}"
+
+    @property
+    def tag(self) -> str:
+        return f"round-{self.name}"
+
+    @property
+    def folder(self) -> Path:
+        return self.workspace.rounds / self.name
+
+    @property
+    def params(self) -> Path:
+        """params.yaml as it was when the round opened."""
+        return self.folder / "params.yaml"
+
+    @property
+    def attack(self) -> Path:
+        """Machine candidates, made by the attack stage."""
+        return self.folder / "attack.parquet"
+
+    @property
+    def annotations(self) -> Path:
+        """What Label Studio held, as pulled: raw, append-only."""
+        return self.folder / "annotations.jsonl"
+
+    @property
+    def candidates(self) -> Path:
+        """The shard: every candidate with its votes and verdict."""
+        return self.folder / "candidates.parquet"
+
+    @property
+    def lineage(self) -> Path:
+        """What the round was trained on and by which code and environment."""
+        return self.folder / "lineage.json"
+
+    @property
+    def trained(self) -> Path:
+        """Weights as the train stage left them."""
+        return self.folder / "train.safetensors"
+
+    @property
+    def history(self) -> Path:
+        return self.folder / "train.json"
+
+    @property
+    def model(self) -> Path:
+        """The challenger: weights after RiFT."""
+        return self.folder / "model.safetensors"
+
+    @property
+    def rift(self) -> Path:
+        return self.folder / "rift.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.json"
+
+    @property
+    def predictions(self) -> Path:
+        """The challenger's answer to every test image, clean and attacked."""
+        return self.folder / "predictions.parquet"
+
+    @property
+    def decision(self) -> Path:
+        """A promotion decided by hand, over the gate's verdict."""
+        return self.folder / "decision.json"
+
+    @property
+    def aborted(self) -> Path:
+        """Says when and why a round was given up."""
+        return self.folder / "aborted.json"

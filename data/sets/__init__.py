@@ -1,0 +1,1 @@
+"""Data sets: one file each, with `load(split, root, size, channels, seed)`."""

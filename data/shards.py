@@ -1,0 +1,208 @@
+"""Images and candidates as Parquet: one immutable file, the same bytes for the same content."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from PIL import Image
+
+from data.records import Candidate, Verdict, Vote
+
+_IMAGES = pa.schema([("key", pa.string()), ("label", pa.int32()), ("image", pa.binary())])
+_VOTE = pa.struct(
+    [
+        ("validator", pa.string()),
+        ("choice", pa.int32()),
+        ("annotation", pa.int64()),
+        ("at", pa.string()),
+        ("counted", pa.bool_()),
+        ("reason", pa.string()),
+    ]
+)
+_CANDIDATES = pa.schema(
+    [
+        ("key", pa.string()),
+        ("round", pa.int32()),
+        ("source", pa.string()),
+        ("image", pa.binary()),
+        ("intended", pa.int32()),
+        ("annotator", pa.string()),
+        ("seed_image", pa.string()),
+        ("annotation", pa.int64()),
+        ("at", pa.string()),
+        ("seconds", pa.float64()),
+        ("answer", pa.int32()),
+        ("probability", pa.float64()),
+        ("votes", pa.list_(_VOTE)),
+        ("verdict", pa.string()),
+        ("reason", pa.string()),
+        ("wellformed", pa.bool_()),
+        ("split", pa.string()),
+        ("fooling", pa.bool_()),
+    ]
+)
+MAX_PIXELS = 4096 * 4096  # more in one image is refused before it is decoded
+
+
+@dataclass(frozen=True)
+class Images:
+    """Labelled images in one tensor.
+
+    pixels_NCHW: uint8; labels_N: int64 class indices; keys: a name for each image, unique in its set;
+    classes: the class names, in the order of the indices.
+    """
+
+    pixels_NCHW: torch.Tensor
+    labels_N: torch.Tensor
+    keys: tuple[str, ...]
+    classes: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        n = len(self.pixels_NCHW)
+        if not (self.pixels_NCHW.ndim == 4 and self.pixels_NCHW.dtype == torch.uint8):
+            got = f"{self.pixels_NCHW.dtype} {tuple(self.pixels_NCHW.shape)}"
+            raise ValueError(f"images must be uint8 of shape N×C×H×W, got {got}")
+        if len(self.labels_N) != n or len(self.keys) != n:
+            raise ValueError(f"{n} images need as many labels and keys, got {len(self.labels_N)} and {len(self.keys)}")
+        if n and not (0 <= int(self.labels_N.min()) and int(self.labels_N.max()) < len(self.classes)):
+            low, high = int(self.labels_N.min()), int(self.labels_N.max())
+            raise ValueError(f"labels must lie in 0..{len(self.classes) - 1}, got {low}..{high}")
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+    @property
+    def channels(self) -> int:
+        return int(self.pixels_NCHW.shape[1])
+
+    @property
+    def size(self) -> int:
+        return int(self.pixels_NCHW.shape[2])
+
+    def take(self, which: torch.Tensor | Sequence[int]) -> Images:
+        """The images at these indices, in their order."""
+        index = torch.as_tensor(which, dtype=torch.long)
+        keys = tuple(self.keys[i] for i in index.tolist())
+        return Images(self.pixels_NCHW[index], self.labels_N[index], keys, self.classes)
+
+
+def encode_png(pixels_CHW: torch.Tensor) -> bytes:
+    """uint8 C×H×W, one or three channels → PNG."""
+    array = pixels_CHW.permute(1, 2, 0).contiguous().numpy()
+    picture = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+    buffer = io.BytesIO()
+    picture.save(buffer, format="PNG")
+    return buffer.getvalue()
+
+
+def decode_png(blob: bytes, channels: int) -> torch.Tensor:
+    """An image file's bytes → uint8 C×H×W with that many channels. ValueError if it is no sound image."""
+    try:
+        with Image.open(io.BytesIO(blob), formats=("PNG", "JPEG")) as picture:
+            if picture.width * picture.height > MAX_PIXELS:
+                raise ValueError(f"an image of at most {MAX_PIXELS} pixels, got {picture.width}×{picture.height}")
+            array = np.array(picture.convert("L" if channels == 1 else "RGB"))
+    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+        raise ValueError(f"a PNG or JPEG image was wanted, got {len(blob)} bytes that are none: {error}") from error
+    return torch.from_numpy(array.reshape(array.shape[0], array.shape[1], channels)).permute(2, 0, 1).contiguous()
+
+
+def write_images(path: Path, images: Images) -> None:
+    """Images → Parquet, whole or not at all."""
+    table = pa.table(
+        {
+            "key": list(images.keys),
+            "label": images.labels_N.tolist(),
+            "image": [encode_png(pixels) for pixels in images.pixels_NCHW],
+        },
+        schema=_IMAGES.with_metadata({"classes": "\x1f".join(images.classes)}),
+    )
+    _write(path, table)
+
+
+def read_images(path: Path, channels: int) -> Images:
+    """What `write_images` wrote."""
+    table = _read(path)
+    classes = tuple((table.schema.metadata or {})[b"classes"].decode().split("\x1f"))
+    pixels = [decode_png(blob, channels) for blob in table["image"].to_pylist()]
+    stacked = torch.stack(pixels) if pixels else torch.zeros(0, channels, 1, 1, dtype=torch.uint8)
+    labels = torch.tensor(table["label"].to_pylist(), dtype=torch.long)
+    return Images(stacked, labels, tuple(table["key"].to_pylist()), classes)
+
+
+def write_candidates(path: Path, candidates: Iterable[Candidate]) -> None:
+    """Candidates → a shard, sorted by key, whole or not at all."""
+    rows = sorted(candidates, key=lambda c: c.key)
+    keys = [c.key for c in rows]
+    if len(set(keys)) != len(keys):
+        twice = next(k for k in keys if keys.count(k) > 1)
+        raise ValueError(f"candidate keys must be unique in a shard, got {twice!r} more than once")
+    records = [
+        {
+            **{name: getattr(c, name) for name in _CANDIDATES.names if name != "votes"},
+            "verdict": str(c.verdict),
+            "votes": [{name.name: getattr(v, name.name) for name in _VOTE} for v in c.votes],
+        }
+        for c in rows
+    ]
+    _write(path, pa.Table.from_pylist(records, schema=_CANDIDATES))
+
+
+def read_candidates(path: Path) -> list[Candidate]:
+    """What `write_candidates` wrote."""
+    found = []
+    for row in _read(path).to_pylist():
+        row.pop("fooling")  # derived; kept in the file for those who read it with other tools
+        row["verdict"] = Verdict(row["verdict"])
+        row["votes"] = tuple(Vote(**vote) for vote in row["votes"])
+        found.append(Candidate(**row))
+    return found
+
+
+def candidate_images(candidates: Sequence[Candidate], channels: int, classes: Sequence[str]) -> Images:
+    """Well-formed candidates as labelled images; the label is the intended one."""
+    keep = [c for c in candidates if c.wellformed]
+    if not keep:
+        empty = torch.zeros(0, channels, 1, 1, dtype=torch.uint8)
+        return Images(empty, torch.zeros(0, dtype=torch.long), (), tuple(classes))
+    pixels = torch.stack([decode_png(c.image, channels) for c in keep])
+    labels = torch.tensor([c.intended for c in keep], dtype=torch.long)
+    return Images(pixels, labels, tuple(c.key for c in keep), tuple(classes))
+
+
+def md5(path: Path) -> str:
+    """The digest by which DVC knows a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "md5").hexdigest()
+
+
+def write_whole(path: Path, content: bytes | str) -> None:
+    """Write to a temporary name, flush to disk, rename: a reader sees all of it or none."""
+    temporary = path.with_name(path.name + ".tmp")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with temporary.open("wb") as file:
+        file.write(content.encode() if isinstance(content, str) else content)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+
+
+def _write(path: Path, table: pa.Table) -> None:
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    write_whole(path, buffer.getvalue())
+
+
+def _read(path: Path) -> pa.Table:
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is wanted and is not there; `dvc pull` brings what DVC keeps")
+    return pq.read_table(path)

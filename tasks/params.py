@@ -1,0 +1,240 @@
+"""params.yaml: read and checked here and nowhere else.
+
+A wrong file gives one line for each fault: the path of the key, what was wanted, what came.
+"""
+
+from __future__ import annotations
+
+import importlib
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+KindName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+KindParams = dict[str, Any]  # checked against the kind's own Params by `check_kinds`
+
+
+class ParamsError(ValueError):
+    """params.yaml does not say what it must; the message has a line for each fault."""
+
+
+class Frozen(BaseModel):
+    """Base of every set of parameters: no unknown key, no silent conversion, no change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Data(Frozen):
+    set: KindName
+    root: str | None
+    size: Annotated[int, Field(ge=8, le=1024)] | None
+    channels: Literal[1, 3] | None
+    limit: Count | None
+    pool: Count
+    validation: Count
+
+
+class Model(Frozen):
+    name: KindName
+
+
+class Threat(Frozen):
+    """A threat model: what an attack may do to an image."""
+
+    norm: Literal["linf"]
+    epsilon: float = Field(gt=0)
+
+    @model_validator(mode="after")
+    def _in_pixels(self) -> Threat:
+        if self.norm == "linf" and self.epsilon >= 1:
+            raise ValueError(
+                f"a radius under 1, pixels lie in [0, 1]; for {self.epsilon:g}/255 write {self.epsilon / 255:.5f}"
+            )
+        return self
+
+
+class Attack(Frozen):
+    count: Annotated[int, Field(ge=0)]
+    kinds: dict[KindName, KindParams]
+
+
+class Collect(Frozen):
+    drawings: Count
+
+
+class Validate(Frozen):
+    consensus: Count
+    max_votes: Count
+    non_fooling_share: Share
+    unsettled: Literal["pending", "rejected"]
+
+    @model_validator(mode="after")
+    def _enough_votes(self) -> Validate:
+        if self.max_votes < self.consensus:
+            raise ValueError(f"max_votes of at least consensus ({self.consensus}), got {self.max_votes}")
+        return self
+
+
+class Loss(Frozen):
+    name: KindName
+    params: KindParams
+
+
+class TrainCandidates(Frozen):
+    weight: float = Field(ge=0)
+    repeat: Count
+    non_fooling: bool
+
+
+class Train(Frozen):
+    init: Literal["scratch", "target"]
+    optimizer: Literal["adam", "sgd"]
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    batch: Count
+    epochs: Count
+    precision: Literal["fp32", "bf16"]
+    loss: Loss
+    candidates: TrainCandidates
+
+
+class Rift(Frozen):
+    enabled: bool
+    radius: float = Field(gt=0)
+    steps: Count
+    ascent_rate: float = Field(gt=0)
+    candidates: Count
+    selection: Literal["paper", "trial"]
+    epochs: Count
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    batch: Count
+    tolerance: Share
+    attack: KindParams
+
+
+class Evaluate(Frozen):
+    attacks: dict[KindName, KindParams]
+    shifts: dict[KindName, KindParams]
+    masking: Share
+
+
+class Promote(Frozen):
+    clean_drop: Share
+    robust_drop: Share
+
+
+class Simulate(Frozen):
+    annotators: Annotated[int, Field(ge=1, le=50)]
+    validators: Annotated[int, Field(ge=1, le=50)]
+    tries: Count
+    label_error: Share
+    vote_error: Share
+
+
+class Params(Frozen):
+    """All of params.yaml."""
+
+    campaign: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{2,39}$")
+    seed: int = Field(ge=0, lt=2**31)
+    threads: Annotated[int, Field(ge=1, le=256)]
+    data: Data
+    model: Model
+    threat: Threat
+    attack: Attack
+    collect: Collect
+    validate_: Validate = Field(alias="validate")  # pydantic has a method of that name
+    train: Train
+    rift: Rift
+    evaluate: Evaluate
+    promote: Promote
+    simulate: Simulate
+
+
+def read(path: Path) -> Params:
+    """The parameters in a file; ParamsError says all that is wrong with it."""
+    if not path.exists():
+        raise ParamsError(f"{path} is wanted and is not there; run dadc in a checkout of the project")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
+    if not isinstance(content, dict):
+        raise ParamsError(f"{path} must be a mapping of keys, got {type(content).__name__}")
+    try:
+        return Params.model_validate(_floats(content))
+    except ValidationError as error:
+        raise ParamsError(_lines(error, path.name, "")) from error
+
+
+def kind(family: str, name: str, params: KindParams, where: str) -> tuple[Any, Any]:
+    """The module of a kind, such as `tasks.attacks.pgd`, and its checked Params.
+
+    family: `attacks`, `losses` or `shifts`; where: the path of the key in params.yaml, for the error.
+    """
+    module = module_of(f"tasks.{family}", name, where)
+    try:
+        return module, module.Params.model_validate(_floats(params))
+    except ValidationError as error:
+        raise ParamsError(_lines(error, "params.yaml", where)) from error
+
+
+def module_of(package: str, name: str, where: str) -> Any:
+    """The module a key names, for one of `models`, `data.sets`, `tasks.attacks`, `tasks.losses`, `tasks.shifts`."""
+    found = names_in(package)
+    if name not in found:
+        folder = package.replace(".", "/")
+        raise ParamsError(f"params.yaml: {where}: wanted a file of {folder}/ ({', '.join(found)}), got {name!r}")
+    return importlib.import_module(f"{package}.{name}")
+
+
+def names_in(package: str) -> list[str]:
+    """The kinds of a family: its files' names, without those that begin with an underscore."""
+    folder = Path(__file__).parent.parent / package.replace(".", "/")
+    return sorted(p.stem for p in folder.glob("*.py") if not p.stem.startswith("_"))
+
+
+def check_kinds(params: Params) -> None:
+    """Refuse a name that no file has, and a kind's parameter that the kind does not take. Imports torch."""
+    module_of("data.sets", params.data.set, "data.set")
+    module_of("models", params.model.name, "model.name")
+    kind("losses", params.train.loss.name, params.train.loss.params, "train.loss.params")
+    kind("attacks", "pgd", params.rift.attack, "rift.attack")
+    for where, kinds in (("attack.kinds", params.attack.kinds), ("evaluate.attacks", params.evaluate.attacks)):
+        for name, given in kinds.items():
+            kind("attacks", name, given, f"{where}.{name}")
+    for name, given in params.evaluate.shifts.items():
+        kind("shifts", name, given, f"evaluate.shifts.{name}")
+
+
+def _floats(value: Any) -> Any:
+    """YAML reads 1e-3 as a string: mend that one case, so that nobody trains with a string."""
+    if isinstance(value, dict):
+        return {key: _floats(inner) for key, inner in value.items()}
+    if isinstance(value, str):
+        try:
+            number = float(value)
+        except ValueError:
+            return value
+        return number if math.isfinite(number) and "e" in value.lower() else value
+    return value
+
+
+def _lines(error: ValidationError, name: str, where: str) -> str:
+    lines = []
+    for fault in error.errors(include_url=False):
+        path = ".".join([part for part in [where] if part] + [str(part) for part in fault["loc"]])
+        if fault["type"] == "extra_forbidden":
+            lines.append(f"{name}: {path}: no such key")
+        elif fault["type"] == "missing":
+            lines.append(f"{name}: {path}: wanted a value, got none")
+        else:
+            wanted = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
+            got = "" if fault["type"] == "value_error" else f", got {fault['input']!r}"
+            lines.append(f"{name}: {path}: wanted {wanted}{got}")
+    return "\n".join(lines)
