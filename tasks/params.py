@@ -103,6 +103,13 @@ class Train(Frozen):
     candidates: TrainCandidates
 
 
+class First(Frozen):
+    """Round 000: what differs from the rounds after it."""
+
+    loss: Loss
+    rift: bool
+
+
 class Rift(Frozen):
     enabled: bool
     radius: float = Field(gt=0)
@@ -150,6 +157,7 @@ class Params(Frozen):
     collect: Collect
     validate_: Validate = Field(alias="validate")  # pydantic has a method of that name
     train: Train
+    first: First
     rift: Rift
     evaluate: Evaluate
     promote: Promote
@@ -203,7 +211,8 @@ def check_kinds(params: Params) -> None:
     """Refuse a name that no file has, and a kind's parameter that the kind does not take. Imports torch."""
     module_of("data.sets", params.data.set, "data.set")
     module_of("models", params.model.name, "model.name")
-    kind("losses", params.train.loss.name, params.train.loss.params, "train.loss.params")
+    for where, loss in (("train.loss", params.train.loss), ("first.loss", params.first.loss)):
+        kind("losses", loss.name, loss.params, where)
     kind("attacks", "pgd", params.rift.attack, "rift.attack")
     for where, kinds in (("attack.kinds", params.attack.kinds), ("evaluate.attacks", params.evaluate.attacks)):
         for name, given in kinds.items():

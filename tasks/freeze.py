@@ -1,0 +1,84 @@
+"""The round's candidates → one immutable shard, and the lineage of what is trained on it."""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from data.layout import SPLITS, Round
+from data.records import Candidate
+from data.shards import md5, read_candidates, write_candidates, write_whole
+from tasks.params import Params
+from tasks.seeds import derive
+from tasks.workspace import closed, git
+
+PATTERN = ("train", "train", "validation", "train", "test")  # dealt out in turn: three fifths train
+BY_ANNOTATOR = 5  # annotators from which each split gets one of its own
+
+
+def freeze(round_: Round, candidates: Sequence[Candidate], params: Params, target: Round | None) -> None:
+    """Write the shard and lineage.json; what is already frozen is left as it is."""
+    if not round_.candidates.exists():
+        earlier = [c for r in closed(round_.workspace) for c in read_candidates(r.candidates)]
+        write_candidates(round_.candidates, split(candidates, earlier, params.seed))
+    if not round_.lineage.exists():
+        write_whole(round_.lineage, json.dumps(lineage(round_, params, target), indent=2) + "\n")
+
+
+def split(candidates: Sequence[Candidate], earlier: Sequence[Candidate], seed: int) -> list[Candidate]:
+    """Give every candidate to train, validation or test.
+
+    People's candidates are split by annotator, in the order in which they joined the campaign, so that who was in
+    train in an earlier round stays there. With fewer than five annotators in the campaign they are split by task;
+    machines' candidates always by seed image.
+    """
+    joined: dict[str, int] = {}
+    for c in (*earlier, *candidates):
+        if c.by_people:
+            joined[c.annotator] = min(c.round, joined.get(c.annotator, c.round))
+    people = sorted(joined, key=lambda name: (joined[name], derive(seed, "annotator", name)))
+    dealt = {name: PATTERN[i % len(PATTERN)] for i, name in enumerate(people)} if len(people) >= BY_ANNOTATOR else {}
+    units = sorted({_unit(c) for c in candidates}, key=lambda unit: derive(seed, "split", unit))
+    turns = {unit: PATTERN[i % len(PATTERN)] for i, unit in enumerate(units)}
+    return [replace(c, split=dealt[c.annotator] if c.by_people and dealt else turns[_unit(c)]) for c in candidates]
+
+
+def _unit(candidate: Candidate) -> str:
+    return candidate.seed_image or candidate.key
+
+
+def lineage(round_: Round, params: Params, target: Round | None) -> dict[str, Any]:
+    """What the round's challenger is made from: shards and splits by digest, target, code, environment."""
+    workspace = round_.workspace
+    shards = [*closed(workspace), round_]
+    return {
+        "round": round_.number,
+        "target": None
+        if target is None
+        else {"round": target.number, "path": _name(target.model, round_), "md5": md5(target.model)},
+        "shards": [{"round": r.number, "path": _name(r.candidates, round_), "md5": md5(r.candidates)} for r in shards],
+        "base": {name: md5(workspace.split(name)) for name in SPLITS},
+        "code": git(workspace, "rev-parse", "HEAD"),
+        "environment": environment(params.threads),
+    }
+
+
+def environment(threads: int) -> dict[str, Any]:
+    """What the bytes of a training run hang on besides its inputs."""
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": threads,
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "machine": platform.machine(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+
+
+def _name(path: Any, round_: Round) -> str:
+    return str(path.relative_to(round_.workspace.root))

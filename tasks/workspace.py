@@ -1,0 +1,213 @@
+"""A workspace's Git, DVC and state. The state of a round follows from what is there: nothing is counted."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from data.layout import Round, Workspace
+from data.shards import write_whole
+
+CODE = ("flows", "tasks", "models", "data/*.py", "data/sets", "dvc.yaml", "params.yaml", "pyproject.toml")
+
+
+class WorkspaceError(RuntimeError):
+    """The workspace is not as the command needs it; the message says what to do."""
+
+
+class State(StrEnum):
+    """How far a round has come."""
+
+    ABSENT = "absent"
+    OPENING = "opening"  # begun; `open` goes on
+    OPEN = "open"  # people can work on it
+    CLOSING = "closing"  # frozen; `close` goes on
+    CLOSED = "closed"  # committed and tagged
+    ABORTED = "aborted"
+
+
+def find(start: Path) -> Workspace:
+    """The workspace `start` lies in."""
+    try:
+        done = subprocess.run(
+            ["git", "rev-parse", "--show-toplevel"], cwd=start, capture_output=True, text=True, check=True
+        )
+    except (subprocess.CalledProcessError, FileNotFoundError) as error:
+        raise WorkspaceError(f"a Git checkout of the project is wanted, {start} is in none; clone it first") from error
+    root = Path(done.stdout.strip())
+    if not (root / "dvc.yaml").exists() or not (root / "data" / "rounds").is_dir():
+        raise WorkspaceError(f"{root} is a Git checkout, but not of this project: dvc.yaml and data/rounds are wanted")
+    return Workspace(root)
+
+
+def git(workspace: Workspace, *arguments: str) -> str:
+    """Run git at the workspace's root; its output, or WorkspaceError with what it said."""
+    done = subprocess.run(["git", *arguments], cwd=workspace.root, capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        said = (done.stderr or done.stdout).strip().splitlines()
+        raise WorkspaceError(f"git {' '.join(arguments[:2])} failed: {said[-1] if said else done.returncode}")
+    return done.stdout.strip()
+
+
+def commit(workspace: Workspace, message: str, *paths: Path) -> bool:
+    """Commit these paths and nothing else; False when there was nothing new."""
+    names = [str(path.relative_to(workspace.root)) for path in paths if path.exists()]
+    git(workspace, "add", "--", *names)
+    changed = git(workspace, "diff", "--cached", "--name-only", "--", *names)
+    if not changed:
+        return False
+    identity: list[str] = []
+    asked = subprocess.run(
+        ["git", "var", "GIT_COMMITTER_IDENT"], cwd=workspace.root, capture_output=True, text=True, check=False
+    )
+    if asked.returncode != 0:  # a machine on which nobody has told Git a name
+        identity = ["-c", "user.name=dadc", "-c", "user.email=dadc@localhost"]
+    git(workspace, *identity, "commit", "--quiet", "--message", message, "--only", "--", *names)
+    return True
+
+
+def has_tag(round_: Round) -> bool:
+    """Whether the round's tag is there, which says that it is closed."""
+    return bool(git(round_.workspace, "tag", "--list", round_.tag))
+
+
+def dvc(workspace: Workspace, *arguments: str, say: Callable[[str], None] = print) -> None:
+    """Run DVC at the workspace's root and pass its lines on; WorkspaceError with its last words if it fails.
+
+    It runs in a process group of its own, which ends with us: a stage never goes on beside its retry.
+    """
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        "DVC_NO_ANALYTICS": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dvc", *arguments],
+        cwd=workspace.root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
+    said: list[str] = []
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if text := line.rstrip():
+                said = [*said[-19:], text]
+                say(text)
+        code = process.wait()
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
+    if code != 0:
+        told = [line for line in said if line.startswith(("ERROR", "error"))] or said[-1:]
+        raise WorkspaceError(f"dvc {' '.join(arguments)} failed: {told[0] if told else code}")
+
+
+@contextmanager
+def lock(workspace: Workspace) -> Iterator[None]:
+    """One writer per workspace; WorkspaceError at once if there is another."""
+    folder = workspace.local / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    held = FileLock(folder / "campaign.lock")
+    try:
+        held.acquire(timeout=0)
+    except Timeout:
+        raise WorkspaceError("another dadc command works on this campaign; wait until it has ended") from None
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def check_branch(workspace: Workspace) -> None:
+    """Refuse a detached HEAD: a round's commit would belong to no branch."""
+    on = subprocess.run(["git", "symbolic-ref", "-q", "HEAD"], cwd=workspace.root, capture_output=True, check=False)
+    if on.returncode != 0:
+        raise WorkspaceError("a branch must be checked out, HEAD is detached; `git switch -c NAME` first")
+
+
+def check_committed(workspace: Workspace) -> None:
+    """Refuse uncommitted code or params.yaml: the round's commit must say what made it."""
+    changed = git(workspace, "status", "--porcelain", "--", *CODE)
+    if changed:
+        names = ", ".join(line[3:] for line in changed.splitlines()[:5])
+        raise WorkspaceError(f"code and params.yaml must be committed, changed: {names}; `git commit` first")
+
+
+def check_initialised(workspace: Workspace) -> dict[str, Any]:
+    """The campaign's splits, or WorkspaceError if `dadc init` has not been run or its data are not here."""
+    if not workspace.splits.exists():
+        raise WorkspaceError("the campaign's data are not frozen yet; run `dadc init`")
+    splits: dict[str, Any] = json.loads(workspace.splits.read_text())
+    missing = [name for name in splits["splits"] if not workspace.split(name).exists()]
+    if missing:
+        raise WorkspaceError(f"data/base/{missing[0]}.parquet is not here; `dvc pull` brings it")
+    return splits
+
+
+def read_index(workspace: Workspace) -> dict[str, dict[str, dict[str, str]]]:
+    """data/rounds/index.json, over which dvc.yaml repeats its stages."""
+    index: dict[str, dict[str, dict[str, str]]] = json.loads(workspace.index.read_text())
+    return index
+
+
+def write_index(round_: Round, part: str, entry: dict[str, str]) -> None:
+    """Put the round's entry into one part of the index, `rounds` or `collected`; twice is once."""
+    index = read_index(round_.workspace)
+    if index[part].get(round_.name) == entry:
+        return
+    index[part] = dict(sorted({**index[part], round_.name: entry}.items()))
+    write_whole(round_.workspace.index, json.dumps(index, indent=2) + "\n")
+
+
+def drop_from_index(round_: Round) -> None:
+    """Take the round out of the index, so that DVC no longer knows its stages."""
+    index = {part: {k: v for k, v in e.items() if k != round_.name} for part, e in read_index(round_.workspace).items()}
+    write_whole(round_.workspace.index, json.dumps(index, indent=2) + "\n")
+
+
+def state(round_: Round) -> State:
+    """How far the round has come, from its files and its tag."""
+    if not round_.folder.exists():
+        return State.ABSENT
+    if round_.aborted.exists():
+        return State.ABORTED
+    if has_tag(round_):
+        return State.CLOSED
+    if round_.candidates.with_name("candidates.parquet.dvc").exists():
+        return State.CLOSING
+    name = str(round_.params.relative_to(round_.workspace.root))
+    known = git(round_.workspace, "ls-tree", "--name-only", "HEAD", "--", name)
+    return State.OPEN if known else State.OPENING
+
+
+def rounds(workspace: Workspace) -> list[Round]:
+    """Every round there is, in order."""
+    numbers = [int(p.name) for p in workspace.rounds.iterdir() if p.is_dir() and p.name.isdigit()]
+    return [workspace.round(number) for number in sorted(numbers)]
+
+
+def closed(workspace: Workspace) -> list[Round]:
+    """The closed rounds, in order."""
+    return [r for r in rounds(workspace) if state(r) is State.CLOSED]
+
+
+def current(workspace: Workspace) -> Round | None:
+    """The round that is neither closed nor aborted, if there is one; it is the last."""
+    live = [r for r in rounds(workspace) if state(r) not in (State.CLOSED, State.ABORTED)]
+    return live[-1] if live else None
