@@ -1,0 +1,249 @@
+"""What a round is judged by: pure functions of records and of counts. No torch, no files."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+from data.records import PEOPLE, Candidate, Verdict
+from tasks.params import Promote
+
+BY_ANNOTATOR = 5  # annotators in a campaign from which candidates are split by annotator
+Z95 = 1.959963984540054  # two-sided 95% of the normal distribution
+
+
+class Accuracy(TypedDict):
+    """A share of right answers with its 95% interval."""
+
+    accuracy: float
+    n: int
+    low: float
+    high: float
+
+
+class Rate(TypedDict):
+    """A share that may have nothing to be a share of: all but n is then None."""
+
+    rate: float | None
+    n: int
+    low: float | None
+    high: float | None
+
+
+def wilson(share: float, n: int) -> tuple[float, float]:
+    """95% Wilson score interval of a share of n."""
+    if n < 1 or not 0 <= share <= 1:
+        raise ValueError(f"an interval needs a share in 0..1 of at least one, got {share} of {n}")
+    z2 = Z95 * Z95 / n
+    middle = (share + z2 / 2) / (1 + z2)
+    half = math.sqrt(share * (1 - share) * z2 + z2 * z2 / 4) / (1 + z2)
+    return (0.0 if share == 0 else middle - half), (1.0 if share == 1 else middle + half)
+
+
+def accuracy(right: int, n: int) -> Accuracy:
+    """`right` of n images answered rightly."""
+    if n < 1:
+        raise ValueError("an accuracy needs at least one image, got none")
+    low, high = wilson(right / n, n)
+    return {"accuracy": right / n, "n": n, "low": low, "high": high}
+
+
+def mean_accuracy(parts: Sequence[Accuracy]) -> Accuracy:
+    """The mean over several conditions of the same n images.
+
+    The interval takes each image's mean over the conditions as one observation in [0, 1], whose variance is at most
+    that of a yes or no with the same mean: it is Wilson's for n, and errs on the wide side.
+    """
+    counts = {part["n"] for part in parts}
+    if len(counts) != 1:
+        raise ValueError(f"a mean accuracy needs conditions over the same images, got n = {sorted(counts)}")
+    mean, n = sum(part["accuracy"] for part in parts) / len(parts), counts.pop()
+    low, high = wilson(mean, n)
+    return {"accuracy": mean, "n": n, "low": low, "high": high}
+
+
+def rate(count: int, n: int) -> Rate:
+    """`count` of n, or None of nothing."""
+    if n == 0:
+        return {"rate": None, "n": 0, "low": None, "high": None}
+    low, high = wilson(count / n, n)
+    return {"rate": count / n, "n": n, "low": low, "high": high}
+
+
+@dataclass(frozen=True)
+class Paired:
+    """Two networks' answers to the same images: only those on which they differ tell them apart."""
+
+    both: int
+    gained: int  # wrong before, right after
+    lost: int  # right before, wrong after
+    neither: int
+
+    @property
+    def n(self) -> int:
+        return self.both + self.gained + self.lost + self.neither
+
+    @property
+    def net(self) -> int:
+        return self.gained - self.lost
+
+    def within(self, tolerance: float) -> bool:
+        """Whether no more than that share of the images was lost, on balance."""
+        return -self.net <= tolerance * self.n + 1e-9  # 0.01 · 300 is a little less than 3
+
+
+def paired(before: Sequence[bool], after: Sequence[bool]) -> Paired:
+    """Count right (True) and wrong answers to the same images in the same order."""
+    if len(before) != len(after):
+        raise ValueError(f"paired counts need the same images, got {len(before)} and {len(after)} answers")
+    seen = list(zip(before, after, strict=True))
+    return Paired(
+        both=sum(b and a for b, a in seen),
+        gained=sum(a and not b for b, a in seen),
+        lost=sum(b and not a for b, a in seen),
+        neither=sum(not b and not a for b, a in seen),
+    )
+
+
+def counts(candidates: Iterable[Candidate]) -> dict[str, int]:
+    """collected, fooling, verified_fooling and pending: fooling ones whose label is not settled."""
+    collected = [c for c in candidates if c.wellformed]
+    unjudged = [c.key for c in collected if not c.judged]
+    if unjudged:
+        raise ValueError(f"rates need judged candidates, {len(unjudged)} are not, such as {unjudged[0]}; judge them")
+    fooling = [c for c in collected if c.fooling]
+    return {
+        "collected": len(collected),
+        "fooling": len(fooling),
+        "verified_fooling": sum(c.verified for c in fooling),
+        "pending": sum(c.verdict is Verdict.PENDING for c in fooling),
+    }
+
+
+def error_rates(candidates: Iterable[Candidate]) -> dict[str, Any]:
+    """The counts with MER and the bounds of vMER, None where nothing was collected.
+
+    MER = fooling / collected; vMER = verified and fooling / collected, and at most (those + pending) / collected.
+    """
+    found = counts(candidates)
+    n = found["collected"]
+    if n == 0:
+        return {**found, "mer": None, "vmer": {"low": None, "high": None}}
+    verified, possible = found["verified_fooling"], found["verified_fooling"] + found["pending"]
+    return {**found, "mer": found["fooling"] / n, "vmer": {"low": verified / n, "high": possible / n}}
+
+
+def by_people(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """The candidates that MER and vMER count."""
+    return [c for c in candidates if c.by_people]
+
+
+def by_source(candidates: Sequence[Candidate], rightly_classified: Iterable[str]) -> dict[str, dict[str, Any]]:
+    """Each source apart: people with MER and vMER, an attack with its success rate and its verified rate.
+
+    rightly_classified: keys of the seed images that the target answers rightly. attack_success_rate: share of
+    those that the attack flips. verified_rate: share of its settled candidates whose label was found right.
+    """
+    right = set(rightly_classified)
+    report: dict[str, dict[str, Any]] = {}
+    for source in sorted({c.source for c in candidates}):
+        own = [c for c in candidates if c.source == source]
+        if source in PEOPLE:
+            report[source] = error_rates(own)
+            continue
+        tried = [c for c in own if c.wellformed and c.seed_image in right]
+        settled = [c for c in own if c.wellformed and c.verdict is not Verdict.PENDING]
+        report[source] = {
+            **counts(own),
+            "attack_success_rate": rate(sum(c.fooling for c in tried), len(tried))["rate"],
+            "verified_rate": rate(sum(c.verified for c in settled), len(settled))["rate"],
+        }
+    return report
+
+
+def split_by(campaign: Iterable[Candidate]) -> str:
+    """What keeps the splits apart: `annotator` from five annotators in the campaign on, below that `task`."""
+    return "annotator" if len({c.annotator for c in campaign if c.by_people}) >= BY_ANNOTATOR else "task"
+
+
+def heal(
+    candidates: Sequence[Candidate], right: Mapping[str, bool], target_right: Mapping[str, bool], number: int
+) -> dict[str, Any]:
+    """What became of the campaign's verified fooling candidates, of round `number` and before.
+
+    right, target_right: by candidate key, whether the challenger, and the round's target, answer as intended.
+    rate: share the challenger answers rightly, trained on or not; held_out: of those not in the train split.
+    relapse: of the earlier rounds' candidates that the target had healed, the share the challenger has wrong.
+    """
+    verified = [c for c in candidates if c.fooling and c.verified]
+    held_out = [c for c in verified if c.split != "train"]
+    healed = [c for c in verified if c.round < number and target_right[c.key]]
+    return {
+        **rate(sum(right[c.key] for c in verified), len(verified)),
+        "held_out": rate(sum(right[c.key] for c in held_out), len(held_out)),
+        "relapse": rate(sum(not right[c.key] for c in healed), len(healed)),
+    }
+
+
+def masking(robust: Mapping[str, Accuracy], limit: float) -> dict[str, Any]:
+    """FGSM minus PGD accuracy. A weaker attack that does much less harm says that gradients mislead the stronger,
+    or that training learned the weaker one by heart; gap is None where not both were run."""
+    if "fgsm" not in robust or "pgd" not in robust:
+        return {"gap": None, "found": False}
+    gap = robust["fgsm"]["accuracy"] - robust["pgd"]["accuracy"]
+    return {"gap": gap, "found": gap > limit}
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A network on the validation split, image by image: True where it is right.
+
+    clean; robust: under every attack; candidates: verified fooling ones that nobody trained on, may be empty.
+    """
+
+    clean: tuple[bool, ...]
+    robust: tuple[bool, ...]
+    candidates: tuple[bool, ...] = ()
+
+    def shares(self) -> dict[str, float]:
+        """Each figure that there is, as a share."""
+        parts = {"clean": self.clean, "robust": self.robust, "candidates": self.candidates}
+        return {name: sum(part) / len(part) for name, part in parts.items() if part}
+
+
+def gate(champion: Scores | None, challenger: Scores, promote: Promote) -> dict[str, Any]:
+    """Whether the challenger becomes champion: {"promoted", "gain", "champion", "challenger", "reasons"}.
+
+    It must lose no more than `clean_drop` of the clean and `robust_drop` of the robust images, on balance, and the
+    mean of its figures (clean, robust and, where there are any, candidates) must be higher than the champion's: what
+    is lost within the tolerance is won back elsewhere. Without a champion the first challenger is promoted.
+    """
+    after = challenger.shares()
+    if champion is None:
+        return {
+            "promoted": True,
+            "gain": None,
+            "champion": {},
+            "challenger": after,
+            "reasons": ["first of its campaign"],
+        }
+    before = champion.shares()
+    if before.keys() != after.keys():
+        raise ValueError(f"a gate needs the same figures of both, got {sorted(before)} and {sorted(after)}")
+    reasons = []
+    for name, allowed in (("clean", promote.clean_drop), ("robust", promote.robust_drop)):
+        change = paired(getattr(champion, name), getattr(challenger, name))
+        if not change.within(allowed):
+            reasons.append(f"{name} accuracy fell by {-change.net} of {change.n} images, {allowed:.1%} may be lost")
+    gain = sum(after[name] - before[name] for name in after) / len(after)
+    if gain <= 1e-9:
+        reasons.append(f"nothing was gained: the mean of {', '.join(after)} changed by {gain:+.2%}")
+    return {
+        "promoted": not reasons,
+        "gain": gain,
+        "champion": before,
+        "challenger": after,
+        "reasons": reasons or [f"the mean of {', '.join(after)} rose by {gain:.2%}"],
+    }
