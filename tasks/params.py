@@ -65,6 +65,7 @@ class Attack(Frozen):
 
 class Collect(Frozen):
     drawings: Count
+    every: Count
 
 
 class Validate(Frozen):

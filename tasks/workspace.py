@@ -120,10 +120,10 @@ def dvc(workspace: Workspace, *arguments: str, say: Callable[[str], None] = prin
 
 @contextmanager
 def lock(workspace: Workspace) -> Iterator[None]:
-    """One writer per workspace; WorkspaceError at once if there is another."""
+    """One writer per workspace; WorkspaceError at once if there is another. A flow within a flow shares it."""
     folder = workspace.local / "locks"
     folder.mkdir(parents=True, exist_ok=True)
-    held = FileLock(folder / "campaign.lock")
+    held = FileLock(folder / "campaign.lock", is_singleton=True, thread_local=False)
     try:
         held.acquire(timeout=0)
     except Timeout:
@@ -173,6 +173,12 @@ def write_index(round_: Round, part: str, entry: dict[str, str]) -> None:
         return
     index[part] = dict(sorted({**index[part], round_.name: entry}.items()))
     write_whole(round_.workspace.index, json.dumps(index, indent=2) + "\n")
+
+
+def target(round_: Round) -> Round | None:
+    """The round whose network this round attacks, as it was written down at opening; None for round 000."""
+    entry = read_index(round_.workspace)["collected"].get(round_.name)
+    return round_.workspace.round(int(Path(entry["target"]).parent.name)) if entry else None
 
 
 def drop_from_index(round_: Round) -> None:

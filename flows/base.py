@@ -1,0 +1,107 @@
+"""What every flow starts from: the campaign at a workspace's root, and a voice."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial, wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+
+from data.layout import Round, Workspace
+from tasks.params import Params, read
+from tasks.workspace import check_initialised, closed, current, lock, rounds
+
+if TYPE_CHECKING:
+    from tasks.labelling import LabelStudio
+    from tasks.services import Services
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+step = partial(task, cache_policy=NO_CACHE)  # what is done already is seen from the files, not from a cache
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """A workspace with its checked parameters and frozen splits."""
+
+    workspace: Workspace
+    params: Params
+    splits: dict[str, Any]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.splits["classes"])
+
+    @property
+    def current(self) -> Round | None:
+        """The round that is neither closed nor aborted."""
+        return current(self.workspace)
+
+    @property
+    def closed(self) -> list[Round]:
+        return closed(self.workspace)
+
+    @property
+    def services(self) -> Services:
+        """Where the campaign's servers are."""
+        from tasks.services import find
+
+        return find(self.workspace.root)
+
+    @property
+    def studio(self) -> LabelStudio:
+        """A client of Label Studio; ServiceDown if it does not answer."""
+        from tasks.labelling import connect
+
+        return connect(self.services)
+
+    @property
+    def next(self) -> Round:
+        """The round that comes after all there are."""
+        there: Sequence[Round] = rounds(self.workspace)
+        return self.workspace.round(there[-1].number + 1 if there else 0)
+
+
+def load(root: Path) -> Campaign:
+    """The campaign at a workspace's root; clear errors for what is missing."""
+    workspace = Workspace(root)
+    return Campaign(workspace, read(workspace.params), check_initialised(workspace))
+
+
+def campaign_flow(name: str) -> Callable[[Callable[Concatenate[Path, P], T]], Callable[Concatenate[Path, P], T]]:
+    """A Prefect flow over one campaign, named after it and its round, alone in the workspace while it runs."""
+
+    def wrap(function: Callable[Concatenate[Path, P], T]) -> Callable[Concatenate[Path, P], T]:
+        @wraps(function)
+        def alone(root: Path, *args: P.args, **kwargs: P.kwargs) -> T:
+            with lock(Workspace(Path(root))):
+                return function(Path(root), *args, **kwargs)
+
+        run: Callable[Concatenate[Path, P], T] = flow(name=name, flow_run_name=_run_name, validate_parameters=False)(
+            alone
+        )
+        return run
+
+    return wrap
+
+
+def _run_name() -> str:
+    here = load(Path(flow_run.parameters["root"]))
+    round_ = here.current or (here.closed or [here.next])[-1]
+    return f"{here.params.campaign} {round_.name} {flow_run.flow_name}"
+
+
+def say(text: str) -> None:
+    """A line for whoever watches: on the terminal, and in the Prefect UI from within a run."""
+    print(text, flush=True)
+    if FlowRunContext.get() or TaskRunContext.get():
+        get_run_logger().log(logging.INFO, text)

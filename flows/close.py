@@ -1,0 +1,103 @@
+"""Close a round: freeze what was collected, train, fine-tune, evaluate, promote or not, track."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from data.layout import Round
+from data.records import Candidate
+from flows.base import Campaign, campaign_flow, load, say, step
+from flows.collect import Tally, up_to_date
+from tasks import freeze as freezing
+from tasks.params import read
+from tasks.promote import champion
+from tasks.workspace import (
+    State,
+    WorkspaceError,
+    check_branch,
+    check_committed,
+    commit,
+    dvc,
+    git,
+    has_tag,
+    state,
+    target,
+    write_index,
+)
+
+
+@campaign_flow("close")
+def close_round(root: Path) -> str:
+    """Close the open round, or go on closing the one that was begun; its name."""
+    campaign = load(root)
+    round_ = to_close(campaign)
+    if state(round_) is State.CLOSED:
+        say(f"round {round_.name} is closed")
+        track(campaign, round_)
+        return round_.name
+    check_branch(campaign.workspace)
+    check_committed(campaign.workspace)
+    if state(round_) is State.OPEN:
+        candidates = up_to_date(campaign, round_) if round_.number > 0 else []
+        freeze(campaign, round_, candidates)
+    train(round_)
+    record(round_)
+    track(campaign, round_)
+    best = champion(campaign.closed)
+    say(f"round {round_.name} is closed; the champion is round {best.name if best else 'none'}")
+    return round_.name
+
+
+def to_close(campaign: Campaign) -> Round:
+    """The round that closing is about; with none open, the last closed one, which closing again leaves as it is."""
+    round_ = campaign.current
+    if round_ is None:
+        done = campaign.closed
+        if not done:
+            raise WorkspaceError("no round is open; `dadc open` opens one")
+        return done[-1]
+    if state(round_) is State.OPENING:
+        raise WorkspaceError(f"round {round_.name} is half opened; `dadc open` goes on with it")
+    return round_
+
+
+@step(name="freeze")
+def freeze(campaign: Campaign, round_: Round, candidates: list[Candidate]) -> None:
+    """Candidates → the shard, under DVC; from here on late annotations are late."""
+    freezing.freeze(round_, candidates, read(round_.params), target(round_))
+    kept = [path for path in (round_.candidates, round_.annotations) if path.exists()]
+    # The shard's .dvc file, which says that the round is frozen, comes last.
+    for path in reversed(kept):
+        dvc(round_.workspace, "add", "--quiet", str(path), say=say)
+    if round_.number > 0:
+        say(f"froze round {round_.name}: {Tally.of(candidates)}")
+
+
+@step(name="train, rift, evaluate")
+def train(round_: Round) -> None:
+    """The round's deterministic stages, by DVC."""
+    root = round_.workspace.root
+    attacked = target(round_)
+    start = attacked.model if attacked else round_.workspace.splits
+    write_index(round_, "rounds", {"start": str(start.relative_to(root))})
+    stages = [f"{stage}@{round_.name}" for stage in ("train", "rift", "evaluate")]
+    dvc(round_.workspace, "repro", "-s", *stages, say=say)
+
+
+@step(name="record")
+def record(round_: Round) -> None:
+    """Push the round's data, commit, tag: the tag says closed."""
+    workspace = round_.workspace
+    dvc(workspace, "push", "--quiet", say=say)
+    made = [p for p in round_.folder.iterdir() if p.suffix in (".json", ".dvc", ".yaml") or p.name == ".gitignore"]
+    commit(workspace, f"Close round {round_.name}", *sorted(made), workspace.index, workspace.root / "dvc.lock")
+    if not has_tag(round_):
+        git(workspace, "tag", round_.tag)
+
+
+@step(name="track")
+def track(campaign: Campaign, round_: Round) -> None:
+    """The round → MLflow."""
+    from tasks import track as tracking
+
+    tracking.track(round_, campaign.services)

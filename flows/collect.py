@@ -1,0 +1,118 @@
+"""Collect: pull what people made, judge it on the frozen target, have others validate it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.layout import Round
+from data.records import Candidate, Vote
+from flows.base import Campaign, campaign_flow, load, say, step
+from tasks import judge as judging
+from tasks import validate as validating
+from tasks.params import Params, read
+from tasks.workspace import State, WorkspaceError, state, target
+
+
+@dataclass(frozen=True)
+class Tally:
+    """Where a round stands, people's candidates alone."""
+
+    collected: int
+    fooling: int
+    verified_fooling: int
+    pending: int  # fooling, without a verdict
+    malformed: int
+
+    @classmethod
+    def of(cls, candidates: Sequence[Candidate]) -> Tally:
+        people = [c for c in candidates if c.by_people]
+        fooling = [c for c in people if c.fooling]
+        return cls(
+            collected=sum(c.wellformed for c in people),
+            fooling=len(fooling),
+            verified_fooling=sum(c.verified for c in fooling),
+            pending=sum(c.verdict == "pending" for c in fooling),
+            malformed=sum(not c.wellformed for c in people),
+        )
+
+    def __str__(self) -> str:
+        return (
+            f"{self.collected} collected, {self.fooling} fooling, {self.verified_fooling} of them verified, "
+            f"{self.pending} pending, {self.malformed} malformed"
+        )
+
+
+@campaign_flow("collect")
+def collect(root: Path) -> Tally:
+    """Bring the open round up to date; as often as one likes."""
+    campaign = load(root)
+    round_ = open_one(campaign)
+    candidates = up_to_date(campaign, round_)
+    publish_votes(campaign, round_, candidates)
+    tally = Tally.of(candidates)
+    say(f"round {round_.name}: {tally}")
+    return tally
+
+
+def up_to_date(campaign: Campaign, round_: Round) -> list[Candidate]:
+    """Pull, judge, validate: every candidate of the round with the verdict it has by now."""
+    params = read(round_.params)
+    pull(campaign, round_)
+    candidates, votes = decode(campaign, round_, params)
+    return validate(judge(round_, candidates), votes, params)
+
+
+def open_one(campaign: Campaign) -> Round:
+    """The open round; WorkspaceError if there is none."""
+    round_ = campaign.current
+    if round_ is None:
+        raise WorkspaceError("no round is open; `dadc open` opens one")
+    if state(round_) is State.OPENING:
+        raise WorkspaceError(f"round {round_.name} is half opened; `dadc open` goes on with it")
+    if state(round_) is State.CLOSING:
+        raise WorkspaceError(f"round {round_.name} is frozen; `dadc close` goes on with it")
+    return round_
+
+
+@step(name="pull")
+def pull(campaign: Campaign, round_: Round) -> None:
+    """What is new in Label Studio → annotations.jsonl."""
+    from tasks.pull import pull as pull_new
+
+    new = pull_new(campaign.studio, round_)
+    if new:
+        say(f"pulled {new} new")
+
+
+@step(name="decode")
+def decode(campaign: Campaign, round_: Round, params: Params) -> tuple[list[Candidate], Mapping[str, list[Vote]]]:
+    """annotations.jsonl and attack.parquet → candidates and votes."""
+    from tasks.pull import candidates, votes
+
+    return candidates(round_, params, campaign.splits), votes(round_)
+
+
+@step(name="judge")
+def judge(round_: Round, candidates: list[Candidate]) -> list[Candidate]:
+    """The frozen target's own answer to each."""
+    attacked = target(round_)
+    assert attacked is not None  # round 000 collects nothing
+    return judging.judge(candidates, attacked.model)
+
+
+@step(name="validate")
+def validate(candidates: list[Candidate], votes: Mapping[str, list[Vote]], params: Params) -> list[Candidate]:
+    """Votes → verdicts."""
+    return validating.validate(candidates, votes, params.validate_)
+
+
+@step(name="publish votes")
+def publish_votes(campaign: Campaign, round_: Round, candidates: list[Candidate]) -> None:
+    """Validation tasks for candidates that still need votes."""
+    from tasks.publish import publish_validation
+
+    new = publish_validation(campaign.studio, round_, candidates, read(round_.params))
+    if new:
+        say(f"published {new} validation tasks")

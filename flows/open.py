@@ -1,0 +1,104 @@
+"""Open a round: freeze its target and parameters, attack the target, publish what people are to do."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+from data.layout import Round
+from data.shards import read_candidates
+from flows.base import Campaign, campaign_flow, load, say, step
+from tasks.init import check_same
+from tasks.params import check_kinds, read
+from tasks.promote import champion
+from tasks.workspace import (
+    State,
+    WorkspaceError,
+    check_branch,
+    check_committed,
+    commit,
+    dvc,
+    state,
+    write_index,
+)
+
+
+@campaign_flow("open")
+def open_round(root: Path) -> str:
+    """Open the next round, or go on opening the one that was begun; its name."""
+    campaign = load(root)
+    round_ = to_open(campaign)
+    if state(round_) is State.OPEN:
+        say(f"round {round_.name} is open")
+        return round_.name
+    freeze_params(campaign, round_)
+    if round_.number > 0:
+        attack(round_)
+        publish(campaign, round_)
+    record(round_)
+    say(f"round {round_.name} is open")
+    return round_.name
+
+
+def to_open(campaign: Campaign) -> Round:
+    """The round that opening is about; WorkspaceError where the workspace is not fit for it."""
+    round_ = campaign.current or campaign.next
+    if state(round_) is State.OPEN:
+        return round_
+    if state(round_) is State.CLOSING:
+        raise WorkspaceError(f"round {round_.name} is being closed; `dadc close` goes on with it")
+    check_branch(campaign.workspace)
+    check_committed(campaign.workspace)
+    check_same(campaign.workspace, campaign.params)
+    check_kinds(campaign.params)
+    return round_
+
+
+def target_of(campaign: Campaign, round_: Round) -> Round | None:
+    """The champion among the rounds closed before this one."""
+    return champion([r for r in campaign.closed if r.number < round_.number])
+
+
+@step(name="freeze params")
+def freeze_params(campaign: Campaign, round_: Round) -> None:
+    """The round's folder, with params.yaml as it is now and the target that it is about."""
+    if not round_.params.exists():
+        target = target_of(campaign, round_)
+        if round_.number > 0 and (target is None or not target.model.exists()):
+            wanted = "round 000" if target is None else f"{target.model.relative_to(campaign.workspace.root)}"
+            raise WorkspaceError(
+                f"a target is wanted, {wanted} is not here; `dadc run`, or `dvc pull` if it was closed"
+            )
+        round_.folder.mkdir(parents=True, exist_ok=True)
+        temporary = round_.params.with_suffix(".tmp")
+        shutil.copyfile(campaign.workspace.params, temporary)
+        temporary.replace(round_.params)
+    target = target_of(campaign, round_)
+    if target is not None:
+        write_index(round_, "collected", {"target": str(target.model.relative_to(campaign.workspace.root))})
+
+
+@step(name="attack")
+def attack(round_: Round) -> None:
+    """Machine candidates against the target, by the attack stage."""
+    dvc(round_.workspace, "repro", "-s", f"attack@{round_.name}", say=say)
+
+
+@step(name="publish")
+def publish(campaign: Campaign, round_: Round) -> None:
+    """Drawing tasks for annotators, the machine candidates for validators."""
+    from tasks.publish import publish_drawing, publish_validation
+
+    params = read(round_.params)
+    studio = campaign.studio
+    drawings = publish_drawing(studio, round_, params, campaign.splits)
+    votes = publish_validation(studio, round_, read_candidates(round_.attack), params)
+    say(f"published {drawings} drawing and {votes} validation tasks")
+
+
+@step(name="record")
+def record(round_: Round) -> None:
+    """Commit that the round is open."""
+    root = round_.workspace.root
+    paths = [round_.params, round_.folder / ".gitignore", round_.workspace.index, root / "dvc.lock"]
+    commit(round_.workspace, f"Open round {round_.name}", *paths)

@@ -1,0 +1,97 @@
+"""What a person sees of a campaign: one table, a row a round, and where to look."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from data.layout import Round, Workspace
+from tasks.promote import champion
+from tasks.workspace import State, closed, current, rounds, state, target
+
+COLUMNS = ("round", "state", "target", "collected", "MER", "vMER", "clean", "FGSM", "PGD", "OOD", "champion")
+
+
+def table(workspace: Workspace) -> Table:
+    """A row for each round; accuracies on the test split, in per cent with 95% intervals."""
+    shown = Table(title=f"campaign {_campaign(workspace)}", title_justify="left")
+    for column in COLUMNS:
+        shown.add_column(column, justify="left" if column in ("round", "state") else "right", no_wrap=True)
+    for round_ in rounds(workspace):
+        shown.add_row(*row(round_))
+    return shown
+
+
+def row(round_: Round) -> list[str]:
+    """The round's cells, in the order of COLUMNS."""
+    how = state(round_)
+    attacked = target(round_)
+    begin = [round_.name, str(how), attacked.name if attacked else "–"]
+    if not round_.metrics.exists():
+        return [*begin, *["–"] * (len(COLUMNS) - len(begin))]
+    metrics = json.loads(round_.metrics.read_text())
+    best = champion([r for r in closed(round_.workspace) if r.number <= round_.number])
+    return [
+        *begin,
+        str(metrics["collected"]),
+        _share(metrics["mer"]),
+        _bounds(metrics["vmer"]),
+        _accuracy(metrics["clean"]),
+        _accuracy(metrics["robust"].get("fgsm")),
+        _accuracy(metrics["robust"].get("pgd")),
+        _accuracy(metrics["ood"].get("mean")),
+        "–" if best is None or how is not State.CLOSED else ("yes" if best == round_ else best.name),
+    ]
+
+
+def show(root: Path) -> None:
+    """Print the table."""
+    workspace = Workspace(root)
+    if not rounds(workspace):
+        print("no rounds yet; `dadc run --rounds 1 --simulate` plays one, `dadc open` opens one for people")
+        return
+    console = Console()
+    console.width = max(console.width, 118)  # a table cut at eighty columns says nothing
+    console.print(table(workspace))
+
+
+def _campaign(workspace: Workspace) -> str:
+    return str(json.loads(workspace.splits.read_text())["campaign"]) if workspace.splits.exists() else "–"
+
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _bounds(value: dict[str, float | None]) -> str:
+    low, high = value["low"], value["high"]
+    if low is None or high is None:
+        return "–"
+    return _share(low) if low == high else f"{_share(low)}–{_share(high)}"
+
+
+def _accuracy(value: dict[str, Any] | None) -> str:
+    if value is None:
+        return "–"
+    if "low" not in value:
+        return _share(value["accuracy"])
+    return f"{_share(value['accuracy'])} [{_share(value['low'])}, {_share(value['high'])}]".replace("[", "\\[")
+
+
+def advice(root: Path) -> str:
+    """The command that goes on from where the campaign stands."""
+    workspace = Workspace(root)
+    if not workspace.splits.exists():
+        return "next: `dadc init` freezes the data"
+    now = current(workspace)
+    if now is None:
+        return "next: `dadc open` opens a round, `dadc run --rounds N` runs rounds"
+    if state(now) is State.OPEN:
+        return f"round {now.name} is open: `dadc collect` brings it up to date, `dadc close` closes it"
+    return (
+        f"round {now.name} is {state(now)}: `dadc {'open' if state(now) is State.OPENING else 'close'}` goes on with it"
+    )

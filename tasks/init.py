@@ -1,0 +1,101 @@
+"""The campaign's data set → four frozen splits under DVC, and the remote they are pushed to."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+from data.layout import SPLITS, Workspace
+from data.shards import md5, write_images, write_whole
+from tasks.params import Params, check_kinds, module_of
+from tasks.seeds import derive
+from tasks.workspace import WorkspaceError, commit, dvc
+
+REMOTE = "store"
+
+
+def init(workspace: Workspace, params: Params, remote: str | None, say: Callable[[str], None]) -> None:
+    """Freeze the data, add them to DVC, set the remote, commit, push. What is done already is left alone.
+
+    remote: a folder's absolute path or an address DVC knows; None: the one that is set, else `.dadc/remote`.
+    """
+    check_kinds(params)
+    if not workspace.splits.exists():
+        freeze_data(workspace, params, say)
+    check_same(workspace, params)
+    set_remote(workspace, remote)
+    missing = [name for name in SPLITS if not _pointer(workspace, name).exists()]
+    if missing:
+        dvc(workspace, "add", "--quiet", *(str(workspace.split(name)) for name in missing), say=say)
+    pointers = [_pointer(workspace, name) for name in SPLITS]
+    config = workspace.root / ".dvc" / "config"
+    commit(workspace, "Freeze the campaign's data", workspace.splits, workspace.base / ".gitignore", config, *pointers)
+    dvc(workspace, "push", "--quiet", *(str(pointer) for pointer in pointers), say=say)
+
+
+def freeze_data(workspace: Workspace, params: Params, say: Callable[[str], None]) -> None:
+    """Load the set, split its training part by the seed, write the images and splits.json."""
+    from data.splitting import split_train
+
+    choice = params.data
+    module = module_of("data.sets", choice.set, "data.set")
+    root = Path(choice.root) if choice.root else workspace.local / "data"
+    say(f"reading {choice.set}")
+    given = {"root": root, "size": choice.size, "channels": choice.channels, "seed": params.seed}
+    train, test = module.load("train", **given), module.load("test", **given)
+    if train.classes != test.classes:
+        raise ValueError(f"train and test must have the same classes, got {train.classes} and {test.classes}")
+    parts = split_train(
+        train,
+        pool=choice.pool,
+        validation=choice.validation,
+        limit=choice.limit,
+        seed=derive(params.seed, "splits"),
+    )
+    parts["test"] = test
+    for name in SPLITS:
+        write_images(workspace.split(name), parts[name])
+        say(f"  {name:<10} {len(parts[name]):>7} images")
+    described = {
+        "campaign": params.campaign,
+        "set": choice.set,
+        "classes": list(train.classes),
+        "channels": train.channels,
+        "size": train.size,
+        "seed": params.seed,
+        "splits": {n: {"n": len(parts[n]), "md5": md5(workspace.split(n))} for n in SPLITS},
+    }
+    write_whole(workspace.splits, json.dumps(described, indent=2, ensure_ascii=False) + "\n")
+
+
+def check_same(workspace: Workspace, params: Params) -> None:
+    """Refuse a params.yaml that belongs to another campaign than the frozen data."""
+    frozen = json.loads(workspace.splits.read_text())
+    for key, now in (("campaign", params.campaign), ("set", params.data.set), ("seed", params.seed)):
+        if frozen[key] != now:
+            where = "data.set" if key == "set" else key
+            raise WorkspaceError(
+                f"params.yaml: {where}: wanted {frozen[key]!r}, which this workspace holds, got {now!r}; "
+                "another campaign goes into another clone"
+            )
+
+
+def set_remote(workspace: Workspace, remote: str | None) -> None:
+    """Name the DVC remote by an absolute path or address, so that a clone elsewhere can pull."""
+    config = workspace.root / ".dvc" / "config"
+    if remote is None:
+        if f'remote "{REMOTE}"' in config.read_text():
+            return
+        remote = str(workspace.local / "remote")
+    if "://" not in remote:
+        folder = Path(remote).expanduser()
+        if not folder.is_absolute():
+            raise WorkspaceError(f"--remote wants an absolute path or an address, got {remote!r}")
+        folder.mkdir(parents=True, exist_ok=True)
+        remote = str(folder)
+    dvc(workspace, "remote", "add", "--quiet", "--force", "--default", REMOTE, remote)
+
+
+def _pointer(workspace: Workspace, name: str) -> Path:
+    return workspace.base / f"{name}.parquet.dvc"
