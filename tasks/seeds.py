@@ -1,11 +1,44 @@
-"""One seed for a campaign; every other is derived from it by name."""
+"""One seed for a campaign; every other is derived from it by name. And which seed images a round starts from."""
 
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
+
+from tasks.params import Params
 
 
 def derive(seed: int, *names: object) -> int:
     """A seed below 2³¹ for what `names` name, the same on every machine."""
     text = "\x1f".join(str(part) for part in (seed, *names))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:4], "big") >> 1
+
+
+@dataclass(frozen=True)
+class SeedImages:
+    """Indices into the pool; a seed image belongs to one attack or one drawing task of its round."""
+
+    attacks: dict[str, tuple[int, ...]]  # by the attack's name
+    drawings: tuple[int, ...]
+
+
+def seed_images(number: int, params: Params, pool_size: int) -> SeedImages:
+    """The seed images of round `number`, from 1 on: its slice of a permutation of the pool.
+
+    Rounds with the same `attack` and `collect.drawings` share no seed image until the pool is used up; then it starts
+    again. ValueError if one round needs more than the pool holds.
+    """
+    if number < 1:
+        raise ValueError(f"rounds with seed images are numbered from 1, got {number}; round 000 collects nothing")
+    names, count = sorted(params.attack.kinds), params.attack.count
+    need = len(names) * count + params.collect.drawings
+    if need > pool_size:
+        raise ValueError(
+            f"a round needs {need} seed images ({len(names)} attacks × {count} and {params.collect.drawings} drawings)"
+            f", the pool holds {pool_size}; lower attack.count or collect.drawings, or start with a larger data.pool"
+        )
+    order = sorted(range(pool_size), key=lambda index: (derive(params.seed, "pool", index), index))
+    start = (number - 1) * need
+    own = [order[(start + i) % pool_size] for i in range(need)]
+    attacks = {name: tuple(own[i * count : (i + 1) * count]) for i, name in enumerate(names)}
+    return SeedImages(attacks, tuple(own[len(names) * count :]))

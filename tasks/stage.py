@@ -1,0 +1,173 @@
+"""What the stage commands have in common: `python -m tasks.<stage> NNN`, run at the workspace's root by DVC.
+
+A stage makes the same bytes from the same inputs: threads, seeds and algorithms are fixed here. It holds a lock of its
+own, because a stage whose DVC was killed may run on beside its retry.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+from filelock import FileLock, Timeout
+
+from data.layout import Round, Workspace
+from data.shards import Images, md5, read_images, write_whole
+from tasks.params import Params, read
+from tasks.seeds import derive
+
+Work = Callable[[Round, Params], None]
+
+
+def main(name: str, work: Work, arguments: Sequence[str] | None = None) -> None:
+    """Run a stage for the round the command line names; a fault of the input is one line and exit code 1."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if len(given) != 1 or not (len(given[0]) == 3 and given[0].isdigit()):
+        print(f"usage: python -m tasks.{name} NNN, a round of three digits such as 001", file=sys.stderr)
+        raise SystemExit(2)
+    round_ = Workspace(Path.cwd()).round(int(given[0]))
+    try:
+        run(name, work, round_)
+    except (ValueError, OSError) as error:
+        print(f"error: {name} {round_.name}: {error}", file=sys.stderr)
+        raise SystemExit(1) from error
+
+
+def run(name: str, work: Work, round_: Round) -> None:
+    """Run a stage under its lock, by the parameters frozen in the round's folder."""
+    params = read(round_.params)
+    with locked(name, round_), reproducible(params, name, round_.name):
+        work(round_, params)
+
+
+@contextmanager
+def locked(name: str, round_: Round) -> Iterator[None]:
+    """No stage runs beside its retry: wait, and say so, until the other has ended."""
+    path = round_.workspace.local / "locks" / f"stage-{name}-{round_.name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"{name} {round_.name} still runs in another process; waiting for it to end")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def reproducible(params: Params, *names: object) -> Iterator[None]:
+    """Fix threads, algorithms and torch's own generator; what was set before comes back."""
+    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    state = torch.get_rng_state()
+    torch.set_num_threads(params.threads)
+    torch.use_deterministic_algorithms(True)
+    torch.manual_seed(derive(params.seed, *names))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.use_deterministic_algorithms(strict)
+        torch.set_rng_state(state)
+
+
+def say(line: str) -> None:
+    """A line of progress, at once: DVC and Prefect pass it on."""
+    print(line, flush=True)
+
+
+def generator(params: Params, *names: object) -> torch.Generator:
+    """A generator for what `names` name."""
+    return torch.Generator().manual_seed(derive(params.seed, *names))
+
+
+@dataclass(frozen=True)
+class Base:
+    """What the campaign's frozen images are: splits.json without its digests."""
+
+    classes: tuple[str, ...]
+    channels: int
+    size: int
+
+
+def base(workspace: Workspace) -> Base:
+    """Classes, channels and height = width in pixels of the campaign's images."""
+    content = _splits(workspace)
+    return Base(tuple(content["classes"]), content["channels"], content["size"])
+
+
+def images(workspace: Workspace, split: str) -> Images:
+    """One split's images; ValueError if the file is not the one that was frozen."""
+    content = _splits(workspace)
+    path = checked(workspace.split(split), content["splits"][split]["md5"])
+    return read_images(path, content["channels"])
+
+
+def checked(path: Path, digest: str) -> Path:
+    """The path, if its file has that MD5 digest."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is wanted and is not there; `dvc pull` brings what DVC keeps")
+    found = md5(path)
+    if found != digest:
+        raise ValueError(
+            f"{path} is not what was frozen: wanted md5 {digest}, got {found}; "
+            "`dvc checkout` brings the frozen file back"
+        )
+    return path
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What a round's challenger is made from; every file in it has the digest that lineage.json gives."""
+
+    target: Path | None  # the target's weights; None in round 000
+    target_round: int | None
+    shards: tuple[Path, ...]  # of all rounds up to this one, in order
+
+
+def lineage(round_: Round) -> Lineage:
+    """Read lineage.json and check the target's, the shards' and the base splits' digests."""
+    if not round_.lineage.exists():
+        raise FileNotFoundError(f"{round_.lineage} is wanted and is not there; `dadc close` freezes the round")
+    content = json.loads(round_.lineage.read_text(encoding="utf-8"))
+    root, target = round_.workspace.root, content["target"]
+    shards = sorted(content["shards"], key=lambda shard: int(shard["round"]))
+    frozen = {name: part["md5"] for name, part in _splits(round_.workspace)["splits"].items()}
+    other = [name for name, digest in content["base"].items() if frozen.get(name) != digest]
+    if other:
+        raise ValueError(f"{round_.lineage} names another {other[0]} split than data/base/splits.json")
+    return Lineage(
+        target=None if target is None else checked(root / target["path"], target["md5"]),
+        target_round=None if target is None else int(target["round"]),
+        shards=tuple(checked(root / shard["path"], shard["md5"]) for shard in shards),
+    )
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Sorted keys, a line's end, whole or not at all; refuses NaN, which is not JSON."""
+    write_whole(path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """A table as Parquet, whole or not at all."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    write_whole(path, buffer.getvalue())
+
+
+def _splits(workspace: Workspace) -> dict[str, Any]:
+    if not workspace.splits.exists():
+        raise FileNotFoundError(f"{workspace.splits} is wanted and is not there; `dadc init` freezes the data set")
+    content: dict[str, Any] = json.loads(workspace.splits.read_text(encoding="utf-8"))
+    return content
