@@ -1,0 +1,126 @@
+"""Real services for the whole session, and workspaces that are real Git and DVC checkouts of the code under test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import yaml
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "DVC_NO_ANALYTICS": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "60",
+}
+SMALL = {  # a round in seconds: enough to see every step, too little to learn anything
+    "data": {"limit": 300, "pool": 60, "validation": 60},
+    "attack": {"count": 2},
+    "collect": {"drawings": 4},
+    "train": {"epochs": 2},
+    "rift": {"steps": 1, "epochs": 1, "candidates": 1},
+    "simulate": {"annotators": 2, "validators": 2, "tries": 2},
+}
+
+
+def pytest_configure() -> None:
+    os.environ.update(QUIET)
+    for key in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY", "PREFECT_API_URL", "MLFLOW_TRACKING_URI", "DADC_MODEL_URL"):
+        os.environ.pop(key, None)
+
+
+def run(root: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run a command at a workspace's root, the environment's own programs first."""
+    environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    done = subprocess.run(command, cwd=root, env=environment, capture_output=True, text=True, check=False)
+    if check and done.returncode != 0:
+        raise AssertionError(f"{' '.join(command)} → {done.returncode}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}")
+    return done
+
+
+def dadc(root: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run `dadc` at a workspace's root."""
+    return run(root, sys.executable, "-m", "flows.cli", *arguments, check=check)
+
+
+def copy_checkout(folder: Path, changes: dict[str, dict[str, object]] | None = None) -> Path:
+    """A Git checkout of the code as it is now, committed, with some parameters changed."""
+    listed = run(CHECKOUT, "git", "ls-files", "-co", "--exclude-standard", "-z").stdout.split("\0")
+    for name in filter(None, listed):
+        if (CHECKOUT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(CHECKOUT / name, folder / name)
+    shutil.rmtree(folder / "data" / "base", ignore_errors=True)
+    params = yaml.safe_load((folder / "params.yaml").read_text())
+    for section, values in (changes or {}).items():
+        if isinstance(values, dict):
+            params[section].update(values)
+        else:
+            params[section] = values
+    (folder / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False))
+    run(folder, "git", "init", "--quiet", "--initial-branch=main")
+    run(folder, "git", "config", "user.name", "test")
+    run(folder, "git", "config", "user.email", "test@localhost")
+    run(folder, "git", "add", "--all")
+    run(folder, "git", "commit", "--quiet", "--message", "code")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def checkout() -> Path:
+    """The checkout under test."""
+    return CHECKOUT
+
+
+@pytest.fixture
+def make_workspace(tmp_path: Path) -> Callable[..., Path]:
+    """Makes a small workspace; keyword arguments change sections of params.yaml."""
+
+    def make(name: str = "workspace", **changes: object) -> Path:
+        merged: dict[str, object] = {k: dict(v) for k, v in SMALL.items()}
+        for section, values in changes.items():
+            if isinstance(values, dict):
+                merged[section] = {**merged.get(section, {}), **values}  # type: ignore[dict-item]
+            else:
+                merged[section] = values
+        return copy_checkout(tmp_path / name, merged)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The root of a workspace whose Label Studio, Prefect, MLflow and model server are up for the whole session."""
+    from flows.stack import down, up
+
+    root = copy_checkout(tmp_path_factory.mktemp("stack") / "workspace")
+    try:
+        up(root, {})
+        yield root
+    finally:
+        down(root)
+
+
+@pytest.fixture
+def services(stack: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Any workspace uses the session's servers, as a user with servers of their own would; the stack's root."""
+    from tasks.services import find
+
+    found = find(stack)
+    values = {
+        "LABEL_STUDIO_URL": found.label_studio_url,
+        "LABEL_STUDIO_API_KEY": found.label_studio_token,
+        "PREFECT_API_URL": found.prefect_url,
+        "MLFLOW_TRACKING_URI": found.mlflow_url,
+    }
+    for key, value in values.items():
+        assert value, f"the stack gave no {key}"
+        monkeypatch.setenv(key, value)
+    return stack

@@ -1,0 +1,151 @@
+"""The state of a round follows from real Git and DVC."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from data.layout import Workspace
+from tasks.workspace import (
+    State,
+    WorkspaceError,
+    check_branch,
+    check_committed,
+    check_initialised,
+    commit,
+    current,
+    drop_from_index,
+    dvc,
+    find,
+    git,
+    lock,
+    read_index,
+    rounds,
+    state,
+    target,
+    write_index,
+)
+
+
+@pytest.fixture
+def workspace(make_workspace: Callable[..., Path]) -> Workspace:
+    return Workspace(make_workspace())
+
+
+def test_found_from_within_and_refused_elsewhere(workspace: Workspace, tmp_path: Path) -> None:
+    assert find(workspace.root / "tasks").root == workspace.root.resolve()
+    with pytest.raises(WorkspaceError, match="clone it first"):
+        find(tmp_path)
+    subprocess.run(["git", "init", "-q", tmp_path / "other"], check=True)
+    with pytest.raises(WorkspaceError, match="not of this project"):
+        find(tmp_path / "other")
+
+
+def test_a_round_goes_through_its_states(workspace: Workspace) -> None:
+    round_ = workspace.round(1)
+    assert state(round_) is State.ABSENT
+    assert rounds(workspace) == []
+    round_.folder.mkdir(parents=True)
+    round_.params.write_text("seed: 0\n")
+    assert state(round_) is State.OPENING
+    assert commit(workspace, "Open round 001", round_.params)
+    assert not commit(workspace, "Open round 001", round_.params), "nothing new, no second commit"
+    assert state(round_) is State.OPEN
+    assert current(workspace) == round_
+    round_.candidates.write_bytes(b"shard")
+    dvc(workspace, "add", "--quiet", str(round_.candidates))
+    assert state(round_) is State.CLOSING
+    git(workspace, "tag", round_.tag)
+    assert state(round_) is State.CLOSED
+    assert current(workspace) is None
+    round_.aborted.write_text("{}")
+    assert state(round_) is State.ABORTED
+
+
+def test_the_index_is_derived_and_repeatable(workspace: Workspace) -> None:
+    first, second = workspace.round(8), workspace.round(1)
+    write_index(first, "collected", {"target": "data/rounds/000/model.safetensors"})
+    write_index(second, "collected", {"target": "data/rounds/000/model.safetensors"})
+    before = workspace.index.read_bytes()
+    write_index(first, "collected", {"target": "data/rounds/000/model.safetensors"})
+    assert workspace.index.read_bytes() == before
+    assert list(read_index(workspace)["collected"]) == ["001", "008"]
+    found = target(first)
+    assert found is not None
+    assert found.number == 0
+    listed = subprocess.run(
+        [sys.executable, "-m", "dvc", "stage", "list", "--name-only"],
+        cwd=workspace.root,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert listed.stdout.split() == ["attack@001", "attack@008"], "008 is a name, not a number"
+    drop_from_index(first)
+    assert list(read_index(workspace)["collected"]) == ["001"]
+
+
+def test_a_detached_head_is_refused(workspace: Workspace) -> None:
+    check_branch(workspace)
+    git(workspace, "checkout", "--quiet", "--detach")
+    with pytest.raises(WorkspaceError, match="git switch"):
+        check_branch(workspace)
+
+
+@pytest.mark.parametrize("name", ["params.yaml", "tasks/params.py", "flows/new.py"])
+def test_uncommitted_code_is_refused_and_named(workspace: Workspace, name: str) -> None:
+    check_committed(workspace)
+    path = workspace.root / name
+    path.write_text((path.read_text() if path.exists() else "") + "# changed\n")
+    with pytest.raises(WorkspaceError, match=Path(name).name):
+        check_committed(workspace)
+
+
+def test_notes_beside_the_code_are_nobodys_business(workspace: Workspace) -> None:
+    (workspace.root / "notes.txt").write_text("mine")
+    check_committed(workspace)
+
+
+def test_what_init_has_not_done_is_said(workspace: Workspace) -> None:
+    with pytest.raises(WorkspaceError, match="dadc init"):
+        check_initialised(workspace)
+
+
+def test_one_writer(workspace: Workspace) -> None:
+    code = (
+        "import sys; from pathlib import Path; from data.layout import Workspace; from tasks.workspace import lock\n"
+        "with lock(Workspace(Path('.').resolve())): pass"
+    )
+    with lock(workspace), lock(workspace):
+        other = subprocess.run(
+            [sys.executable, "-c", code], cwd=workspace.root, capture_output=True, text=True, check=False
+        )
+    assert other.returncode != 0
+    assert "another dadc command works on this campaign" in other.stderr
+    assert subprocess.run([sys.executable, "-c", code], cwd=workspace.root, check=False).returncode == 0
+
+
+def test_a_commit_needs_no_name_told_to_git(
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for key in ("user.name", "user.email"):
+        git(workspace, "config", "--unset", key)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", "/dev/null")
+    git(workspace, "config", "user.useConfigOnly", "true")
+    note = workspace.root / "note.txt"
+    note.write_text("x")
+    assert commit(workspace, "note", note)
+    assert git(workspace, "log", "-1", "--format=%an") == "dadc"
+
+
+def test_a_failing_dvc_says_why(workspace: Workspace) -> None:
+    said: list[str] = []
+    with pytest.raises(WorkspaceError, match="dvc repro"):
+        dvc(workspace, "repro", "-s", "attack@777", say=said.append)
+    assert said
