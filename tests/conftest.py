@@ -20,7 +20,7 @@ QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "60",
 }
-SMALL = {  # a round in seconds: enough to see every step, too little to learn anything
+SMALL: dict[str, dict[str, object]] = {  # a round in seconds: enough to see every step, too little to learn anything
     "data": {"limit": 300, "pool": 60, "validation": 60},
     "attack": {"count": 2},
     "collect": {"drawings": 4},
@@ -100,7 +100,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The root of a workspace whose Label Studio, Prefect, MLflow and model server are up for the whole session."""
     from flows.stack import down, up
 
-    root = copy_checkout(tmp_path_factory.mktemp("stack") / "workspace")
+    root = copy_checkout(tmp_path_factory.mktemp("stack") / "workspace", SMALL)
     try:
         up(root, {})
         yield root

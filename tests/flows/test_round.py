@@ -1,0 +1,156 @@
+"""A campaign on real services, from `dadc init` to a clone that has it all."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import dadc, run
+
+from data.layout import Workspace
+from data.shards import md5, read_candidates
+from tasks.workspace import State, git, state
+
+
+@pytest.fixture(scope="module")
+def campaign(stack: Path) -> Workspace:
+    """Round 000 and one simulated round, closed."""
+    dadc(stack, "init")
+    done = dadc(stack, "run", "--rounds", "1", "--simulate")
+    assert "round 001 is closed" in done.stdout
+    return Workspace(stack)
+
+
+def metrics(workspace: Workspace, number: int) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(workspace.round(number).metrics.read_text())
+    return content
+
+
+def test_both_rounds_are_closed_commits(campaign: Workspace) -> None:
+    for number in (0, 1):
+        round_ = campaign.round(number)
+        assert state(round_) is State.CLOSED
+        assert git(campaign, "log", "-1", "--format=%s", round_.tag) == f"Close round {round_.name}"
+    assert git(campaign, "status", "--porcelain") == ""
+
+
+def test_the_record_holds_people_and_machines(campaign: Workspace) -> None:
+    candidates = read_candidates(campaign.round(1).candidates)
+    people = [c for c in candidates if c.source == "simulated"]
+    machines = [c for c in candidates if c.source == "pgd"]
+    assert len(people) == 4
+    assert len(machines) == 2
+    assert all(c.judged and c.image and c.annotator.endswith("@simulated.invalid") for c in people)
+    assert all(v.validator != c.annotator for c in people for v in c.votes)
+    due = [c for c in candidates if c.fooling]
+    assert all(len({v.validator for v in c.votes}) >= 2 for c in due), "every fooling candidate was voted on"
+    assert {c.split for c in candidates} <= {"train", "validation", "test"}
+
+
+def test_metrics_have_the_promised_form(campaign: Workspace) -> None:
+    first, second = metrics(campaign, 0), metrics(campaign, 1)
+    assert (first["collected"], first["mer"], first["promoted"], first["champion"]) == (0, None, True, 0)
+    assert (second["round"], second["collected"]) == (1, 4)
+    people = [c for c in read_candidates(campaign.round(1).candidates) if c.by_people and c.wellformed]
+    fooling = [c for c in people if c.fooling]
+    assert second["mer"] == pytest.approx(len(fooling) / len(people))
+    assert second["vmer"]["low"] == pytest.approx(sum(c.verified for c in fooling) / len(people))
+    for figure in (second["clean"], second["robust"]["fgsm"], second["robust"]["pgd"], second["ood"]["mean"]):
+        assert figure["low"] <= figure["accuracy"] <= figure["high"]
+        assert figure["n"] > 0
+    assert set(second["by_source"]) == {"pgd", "simulated"}
+    assert second["champion"] in (0, 1)
+
+
+def test_running_it_again_changes_nothing(campaign: Workspace) -> None:
+    def picture() -> dict[str, str]:
+        files = [p for p in campaign.rounds.rglob("*") if p.is_file()]
+        return {"HEAD": git(campaign, "rev-parse", "HEAD"), **{str(p): md5(p) for p in files}}
+
+    before = picture()
+    dadc(campaign.root, "run", "--rounds", "1", "--simulate")
+    dadc(campaign.root, "init")
+    dadc(campaign.root, "close")
+    assert picture() == before
+    assert git(campaign, "status", "--porcelain") == ""
+
+
+def test_a_clone_pulls_and_has_nothing_to_do(campaign: Workspace, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    run(tmp_path, "git", "clone", "--quiet", str(campaign.root), str(clone))
+    run(clone, "dvc", "pull", "--quiet")
+    assert md5(Workspace(clone).round(1).model) == md5(campaign.round(1).model)
+    said = run(clone, "dvc", "repro").stdout
+    assert "up to date" in said
+    assert "Running stage" not in said
+    shown = run(clone, "dvc", "metrics", "show").stdout
+    assert "data/rounds/001/metrics.json" in shown
+
+
+def test_a_round_is_made_again_to_the_same_bytes(campaign: Workspace, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    run(tmp_path, "git", "clone", "--quiet", str(campaign.root), str(clone))
+    run(clone, "dvc", "pull", "--quiet")
+    stages = ["attack@001", "train@001", "rift@001", "evaluate@001"]
+    run(clone, "dvc", "repro", "--force", "--single-item", "--no-run-cache", *stages)
+    assert git(Workspace(clone), "status", "--porcelain") == "", "dvc.lock and metrics.json are what they were"
+
+
+def test_changed_parameters_leave_closed_rounds_clean(campaign: Workspace, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    run(tmp_path, "git", "clone", "--quiet", str(campaign.root), str(clone))
+    run(clone, "dvc", "pull", "--quiet")
+    path = clone / "params.yaml"
+    path.write_text(path.read_text().replace("epochs: 2", "epochs: 3"))
+    assert "up to date" in run(clone, "dvc", "status").stdout
+
+
+def test_by_hand_open_collect_abort(campaign: Workspace) -> None:
+    """The commands a person types, and what they say out of turn. The last test here: it leaves an aborted round."""
+    root = campaign.root
+    refused = dadc(root, "collect", check=False)
+    assert refused.returncode == 1
+    assert refused.stderr.strip() == "dadc: no round is open; `dadc open` opens one"
+    assert "round 002 is open" in dadc(root, "open").stdout
+    head = git(campaign, "rev-parse", "HEAD")
+    assert "round 002 is open" in dadc(root, "open").stdout
+    assert git(campaign, "rev-parse", "HEAD") == head
+    assert "0 collected" in dadc(root, "collect").stdout
+    assert "round 002 is open" in dadc(root, "status").stdout
+    path = root / "params.yaml"
+    text = path.read_text()
+    path.write_text(text + "# mine\n")
+    refused = dadc(root, "close", check=False)
+    assert refused.returncode == 1
+    assert "params.yaml" in refused.stderr
+    assert state(campaign.round(2)) is State.OPEN, "a refusal leaves the round as it was"
+    path.write_text(text)
+    dadc(root, "abort", "--why", "a trial")
+    assert state(campaign.round(2)) is State.ABORTED
+    assert git(campaign, "status", "--porcelain") == ""
+    assert dadc(root, "abort", check=False).returncode == 1
+    assert "next: `dadc open`" in dadc(root, "status").stdout
+
+
+def test_a_real_prefect_server_saw_the_flows(campaign: Workspace) -> None:
+    code = (
+        "import asyncio\nfrom prefect import get_client\n"
+        "async def main():\n"
+        "    async with get_client() as client:\n"
+        "        for run in await client.read_flow_runs(limit=50): print(run.name, '|', run.state_name)\n"
+        "asyncio.run(main())"
+    )
+    from tasks.services import find
+
+    address = find(campaign.root).prefect_url
+    assert address
+    env = shutil.which("env")
+    assert env
+    said = run(campaign.root, env, f"PREFECT_API_URL={address}", sys.executable, "-c", code).stdout
+    assert "digits 001 close | Completed" in said
+    assert os.environ.get("PREFECT_API_URL") is None
