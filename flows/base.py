@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial, wraps
+from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
 
@@ -26,7 +26,15 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-step = partial(task, cache_policy=NO_CACHE)  # what is done already is seen from the files, not from a cache
+
+def step(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """A Prefect task; what is done already is seen from the round's files, not from a cache."""
+
+    def wrap(function: Callable[P, T]) -> Callable[P, T]:
+        made: Callable[P, T] = task(name=name, cache_policy=NO_CACHE)(function)
+        return made
+
+    return wrap
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,7 @@ def wait(root: Path) -> None:
         time.sleep(here.params.collect.every)
 
 
-@step(name="draw")
+@step("draw")
 def draw(root: Path) -> int:
     """Simulated annotators draw what is still to be drawn."""
     from tasks import simulate
@@ -72,7 +72,7 @@ def draw(root: Path) -> int:
     return made
 
 
-@step(name="vote")
+@step("vote")
 def vote(root: Path) -> int:
     """Simulated validators vote on what is still to be voted on."""
     from tasks import simulate

@@ -61,7 +61,7 @@ def to_close(campaign: Campaign) -> Round:
     return round_
 
 
-@step(name="freeze")
+@step("freeze")
 def freeze(campaign: Campaign, round_: Round, candidates: list[Candidate]) -> None:
     """Candidates → the shard, under DVC; from here on late annotations are late."""
     freezing.freeze(round_, candidates, read(round_.params), target(round_))
@@ -73,7 +73,7 @@ def freeze(campaign: Campaign, round_: Round, candidates: list[Candidate]) -> No
         say(f"froze round {round_.name}: {Tally.of(candidates)}")
 
 
-@step(name="train, rift, evaluate")
+@step("train, rift, evaluate")
 def train(round_: Round) -> None:
     """The round's deterministic stages, by DVC."""
     root = round_.workspace.root
@@ -84,7 +84,7 @@ def train(round_: Round) -> None:
     dvc(round_.workspace, "repro", "-s", *stages, say=say)
 
 
-@step(name="record")
+@step("record")
 def record(round_: Round) -> None:
     """Push the round's data, commit, tag: the tag says closed."""
     workspace = round_.workspace
@@ -95,7 +95,7 @@ def record(round_: Round) -> None:
         git(workspace, "tag", round_.tag)
 
 
-@step(name="track")
+@step("track")
 def track(campaign: Campaign, round_: Round) -> None:
     """The round → MLflow."""
     from tasks import track as tracking

@@ -76,7 +76,7 @@ def open_one(campaign: Campaign) -> Round:
     return round_
 
 
-@step(name="pull")
+@step("pull")
 def pull(campaign: Campaign, round_: Round) -> None:
     """What is new in Label Studio → annotations.jsonl."""
     from tasks.pull import pull as pull_new
@@ -86,7 +86,7 @@ def pull(campaign: Campaign, round_: Round) -> None:
         say(f"pulled {new} new")
 
 
-@step(name="decode")
+@step("decode")
 def decode(campaign: Campaign, round_: Round, params: Params) -> tuple[list[Candidate], Mapping[str, list[Vote]]]:
     """annotations.jsonl and attack.parquet → candidates and votes."""
     from tasks.pull import candidates, votes
@@ -94,7 +94,7 @@ def decode(campaign: Campaign, round_: Round, params: Params) -> tuple[list[Cand
     return candidates(round_, params, campaign.splits), votes(round_)
 
 
-@step(name="judge")
+@step("judge")
 def judge(round_: Round, candidates: list[Candidate]) -> list[Candidate]:
     """The frozen target's own answer to each."""
     attacked = target(round_)
@@ -102,13 +102,13 @@ def judge(round_: Round, candidates: list[Candidate]) -> list[Candidate]:
     return judging.judge(candidates, attacked.model)
 
 
-@step(name="validate")
+@step("validate")
 def validate(candidates: list[Candidate], votes: Mapping[str, list[Vote]], params: Params) -> list[Candidate]:
     """Votes → verdicts."""
     return validating.validate(candidates, votes, params.validate_)
 
 
-@step(name="publish votes")
+@step("publish votes")
 def publish_votes(campaign: Campaign, round_: Round, candidates: list[Candidate]) -> None:
     """Validation tasks for candidates that still need votes."""
     from tasks.publish import publish_validation

@@ -59,7 +59,7 @@ def target_of(campaign: Campaign, round_: Round) -> Round | None:
     return champion([r for r in campaign.closed if r.number < round_.number])
 
 
-@step(name="freeze params")
+@step("freeze params")
 def freeze_params(campaign: Campaign, round_: Round) -> None:
     """The round's folder, with params.yaml as it is now and the target that it is about."""
     if not round_.params.exists():
@@ -78,13 +78,13 @@ def freeze_params(campaign: Campaign, round_: Round) -> None:
         write_index(round_, "collected", {"target": str(target.model.relative_to(campaign.workspace.root))})
 
 
-@step(name="attack")
+@step("attack")
 def attack(round_: Round) -> None:
     """Machine candidates against the target, by the attack stage."""
     dvc(round_.workspace, "repro", "-s", f"attack@{round_.name}", say=say)
 
 
-@step(name="publish")
+@step("publish")
 def publish(campaign: Campaign, round_: Round) -> None:
     """Drawing tasks for annotators, the machine candidates for validators."""
     from tasks.publish import publish_drawing, publish_validation
@@ -96,7 +96,7 @@ def publish(campaign: Campaign, round_: Round) -> None:
     say(f"published {drawings} drawing and {votes} validation tasks")
 
 
-@step(name="record")
+@step("record")
 def record(round_: Round) -> None:
     """Commit that the round is open."""
     root = round_.workspace.root
