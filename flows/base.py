@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
 
 from prefect import flow, task
 from prefect.cache_policies import NO_CACHE
@@ -94,10 +94,8 @@ def campaign_flow(name: str) -> Callable[[Callable[Concatenate[Path, P], T]], Ca
             with lock(Workspace(Path(root))):
                 return function(Path(root), *args, **kwargs)
 
-        run: Callable[Concatenate[Path, P], T] = flow(name=name, flow_run_name=_run_name, validate_parameters=False)(
-            alone
-        )
-        return run
+        made = flow(name=name, flow_run_name=_run_name, validate_parameters=False)(alone)
+        return cast(Callable[Concatenate[Path, P], T], made)
 
     return wrap
 

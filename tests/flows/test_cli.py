@@ -1,0 +1,119 @@
+"""What bad input gets: one clear line, exit code 1, nothing half-written; mended, the same command works."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from conftest import dadc, run
+from PIL import Image
+
+Make = Callable[..., Path]
+
+
+def refused(root: Path, *arguments: str) -> str:
+    """What a refused command said; it must be one line, and leave the workspace as it was."""
+    before = run(root, "git", "status", "--porcelain").stdout, run(root, "git", "rev-parse", "HEAD").stdout
+    done = dadc(root, *arguments, check=False)
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1, done.stderr
+    after = run(root, "git", "status", "--porcelain").stdout, run(root, "git", "rev-parse", "HEAD").stdout
+    assert after == before
+    return lines[0]
+
+
+def test_help_names_every_command_and_the_way_to_go(checkout: Path) -> None:
+    said = dadc(checkout, "--help").stdout
+    for word in ("init", "up", "open", "collect", "close", "status", "abort", "down", "simulate", "run", "params.yaml"):
+        assert word in said
+
+
+def test_outside_a_checkout(tmp_path: Path, checkout: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "flows.cli", "status"],
+        cwd=tmp_path, env={"PYTHONPATH": str(checkout), "PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "clone it first" in done.stderr
+
+
+def test_code_of_another_checkout_is_refused(make_workspace: Make, checkout: Path) -> None:
+    root = make_workspace()
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "flows.cli", "status"],
+        cwd=root, env={"PYTHONPATH": str(checkout), "PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert f"the code of {root} was wanted" in done.stderr
+
+
+def test_a_workspace_that_is_not_ready(make_workspace: Make) -> None:
+    root = make_workspace()
+    assert refused(root, "collect") == "dadc: the campaign's data are not frozen yet; run `dadc init`"
+    path = root / "params.yaml"
+    text = path.read_text()
+    path.write_text(text.replace("seed: 0", "seed: 1"))
+    assert "code and params.yaml must be committed, changed: params.yaml" in refused(root, "init")
+    path.write_text(text)
+    run(root, "git", "checkout", "--quiet", "--detach")
+    assert "HEAD is detached" in refused(root, "init")
+    run(root, "git", "checkout", "--quiet", "main")
+    assert "absolute path" in refused(root, "init", "--remote", "here")
+    assert "is ready" in dadc(root, "init").stdout
+    head = run(root, "git", "rev-parse", "HEAD").stdout
+    assert "is ready" in dadc(root, "init").stdout
+    assert run(root, "git", "rev-parse", "HEAD").stdout == head, "init twice is init once"
+
+
+def test_services_that_are_down_name_the_command_that_starts_them(
+    make_workspace: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = make_workspace()
+    dadc(root, "init")
+    monkeypatch.setenv("LABEL_STUDIO_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("LABEL_STUDIO_API_KEY", "x" * 40)
+    assert "`dadc up`" in refused(root, "open")
+
+
+def test_a_params_yaml_of_another_campaign(make_workspace: Make) -> None:
+    root = make_workspace()
+    dadc(root, "init")
+    path = root / "params.yaml"
+    path.write_text(path.read_text().replace("campaign: digits", "campaign: other"))
+    run(root, "git", "commit", "--all", "--quiet", "--message", "another campaign")
+    said = refused(root, "open")
+    assert said.startswith("dadc: params.yaml: campaign: wanted 'digits'")
+    assert "another clone" in said
+
+
+def test_a_wrong_parameter_is_named_by_its_path(make_workspace: Make) -> None:
+    root = make_workspace(threat={"epsilon": 8})
+    assert "params.yaml: threat: wanted a radius under 1" in refused(root, "init")
+
+
+@pytest.mark.parametrize(
+    ("folders", "said"),
+    [([], "not there"), (["train/a", "test/a"], "class"), (["train/a", "train/b"], "test")],
+)
+def test_a_folder_that_is_no_data_set(make_workspace: Make, tmp_path: Path, folders: list[str], said: str) -> None:
+    images = tmp_path / "images"
+    for folder in folders:
+        (images / folder).mkdir(parents=True)
+        for i in range(3):
+            Image.new("L", (30, 30), i * 50).save(images / folder / f"{i}.png")
+    root = make_workspace(data={"set": "folder", "root": str(images), "pool": 2, "validation": 2, "limit": None})
+    line = refused(root, "init")
+    assert said in line
+    assert str(images) in line
+    assert not (root / "data" / "base").exists()
+
+
+def test_nothing_to_show_yet(make_workspace: Make) -> None:
+    said = dadc(make_workspace(), "status").stdout
+    assert "no rounds yet" in said
+    assert "dadc init" in said
