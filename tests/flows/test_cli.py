@@ -27,6 +27,18 @@ def refused(root: Path, *arguments: str) -> str:
     return lines[0]
 
 
+def elsewhere(folder: Path, checkout: Path) -> subprocess.CompletedProcess[str]:
+    """`dadc status` in a folder, with the checkout's code."""
+    return subprocess.run(
+        [sys.executable, "-P", "-m", "flows.cli", "status"],
+        cwd=folder,
+        env={"PYTHONPATH": str(checkout), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
 def test_help_names_every_command_and_the_way_to_go(checkout: Path) -> None:
     said = dadc(checkout, "--help").stdout
     for word in ("init", "up", "open", "collect", "close", "status", "abort", "down", "simulate", "run", "params.yaml"):
@@ -34,20 +46,14 @@ def test_help_names_every_command_and_the_way_to_go(checkout: Path) -> None:
 
 
 def test_outside_a_checkout(tmp_path: Path, checkout: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "flows.cli", "status"],
-        cwd=tmp_path, env={"PYTHONPATH": str(checkout), "PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = elsewhere(tmp_path, checkout)
     assert done.returncode == 1
     assert "clone it first" in done.stderr
 
 
 def test_code_of_another_checkout_is_refused(make_workspace: Make, checkout: Path) -> None:
     root = make_workspace()
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "flows.cli", "status"],
-        cwd=root, env={"PYTHONPATH": str(checkout), "PATH": "/usr/bin:/bin"}, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = elsewhere(root, checkout)
     assert done.returncode == 1
     assert f"the code of {root} was wanted" in done.stderr
 
