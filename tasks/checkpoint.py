@@ -1,0 +1,164 @@
+"""A network on disk and what it answers. Safetensors only: nothing is ever unpickled.
+
+A file holds the bare network's weights and, under one metadata key, a card that says how to build it again.
+One key, because safetensors writes several in random order and the same network must give the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+from pydantic import TypeAdapter, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as safetensors_bytes
+from torch import nn
+
+from data.shards import write_whole
+from tasks.params import ParamsError, module_of
+
+_KEY = "dadc"
+
+
+@dataclass(frozen=True)
+class Card:
+    """How to build the network whose weights a checkpoint holds, and where it comes from."""
+
+    model: str  # a file of models/
+    classes: tuple[str, ...]  # names, in the order of the logits
+    channels: int
+    size: int  # pixels, height = width
+    round: int  # that trained it
+
+    def build(self) -> nn.Module:
+        """The network with weights of its own, not yet those of the file."""
+        network: nn.Module = module_of("models", self.model, "model.name").build(
+            len(self.classes), self.channels, self.size
+        )
+        return network
+
+
+def save(path: Path, net: nn.Module, card: Card) -> None:
+    """Write the bare network, whole or not at all. ValueError if `net` is not the network that `card` names."""
+    with torch.device("meta"):
+        wanted = _shapes(card.build().state_dict())
+    state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+    fault = _difference(wanted, _shapes(state))
+    if fault:
+        raise ValueError(f"{path}: the card names {_named(card)}, and the network is another: {fault}")
+    write_whole(path, safetensors_bytes(state, metadata={_KEY: json.dumps(asdict(card), sort_keys=True)}))
+
+
+def load(path: Path) -> tuple[nn.Module, Card]:
+    """What `save` wrote: the network in eval mode, on the CPU, and its card.
+
+    ValueError if the file is broken, of another kind, or holds another network than it says.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"a checkpoint is wanted at {path} and is not there; `dvc pull` brings what DVC keeps")
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
+    except (SafetensorError, OSError) as error:
+        raise ValueError(
+            f"{path} is no sound safetensors file ({error}); bring it back with `dvc checkout` or `dvc pull`"
+        ) from error
+    card = _card(path, metadata)
+    with torch.random.fork_rng(devices=[]):  # building draws weights that are thrown away
+        try:
+            net = card.build()
+        except ParamsError as error:
+            raise ValueError(f"{path} holds a network {card.model!r} that models/ does not have") from error
+    fault = _difference(_shapes(net.state_dict()), _shapes(state))
+    if fault:
+        raise ValueError(f"{path} says that it holds {_named(card)}, and holds another network: {fault}")
+    net.load_state_dict(state)
+    return net.eval(), card
+
+
+def to_float(pixels: torch.Tensor) -> torch.Tensor:
+    """uint8 pixels 0…255 → fp32 in [0, 1]."""
+    if pixels.dtype != torch.uint8:
+        raise ValueError(f"uint8 pixels were wanted, got {pixels.dtype}")
+    return pixels.to(torch.float32) / 255
+
+
+def answer(net: nn.Module, pixels_NCHW: torch.Tensor, *, batch: int = 512) -> tuple[torch.Tensor, torch.Tensor]:
+    """The network's answer to uint8 pixels: classes_N (int64) and probabilities_NK, in fp32, on the CPU."""
+    if pixels_NCHW.ndim != 4:
+        raise ValueError(f"pixels of shape N×C×H×W were wanted, got {tuple(pixels_NCHW.shape)}")
+    if len(pixels_NCHW) == 0:
+        logits_NK = logits_of(net, to_float(torch.zeros(1, *pixels_NCHW.shape[1:], dtype=torch.uint8)))[:0]
+    else:
+        logits_NK = torch.cat(
+            [logits_of(net, to_float(pixels_NCHW[at : at + batch])) for at in range(0, len(pixels_NCHW), batch)]
+        )
+    return logits_NK.argmax(1).cpu(), logits_NK.softmax(1).cpu()
+
+
+def logits_of(net: nn.Module, images_BCHW: torch.Tensor) -> torch.Tensor:
+    """Logits in fp32 and eval mode, whatever precision the caller works in; on the network's device."""
+    device = device_of(net)
+    with evaluating(net), torch.no_grad(), torch.autocast(device.type, enabled=False):
+        logits_BK: torch.Tensor = net(images_BCHW.to(device, torch.float32))
+    if logits_BK.dtype != torch.float32:
+        raise ValueError(f"what is reported is measured in fp32, and the network answers in {logits_BK.dtype}")
+    return logits_BK
+
+
+def device_of(net: nn.Module) -> torch.device:
+    """Where a network's weights lie; the CPU if it has none."""
+    return next((p.device for p in net.parameters()), torch.device("cpu"))
+
+
+@contextmanager
+def evaluating(net: nn.Module) -> Iterator[None]:
+    """Eval mode inside; afterwards every module is in the mode it had."""
+    training = [module for module in net.modules() if module.training]
+    net.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _card(path: Path, metadata: dict[str, str]) -> Card:
+    if _KEY not in metadata:
+        raise ValueError(f"{path} is a safetensors file without a card of this tool; it was not written by `dadc`")
+    try:
+        return TypeAdapter(Card).validate_json(metadata[_KEY], strict=True)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ValueError(f"{path} has a card that cannot be read: {where} {first['msg']}") from error
+
+
+def _shapes(state: dict[str, torch.Tensor]) -> dict[str, tuple[torch.dtype, tuple[int, ...]]]:
+    return {name: (value.dtype, tuple(value.shape)) for name, value in state.items()}
+
+
+def _difference(
+    wanted: dict[str, tuple[torch.dtype, tuple[int, ...]]], got: dict[str, tuple[torch.dtype, tuple[int, ...]]]
+) -> str:
+    """The first things in which two networks differ; empty if they do not."""
+    faults = [f"{name} is missing" for name in wanted.keys() - got.keys()]
+    faults += [f"{name} is not its own" for name in got.keys() - wanted.keys()]
+    for name in wanted.keys() & got.keys():
+        if wanted[name] != got[name]:
+            faults.append(f"{name} wanted as {_written(wanted[name])}, got {_written(got[name])}")
+    return "; ".join(sorted(faults)[:3])
+
+
+def _written(kind: tuple[torch.dtype, tuple[int, ...]]) -> str:
+    dtype, shape = kind
+    return f"{str(dtype).removeprefix('torch.')} {'×'.join(map(str, shape)) or 'scalar'}"
+
+
+def _named(card: Card) -> str:
+    return f"{card.model} ({len(card.classes)} classes, {card.channels}×{card.size}×{card.size})"
