@@ -10,32 +10,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 DOCS = {path.name: path.read_text() for path in (*ROOT.glob("docs/*.md"), ROOT / "README.md", ROOT / "CONTRIBUTING.md")}
 WORDS = [
-    "campaign",
-    "round",
-    "target",
-    "challenger",
-    "champion",
-    "candidate",
-    "source",
-    "annotator",
-    "validator",
-    "collected",
-    "judged",
-    "fooling",
-    "vote",
-    "consensus",
-    "verdict",
-    "MER",
-    "vMER",
-    "shard",
-    "epsilon",
-    "heal",
-    "relapse",
-    "gate",
-    "MRC",
-    "RiFT",
-    "shift",
-    "workspace",
+    *("campaign", "round", "target", "challenger", "champion", "candidate", "source", "annotator", "validator"),
+    *("collected", "judged", "fooling", "vote", "consensus", "verdict", "MER", "vMER", "shard", "epsilon", "heal"),
+    *("relapse", "gate", "MRC", "RiFT", "shift", "workspace"),
 ]
 
 

@@ -5,7 +5,11 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
+import subprocess
 import sys
+import time
+import urllib.request
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +114,35 @@ def test_changed_parameters_leave_closed_rounds_clean(campaign: Workspace, tmp_p
     assert "up to date" in run(clone, "dvc", "status").stdout
 
 
+def scheduled_collect(root: Path) -> None:
+    """A real Prefect server schedules the collect flow, and a run of it happens."""
+    from tasks.services import find
+
+    address = find(root).prefect_url
+    assert address
+    code = (
+        "from pathlib import Path\nfrom flows.collect import collect\n"
+        "collect.serve(name='every-two-seconds', interval=2, parameters={'root': str(Path.cwd())})"
+    )
+    environment = {**os.environ, "PREFECT_API_URL": address}
+    server = subprocess.Popen([sys.executable, "-c", code], cwd=root, env=environment, start_new_session=True)
+    try:
+        deadline = time.monotonic() + 90
+        body = json.dumps({"deployments": {"name": {"any_": ["every-two-seconds"]}}, "limit": 50}).encode()
+        while time.monotonic() < deadline:
+            asked = urllib.request.Request(
+                f"{address}/flow_runs/filter", data=body, headers={"Content-Type": "application/json"}
+            )
+            runs = json.load(urllib.request.urlopen(asked, timeout=30))
+            if any(r["state_type"] == "COMPLETED" and r["auto_scheduled"] for r in runs):
+                return
+            time.sleep(1)
+        raise AssertionError(f"no scheduled run completed: {[(r['state_type'], r['name']) for r in runs]}")
+    finally:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(timeout=30)
+
+
 def test_by_hand_open_collect_abort(campaign: Workspace) -> None:
     """The commands a person types, and what they say out of turn. The last test here: it leaves an aborted round."""
     root = campaign.root
@@ -121,6 +154,7 @@ def test_by_hand_open_collect_abort(campaign: Workspace) -> None:
     assert "round 002 is open" in dadc(root, "open").stdout
     assert git(campaign, "rev-parse", "HEAD") == head
     assert "0 collected" in dadc(root, "collect").stdout
+    scheduled_collect(root)
     assert "round 002 is open" in dadc(root, "status").stdout
     path = root / "params.yaml"
     text = path.read_text()
