@@ -148,7 +148,9 @@ class Simulate(Frozen):
 class Params(Frozen):
     """All of params.yaml."""
 
-    campaign: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{2,39}$")
+    campaign: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{2,36}$"
+    )  # a title in Label Studio has 50 characters at most
     seed: int = Field(ge=0, lt=2**31)
     threads: Annotated[int, Field(ge=1, le=256)]
     data: Data

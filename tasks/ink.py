@@ -1,0 +1,158 @@
+"""Drawings: a canvas for the page, and what was drawn on it at the network's own size.
+
+What comes back is untrusted: every fault is a ValueError that says what was wanted and what came.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import io
+import struct
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from PIL import Image
+
+from data.shards import encode_png
+from tasks.projects import ASK, INK, INTENDED, SAYS
+
+Alpha = npt.NDArray[np.uint8]  # canvas × canvas, 0 no ink, 255 full
+
+CANVAS = 280  # pixels, about: a multiple of the network's size
+MAX_REGIONS = 200  # strokes of one drawing; more are refused before they are decoded
+MAX_TEXT = 4 * 2**20  # characters of one region's data URL
+_PREFIX = "data:image/png;base64,"
+_TYPES = {INK: "bitmasklabels", INTENDED: "choices", ASK: "keypointlabels", SAYS: "textarea"}
+
+
+def canvas_size(size: int) -> int:
+    """Height = width of the canvas for a network of that size: a whole multiple, so that reducing it is exact."""
+    return size * max(1, round(CANVAS / size))
+
+
+def picture(pixels_CHW: torch.Tensor) -> str:
+    """uint8 C×H×W → data URI of the image at the canvas' size, every pixel a square block."""
+    scale = canvas_size(int(pixels_CHW.shape[1])) // int(pixels_CHW.shape[1])
+    blocks = pixels_CHW.repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2)
+    return _PREFIX + base64.b64encode(encode_png(blocks)).decode()
+
+
+def blank(size: int, channels: int) -> str:
+    """Data URI of an empty canvas: black, the ground of the images that networks of this kind know."""
+    return picture(torch.zeros(channels, size, size, dtype=torch.uint8))
+
+
+def drawing(result: object, size: int, channels: int) -> torch.Tensor:
+    """The ink in an annotation's result → uint8 C×size×size, white on black. ValueError if it is no sound drawing."""
+    alpha = read(result, canvas_size(size))
+    pixels = torch.from_numpy(reduce(alpha, size))
+    return pixels.expand(channels, size, size).contiguous()
+
+
+def reduce(alpha: Alpha, size: int) -> Alpha:
+    """The mean of each block of the canvas, which is the share of a pixel that ink covers. ValueError if none does."""
+    scale = alpha.shape[0] // size
+    blocks = alpha.reshape(size, scale, size, scale).mean(axis=(1, 3))
+    pixels: Alpha = np.rint(blocks).astype(np.uint8)
+    if int(pixels.max()) < 128:
+        raise ValueError("ink was wanted, and the canvas is empty or all but empty")
+    return pixels
+
+
+def read(result: object, canvas: int) -> Alpha:
+    """The maximum over all ink regions of an annotation's result."""
+    regions = [item for item in items(result, _TYPES) if item["from_name"] == INK]
+    if not regions:
+        raise ValueError("ink was wanted, there is none")
+    if len(regions) > MAX_REGIONS:
+        raise ValueError(f"at most {MAX_REGIONS} regions of ink were wanted, got {len(regions)}")
+    alpha = np.zeros((canvas, canvas), dtype=np.uint8)
+    for region in regions:
+        np.maximum(alpha, _decode(region["value"], canvas), out=alpha)
+    return alpha
+
+
+def items(result: object, types: Mapping[str, str]) -> list[dict[str, Any]]:
+    """The items of a result, each of a known tag and with a value. types: the type of item each tag makes."""
+    if not isinstance(result, list):
+        raise ValueError(f"a list of regions was wanted, got {type(result).__name__}")
+    found = []
+    for item in result:
+        if not isinstance(item, dict) or not isinstance(item.get("value"), dict):
+            raise ValueError("a region with a value was wanted, got something else")
+        name, kind = item.get("from_name"), item.get("type")
+        if not isinstance(name, str) or name not in types:
+            raise ValueError(f"a region of {', '.join(types)} was wanted, got one of {str(name)[:40]!r}")
+        if kind != types[name]:
+            raise ValueError(f"{name} makes {types[name]}, got {str(kind)[:40]!r}")
+        found.append(item)
+    return found
+
+
+def choice(result: object, tag: str, classes: Sequence[str], types: Mapping[str, str] = _TYPES) -> int:
+    """The index of the one class that was chosen with a tag. ValueError if there is none, several or another."""
+    chosen: list[object] = []
+    for item in items(result, types):
+        if item["from_name"] == tag:
+            values = item["value"].get("choices")
+            chosen += values if isinstance(values, list) else [values]
+    if len(chosen) != 1:
+        raise ValueError(f"one class was wanted, got {len(chosen) or 'none'}")
+    if not isinstance(chosen[0], str) or chosen[0] not in classes:
+        raise ValueError(f"a class of the campaign was wanted, got {str(chosen[0])[:40]!r}")
+    return list(classes).index(chosen[0])
+
+
+def region(alpha: Alpha, name: str) -> dict[str, Any]:
+    """Ink → the item of a result as the page sends it. name: its id."""
+    height, width = alpha.shape
+    pixels = np.zeros((height, width, 4), dtype=np.uint8)
+    pixels[..., :3] = (225, 29, 72)
+    pixels[..., 3] = alpha
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, format="PNG")
+    return {
+        "id": name,
+        "from_name": INK,
+        "to_name": "image",
+        "type": "bitmasklabels",
+        "origin": "manual",
+        "original_width": width,
+        "original_height": height,
+        "image_rotation": 0,
+        "value": {
+            "imageDataURL": _PREFIX + base64.b64encode(buffer.getvalue()).decode(),
+            "bitmasklabels": ["ink"],
+        },
+    }
+
+
+def _decode(value: dict[str, Any], canvas: int) -> Alpha:
+    text = value.get("imageDataURL")
+    if not isinstance(text, str) or not text.startswith(_PREFIX):
+        raise ValueError("ink as a PNG in a data URL was wanted, got something else")
+    if len(text) > MAX_TEXT:
+        raise ValueError(f"ink of at most {MAX_TEXT} characters was wanted, got {len(text)}")
+    try:
+        blob = base64.b64decode(text.removeprefix(_PREFIX), validate=True)
+        with Image.open(io.BytesIO(blob), formats=("PNG",)) as image:
+            if image.size != (canvas, canvas):
+                raise ValueError(f"ink of {canvas}×{canvas} pixels was wanted, got {image.width}×{image.height}")
+            if "A" not in image.getbands() and "transparency" not in image.info:
+                raise ValueError("ink in an alpha channel was wanted, the image has none")
+            return np.array(image.convert("RGBA"))[..., 3]
+    except (
+        OSError,
+        SyntaxError,
+        EOFError,
+        struct.error,
+        zlib.error,
+        binascii.Error,
+        Image.DecompressionBombError,
+    ) as error:
+        raise ValueError(f"ink as a sound PNG was wanted, and it cannot be read ({type(error).__name__})") from error
