@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +13,7 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
+from data.files import write_whole
 from data.records import Candidate, Verdict, Vote
 
 _IMAGES = pa.schema([("key", pa.string()), ("label", pa.int32()), ("image", pa.binary())])
@@ -177,23 +176,6 @@ def candidate_images(candidates: Sequence[Candidate], channels: int, classes: Se
     pixels = torch.stack([decode_png(c.image, channels) for c in keep])
     labels = torch.tensor([c.intended for c in keep], dtype=torch.long)
     return Images(pixels, labels, tuple(c.key for c in keep), tuple(classes))
-
-
-def md5(path: Path) -> str:
-    """The digest by which DVC knows a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "md5").hexdigest()
-
-
-def write_whole(path: Path, content: bytes | str) -> None:
-    """Write to a temporary name, flush to disk, rename: a reader sees all of it or none."""
-    temporary = path.with_name(path.name + ".tmp")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with temporary.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
 
 
 def _write(path: Path, table: pa.Table) -> None:

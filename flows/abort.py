@@ -6,8 +6,8 @@ import json
 from datetime import UTC, datetime
 from pathlib import Path
 
+from data.files import write_whole
 from data.layout import Workspace
-from data.shards import write_whole
 from flows.base import say
 from tasks.workspace import WorkspaceError, check_branch, commit, current, drop_from_index, dvc, lock
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as safetensors_bytes
 from torch import nn
 
-from data.shards import write_whole
+from data.files import write_whole
 from tasks.params import ParamsError, module_of
 
 _KEY = "dadc"

@@ -8,9 +8,10 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+from data.files import md5, write_whole
 from data.layout import SPLITS, Round
 from data.records import Candidate
-from data.shards import md5, read_candidates, write_candidates, write_whole
+from data.shards import read_candidates, write_candidates
 from tasks.params import Params
 from tasks.seeds import derive
 from tasks.workspace import closed, git

@@ -6,8 +6,9 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
+from data.files import md5, write_whole
 from data.layout import SPLITS, Workspace
-from data.shards import md5, write_images, write_whole
+from data.shards import write_images
 from tasks.params import Params, check_kinds, module_of
 from tasks.seeds import derive
 from tasks.workspace import WorkspaceError, commit, dvc

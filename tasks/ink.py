@@ -80,11 +80,11 @@ def read(result: object, canvas: int) -> Alpha:
 def items(result: object, types: Mapping[str, str]) -> list[dict[str, Any]]:
     """The items of a result, each of a known tag and with a value. types: the type of item each tag makes."""
     if not isinstance(result, list):
-        raise ValueError(f"a list of regions was wanted, got {type(result).__name__}")
+        raise ValueError(f"a list of regions was wanted, got {type(result).__name__}")  # noqa: TRY004
     found = []
     for item in result:
         if not isinstance(item, dict) or not isinstance(item.get("value"), dict):
-            raise ValueError("a region with a value was wanted, got something else")
+            raise ValueError("a region with a value was wanted, got something else")  # noqa: TRY004
         name, kind = item.get("from_name"), item.get("type")
         if not isinstance(name, str) or name not in types:
             raise ValueError(f"a region of {', '.join(types)} was wanted, got one of {str(name)[:40]!r}")

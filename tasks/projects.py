@@ -54,7 +54,8 @@ def draw_page(classes: Sequence[str]) -> str:
     """What an annotator sees: the canvas, the classes, the model's answer on demand."""
     _check(classes)
     return f"""<View>
-<Style>.row{{display:flex;gap:24px;align-items:flex-start}}.left{{flex:0 0 600px}}.right{{flex:1;min-width:240px}}</Style>
+<Style>.row{{display:flex;gap:24px;align-items:flex-start}}
+.left{{flex:0 0 600px}}.right{{flex:1;min-width:240px}}</Style>
 <View className="row"><View className="left">
 <Image name="image" value="$image" smoothing="false" zoom="false" zoomControl="false" brightnessControl="false"
  contrastControl="false" rotateControl="false" width="560px" maxWidth="560px"/>

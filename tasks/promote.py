@@ -9,8 +9,8 @@ import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
+from data.files import write_whole
 from data.layout import Round
-from data.shards import write_whole
 
 
 def promoted(round_: Round) -> bool:

@@ -20,8 +20,9 @@ import pyarrow.parquet as pq
 import torch
 from filelock import FileLock, Timeout
 
+from data.files import md5, write_whole
 from data.layout import Round, Workspace
-from data.shards import Images, md5, read_images, write_whole
+from data.shards import Images, read_images
 from tasks.params import Params, read
 from tasks.seeds import derive
 

@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 from conftest import dadc, run
 
+from data.files import md5
 from data.layout import Workspace
-from data.shards import md5, read_candidates
+from data.shards import read_candidates
 from tasks.workspace import State, git, state
 
 
