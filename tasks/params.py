@@ -41,6 +41,7 @@ class Data(Frozen):
 
 class Model(Frozen):
     name: KindName
+    weights: str | None
 
 
 class Threat(Frozen):
@@ -100,6 +101,7 @@ class Train(Frozen):
     batch: Count
     epochs: Count
     precision: Literal["fp32", "bf16"]
+    augment: dict[KindName, KindParams]
     loss: Loss
     candidates: TrainCandidates
 
@@ -186,7 +188,7 @@ def read(path: Path) -> Params:
 def kind(family: str, name: str, params: KindParams, where: str) -> tuple[Any, Any]:
     """The module of a kind, such as `tasks.attacks.pgd`, and its checked Params.
 
-    family: `attacks`, `losses` or `shifts`; where: the path of the key in params.yaml, for the error.
+    family: `attacks`, `losses`, `shifts` or `augments`; where: the path of the key in params.yaml, for the error.
     """
     module = module_of(f"tasks.{family}", name, where)
     try:
@@ -196,7 +198,7 @@ def kind(family: str, name: str, params: KindParams, where: str) -> tuple[Any, A
 
 
 def module_of(package: str, name: str, where: str) -> Any:
-    """The module a key names, for one of `models`, `data.sets`, `tasks.attacks`, `tasks.losses`, `tasks.shifts`."""
+    """The module a key names, for one of `models`, `data.sets`, `tasks.attacks`, `tasks.losses`, …."""
     found = names_in(package)
     if name not in found:
         folder = package.replace(".", "/")
@@ -220,6 +222,8 @@ def check_kinds(params: Params) -> None:
     for where, kinds in (("attack.kinds", params.attack.kinds), ("evaluate.attacks", params.evaluate.attacks)):
         for name, given in kinds.items():
             kind("attacks", name, given, f"{where}.{name}")
+    for name, given in params.train.augment.items():
+        kind("augments", name, given, f"train.augment.{name}")
     for name, given in params.evaluate.shifts.items():
         kind("shifts", name, given, f"evaluate.shifts.{name}")
 

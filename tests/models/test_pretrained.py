@@ -1,0 +1,96 @@
+"""Trained weights of one's own: what fits is taken, a classifier of other classes is new, all else is refused."""
+
+from __future__ import annotations
+
+import pickle
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from torch import nn
+from torchvision import models as published
+
+from models import densenet121, mobilenet_v2, resnet18
+from models._pretrained import start_from
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    """A state dict of torchvision's MobileNetV2 with its 1,000 classes."""
+    torch.manual_seed(1)
+    path = tmp_path / "mobilenet.safetensors"
+    save_file(published.mobilenet_v2(weights=None).state_dict(), path)
+    return path
+
+
+def test_all_but_the_classifier_is_taken(weights: Path) -> None:
+    net = mobilenet_v2.build(10, 1, 28)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    assert start_from(net, weights) == ("network.classifier.1.weight", "network.classifier.1.bias")
+    torch.manual_seed(1)
+    theirs = published.mobilenet_v2(weights=None).state_dict()
+    for name, value in net.state_dict().items():
+        short = name.removeprefix("network.")
+        assert torch.equal(value, before[name] if "classifier" in name else theirs[short]), name
+
+
+def test_the_answers_are_torchvisions(tmp_path: Path) -> None:
+    theirs = published.densenet121(weights=None, num_classes=4).eval()
+    state = theirs.state_dict()
+    for layer in ("norm", "conv"):  # as torchvision's published file names them
+        state = {
+            name.replace(f"{layer}1.", f"{layer}.1.").replace(f"{layer}2.", f"{layer}.2.")
+            if "denselayer" in name
+            else name: value
+            for name, value in state.items()
+            if "num_batches" not in name
+        }
+    save_file(state, tmp_path / "densenet.safetensors")
+    net = densenet121.build(4, 3, 96).eval()
+    assert start_from(net, tmp_path / "densenet.safetensors") == ()
+    images = torch.rand(1, 3, 96, 96)
+    normalized = (images - torch.tensor([0.485, 0.456, 0.406]).view(3, 1, 1)) / torch.tensor(
+        [0.229, 0.224, 0.225]
+    ).view(3, 1, 1)
+    with torch.no_grad():
+        assert torch.allclose(net(images), theirs(normalized), atol=1e-5)
+
+
+def test_another_network_is_refused_and_nothing_is_changed(weights: Path) -> None:
+    net = resnet18.build(10, 3, 32)
+    before = {name: value.clone() for name, value in net.state_dict().items()}
+    with pytest.raises(ValueError, match=r"holds another network: .* more; choose model.name"):
+        start_from(net, weights)
+    assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
+
+
+def test_a_stem_of_another_size_is_named(tmp_path: Path) -> None:
+    save_file(published.resnet18(weights=None).state_dict(), tmp_path / "resnet.safetensors")
+    with pytest.raises(ValueError, match=r"conv1\.weight wanted as 64×3×3×3, got 64×3×7×7"):
+        start_from(resnet18.build(10, 3, 32), tmp_path / "resnet.safetensors")
+    assert start_from(resnet18.build(1000, 3, 96), tmp_path / "resnet.safetensors") == ()
+
+
+def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
+    class Trap:
+        def __reduce__(self) -> tuple[object, tuple[str]]:
+            return Path.touch, (tmp_path / "opened",)  # type: ignore[return-value]
+
+    (tmp_path / "old.pth").write_bytes(pickle.dumps(Trap()))
+    torch.save({"weight": torch.zeros(1)}, tmp_path / "new.pth")
+    for name in ("old.pth", "new.pth"):
+        with pytest.raises(ValueError, match="is a pickle, which can run code and is never opened"):
+            start_from(nn.Linear(1, 1), tmp_path / name)
+    assert not (tmp_path / "opened").exists()
+
+
+def test_broken_and_missing_files_have_a_word(tmp_path: Path, weights: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"model\.weights: a safetensors file is wanted"):
+        start_from(nn.Linear(1, 1), tmp_path / "none.safetensors")
+    (tmp_path / "half.safetensors").write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(ValueError, match="no sound safetensors file"):
+        start_from(mobilenet_v2.build(10, 3, 32), tmp_path / "half.safetensors")
+    save_file({"weight": torch.tensor([[float("nan")]]), "bias": torch.zeros(1)}, tmp_path / "nan.safetensors")
+    with pytest.raises(ValueError, match="weight holds NaN"):
+        start_from(nn.Linear(1, 1), tmp_path / "nan.safetensors")
