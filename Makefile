@@ -1,0 +1,81 @@
+# Everything from an empty machine with Python 3.11 to 3.13, git and make.
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint types check lock clean
+
+TOOLS := .tools
+UV := $(or $(shell command -v uv 2>/dev/null),$(TOOLS)/uv/bin/uv)
+BIN := .venv/bin
+PYTHONS := '>=3.11,<3.14'
+COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-emit-find-links --no-header
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+export UV_LINK_MODE ?= copy
+unexport VIRTUAL_ENV PYTHONPATH
+
+help: ## what there is to make
+	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 14
+
+setup: .venv/.synced .venv-label-studio/.synced ## the two environments, from the locks
+
+demo: setup ## two simulated rounds on real services; KEEP=1 leaves the services up
+	@$(BIN)/python -m flows.demo
+
+test: lint ## every check and test
+	@$(BIN)/python -m pytest
+
+lint: setup ## ruff, mypy, import-linter
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+lock: $(UV) ## write the locks again, with the newest versions that fit
+	$(COMPILE) --upgrade pyproject.toml --group dev --output-file locks/dadc.txt
+	$(COMPILE) --upgrade locks/label-studio.in --output-file locks/label-studio.txt
+	echo uv | $(COMPILE) --upgrade - --output-file locks/uv.txt
+
+clean: ## remove the environments; campaigns and .demo stay
+	rm -rf .venv .venv-label-studio $(TOOLS)
+
+# A stamp is written last: an environment without one was cut short and is made again.
+.venv/.synced: locks/dadc.txt Makefile | $(UV)
+	@echo "making .venv, with torch some gigabytes: this is the long step"
+	@rm -f $@
+	@test -x $(BIN)/python && $(BIN)/python -c pass 2>/dev/null || $(UV) venv --quiet --clear --python $(PYTHONS) .venv
+	@VIRTUAL_ENV=$(CURDIR)/.venv $(UV) pip sync --quiet --require-hashes locks/dadc.txt
+	@printf '%s\n' "$$LAUNCHER" > $(BIN)/dadc && chmod +x $(BIN)/dadc
+	@touch $@
+
+.venv-label-studio/.synced: locks/label-studio.txt Makefile | $(UV)
+	@echo "making .venv-label-studio"
+	@rm -f $@
+	@test -x .venv-label-studio/bin/python && .venv-label-studio/bin/python -c pass 2>/dev/null || \
+		$(UV) venv --quiet --clear --python $(PYTHONS) .venv-label-studio
+	@VIRTUAL_ENV=$(CURDIR)/.venv-label-studio $(UV) pip sync --quiet --require-hashes locks/label-studio.txt
+	@touch $@
+
+# Where there is no uv: its wheel, by hash, into a folder of the checkout. Debian's Python may lack venv or pip.
+$(TOOLS)/uv/bin/uv: locks/uv.txt
+	@echo "installing uv into $(TOOLS)"
+	@rm -rf $(TOOLS)/uv
+	@python3 -m venv $(TOOLS)/uv 2>/dev/null && \
+		$(TOOLS)/uv/bin/python -m pip install --quiet --require-hashes --requirement locks/uv.txt || \
+		{ rm -rf $(TOOLS)/uv; python3 -m pip install --quiet --require-hashes --requirement locks/uv.txt \
+			--target $(TOOLS)/uv; } || \
+		{ rm -rf $(TOOLS)/uv; echo "uv was wanted, and python3 has neither venv nor pip to install it with;" \
+			"install uv, or Debian's python3-venv" >&2; exit 1; }
+	@touch $@
+
+# The command runs the code of the workspace one stands in, so nothing is installed but this.
+define LAUNCHER
+#!/bin/sh
+# dadc: run the command of the checkout one stands in.
+here=$$(cd "$$(dirname "$$0")" && pwd)
+root=$$(git rev-parse --show-toplevel 2>/dev/null) || {
+    echo "dadc: a Git checkout of the project is wanted, $$PWD is in none; clone it first" >&2
+    exit 1
+}
+cd "$$root" && PATH=$$here:$$PATH exec "$$here/python" -m flows.cli "$$@"
+endef
+export LAUNCHER
