@@ -10,7 +10,6 @@ PYTHONS := '>=3.11,<3.14'
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header
 export PATH := $(CURDIR)/$(BIN):$(PATH)
-export UV_LINK_MODE ?= copy
 unexport VIRTUAL_ENV PYTHONPATH
 
 help: ## what there is to make
