@@ -1,0 +1,207 @@
+"""The record of what people did in a round, annotations.jsonl, and what it says: candidates and votes.
+
+A line is one form of one annotation as Label Studio gave it, or says that it was deleted; nothing is ever changed.
+What the lines hold is untrusted: a malformed annotation becomes a rejected candidate with its reason, never an error.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from data.layout import Round
+from data.records import HUMAN, SIMULATED, UNREADABLE, Candidate, Vote
+from data.shards import encode_png, read_candidates
+from tasks import ink
+from tasks.params import Params
+from tasks.projects import (
+    INTENDED,
+    SEEN,
+    SIMULATED_DOMAIN,
+    UNREADABLE_CHOICE,
+    Kind,
+    drawing_keys,
+    vote_key,
+)
+from tasks.seeds import seed_images
+
+DELETED = "deleted after it was pulled"
+_VOTE_TYPES = {SEEN: "choices"}
+
+
+@dataclass(frozen=True)
+class Line:
+    """One form of one annotation."""
+
+    kind: Kind
+    task: str  # the task's key
+    task_id: int
+    id: int  # of the annotation
+    author: str  # e-mail of the account it was submitted with
+    editor: str  # e-mail of the account that changed it last
+    task_at: str  # when the task last changed, ISO 8601 UTC; the cursor is the latest of these
+    deleted: bool
+    raw: dict[str, Any]  # the annotation as Label Studio gave it; empty if deleted
+
+    def dump(self) -> str:
+        """A line of JSON, ASCII only: whatever a string holds, it can be written."""
+        return json.dumps(self.__dict__, sort_keys=True) + "\n"
+
+
+@dataclass(frozen=True)
+class Annotation:
+    """All forms of one annotation, in the order in which they were pulled."""
+
+    forms: tuple[Line, ...]
+
+    @property
+    def first(self) -> Line:
+        return self.forms[0]
+
+    @cached_property
+    def last(self) -> Line:
+        """The latest form that was not the news of its deletion."""
+        return next((line for line in reversed(self.forms) if not line.deleted), self.forms[0])
+
+    @property
+    def deleted(self) -> bool:
+        return self.forms[-1].deleted
+
+    @property
+    def fault(self) -> str:
+        """Why it does not count whatever it holds; empty if it may."""
+        if self.deleted:
+            return DELETED
+        if self.last.author != self.first.author or self.last.editor != self.last.author:
+            return f"changed by another account than its author's, {self.last.editor!r}"
+        if self.last.raw.get("was_cancelled"):
+            return "skipped"
+        if "oversize" in self.last.raw:
+            return f"an annotation of at most 8 MiB was wanted, got {self.last.raw['oversize']!r} characters"
+        return ""
+
+    @property
+    def at(self) -> str:
+        return str(self.last.raw.get("updated_at", ""))
+
+    @property
+    def seconds(self) -> float:
+        """The time it took, as the page says; 0 if that is no sensible number."""
+        lead = self.last.raw.get("lead_time")
+        usable = isinstance(lead, int | float) and math.isfinite(lead) and 0 <= lead < 1e9
+        return float(lead) if isinstance(lead, int | float) and usable else 0.0
+
+
+def lines(path: Path) -> list[Line]:
+    """The whole lines of the record; a last one that a crash tore is not there."""
+    if not path.exists():
+        return []
+    whole = path.read_bytes().split(b"\n")[:-1]
+    return [Line(**json.loads(line)) for line in whole]
+
+
+def gather(found: Iterable[Line], kind: Kind) -> list[Annotation]:
+    """The annotations of one project, by id."""
+    forms: dict[int, list[Line]] = {}
+    for line in found:
+        if line.kind == kind:
+            forms.setdefault(line.id, []).append(line)
+    return [Annotation(tuple(forms[number])) for number in sorted(forms)]
+
+
+def candidates(round_: Round, params: Params, splits: dict[str, Any]) -> list[Candidate]:
+    """Every candidate of the round, drawn or made by a machine, malformed ones too; not yet judged or validated."""
+    machines = read_candidates(round_.attack) if round_.attack.exists() else []
+    return machines + drawings(gather(lines(round_.annotations), "draw"), round_, params, splits)
+
+
+def drawings(
+    annotations: Sequence[Annotation], round_: Round, params: Params, splits: dict[str, Any]
+) -> list[Candidate]:
+    """Drawing annotations → candidates. A task has one drawing: the first that is well-formed."""
+    redrawn = dict(zip(drawing_keys(round_, params), _seed_keys(round_, params, splits), strict=True))
+    taken: set[str] = set()
+    made = []
+    for annotation in annotations:
+        first = annotation.first
+        simulated = first.author.endswith("@" + SIMULATED_DOMAIN)
+        candidate = Candidate(
+            key=f"{round_.name}/draw/{first.id}",
+            round=round_.number,
+            source=SIMULATED if simulated else HUMAN,
+            image=b"",
+            intended=-1,
+            annotator=first.author,
+            seed_image=redrawn.get(first.task, "") if simulated else "",
+            annotation=first.id,
+            at=annotation.at,
+            seconds=annotation.seconds,
+        )
+        try:
+            image, intended = _decode(annotation, splits)
+        except ValueError as error:
+            made.append(candidate.rejected(annotation.fault or str(error), wellformed=False))
+            continue
+        if reason := annotation.fault or _misplaced(first.task, redrawn.keys(), taken):
+            made.append(candidate.rejected(reason, wellformed=False))
+            continue
+        taken.add(first.task)
+        made.append(replace(candidate, image=image, intended=intended))
+    return made
+
+
+def _decode(annotation: Annotation, splits: dict[str, Any]) -> tuple[bytes, int]:
+    """Image and intended class; ValueError if there is no sound ink or not one class."""
+    result = annotation.last.raw.get("result")
+    pixels = ink.drawing(result, splits["size"], splits["channels"])
+    return encode_png(pixels), ink.choice(result, INTENDED, splits["classes"])
+
+
+def _misplaced(task: str, wanted: Collection[str], taken: Collection[str]) -> str:
+    """Why a sound drawing does not belong where it is; empty if it does."""
+    if task not in wanted:
+        return f"a drawing task of the round was wanted, got {task[:40]!r}"
+    return "the task has a drawing already" if task in taken else ""
+
+
+def votes(round_: Round, params: Params, splits: dict[str, Any], given: Sequence[Candidate]) -> dict[str, list[Vote]]:
+    """The votes on each candidate that has any, by the candidate's key, in the order in which they were cast.
+
+    A person's first vote on a candidate counts, in its latest form; never the author's own, none that another account
+    changed. The others are kept with the reason why they do not count. A vote whose image is another by now is not
+    among them; the record keeps it.
+    """
+    by_task = {vote_key(params, c): c for c in given if c.wellformed}
+    found: dict[str, list[Vote]] = {}
+    for annotation in gather(lines(round_.annotations), "validate"):
+        candidate = by_task.get(annotation.first.task)
+        if candidate is None:
+            continue
+        cast = found.setdefault(candidate.key, [])
+        author = annotation.first.author
+        choice, reason = UNREADABLE, annotation.fault
+        try:
+            names = (*splits["classes"], UNREADABLE_CHOICE)
+            chosen = ink.choice(annotation.last.raw.get("result"), SEEN, names, _VOTE_TYPES)
+            choice = chosen if chosen < len(splits["classes"]) else UNREADABLE
+        except ValueError as error:
+            reason = reason or str(error)
+        if not reason and author == candidate.annotator:
+            reason = "a vote on one's own candidate"
+        if not reason and any(vote.counted and vote.validator == author for vote in cast):
+            reason = "a second vote of the same person"
+        cast.append(Vote(author, choice, annotation.first.id, annotation.at, counted=not reason, reason=reason))
+    return found
+
+
+def _seed_keys(round_: Round, params: Params, splits: dict[str, Any]) -> list[str]:
+    """The keys of the pool images that simulated annotators redraw, one for each drawing task."""
+    pool: list[str] = pq.read_table(round_.workspace.split("pool"), columns=["key"])["key"].to_pylist()
+    return [pool[index] for index in seed_images(round_.number, params, len(pool)).drawings]

@@ -1,0 +1,264 @@
+"""Label Studio's client, the only one. It tells nothing about rounds: projects, tasks, annotations and accounts.
+
+Errors: `ServiceDown` if the server does not answer, `LabellingError` if it refuses. The SDK tries a 5xx, 429 or a
+broken connection again, twice, with growing pauses; a refusal is never retried.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import httpx
+
+from tasks.services import ServiceDown, Services
+
+if TYPE_CHECKING:
+    import label_studio_sdk
+
+PAGE = 1000  # tasks a request
+TIMEOUT = 120.0  # seconds; the first request after a start takes long
+SETTINGS: dict[str, Any] = {  # of every project
+    "show_skip_button": False,
+    "enable_empty_annotation": False,
+    "show_instruction": True,
+    "show_collab_predictions": False,
+    "evaluate_predictions_automatically": False,
+}
+
+
+class LabellingError(RuntimeError):
+    """Label Studio refused; the message says what was asked, what it said, and what to do."""
+
+
+def connect(services: Services) -> LabelStudio:
+    """A client that has been let in. ServiceDown if there is no server, LabellingError if the token is wrong."""
+    if not services.label_studio_url:
+        raise ServiceDown("label_studio")
+    if not services.label_studio_token:
+        raise LabellingError(
+            f"a token for Label Studio at {services.label_studio_url} is wanted; set LABEL_STUDIO_API_KEY"
+        )
+    studio = LabelStudio(services.label_studio_url, services.label_studio_token)
+    studio.check()
+    return studio
+
+
+@dataclass(frozen=True)
+class Task:
+    """A task as far as publishing needs it."""
+
+    id: int
+    people: int  # it is given to
+
+
+class LabelStudio:
+    """One Label Studio server, seen with the rights of the token's owner."""
+
+    def __init__(self, url: str, token: str) -> None:
+        """url: such as http://127.0.0.1:8080; token: legacy or personal access token."""
+        from label_studio_sdk import LabelStudio as Sdk
+
+        self.url = url.rstrip("/")
+        self._token = token
+        self._sdk: label_studio_sdk.LabelStudio = Sdk(base_url=self.url, api_key=token, timeout=TIMEOUT)
+
+    def check(self) -> None:
+        """Whether the server answers and the token is right; at once, without a second try."""
+        with _errors(self.url, "log in"):
+            self._sdk.users.whoami(request_options={"max_retries": 0, "timeout_in_seconds": 30})
+
+    def find(self, title: str) -> int | None:
+        """The id of the project with exactly this title, the oldest if somebody made a second."""
+        with _errors(self.url, f"look for project {title!r}"):
+            found = [p.id for p in self._sdk.projects.list(title=title, include="id,title") if p.title == title]
+        return min(found, default=None)
+
+    def ensure_project(self, title: str, page: str, *, instruction: str, votes: int = 1) -> int:
+        """The project with this title, made if it is not there.
+
+        page: labelling config in XML; instruction: HTML, shown before the first task; votes: how many people are
+        given a task published from now on.
+        """
+        found = self.find(title)
+        if found is not None:
+            return found
+        with _errors(self.url, f"make project {title!r}"):
+            made = self._sdk.projects.create(
+                title=title, label_config=page, expert_instruction=instruction, maximum_annotations=votes, **SETTINGS
+            )
+        return int(made.id)
+
+    def tasks(self, project: int) -> dict[str, Task]:
+        """Every task by its `data.key`; the oldest of a key that is there twice."""
+        found: dict[str, Task] = {}
+        for task in self._tasks(project, "id,data,overlap"):
+            if isinstance(task["data"], dict) and isinstance(task["data"].get("key"), str):
+                found.setdefault(task["data"]["key"], Task(int(task["id"]), int(task["overlap"])))
+        return found
+
+    def publish(self, project: int, tasks: Mapping[str, Mapping[str, Any]]) -> int:
+        """Publish the tasks whose key is not there yet; how many. tasks: key → the task's other data."""
+        there = self.tasks(project) if tasks else {}
+        new = [{"data": {**data, "key": key}} for key, data in tasks.items() if key not in there]
+        with _errors(self.url, f"publish {len(new)} tasks"):
+            for start in range(0, len(new), PAGE):
+                self._sdk.projects.import_tasks(project, request=new[start : start + PAGE])
+        return len(new)
+
+    def changed(self, project: int, since: str | None) -> Iterator[dict[str, Any]]:
+        """Tasks with their annotations, raw: those changed after `since` (ISO 8601, UTC, ending in Z), else all that
+        have an annotation. Each is `{"id", "data", "annotations", "updated_at"}`."""
+        if since is None:
+            wanted = _filter("total_annotations", "greater", "Number", 0)
+        else:
+            wanted = _filter("updated_at", "greater", "Datetime", since)
+        return self._tasks(project, "id,data,annotations,updated_at", fields="all", query=wanted)
+
+    def counts(self, project: int) -> tuple[int, int]:
+        """Tasks that still want an annotation, and annotations there are (without skipped ones)."""
+        with _errors(self.url, f"look at project {project}"):
+            found = self._sdk.projects.get(project)
+        tasks, finished = int(found.task_number or 0), int(found.finished_task_number or 0)
+        return tasks - finished, int(found.total_annotations_number or 0)
+
+    def emails(self) -> dict[int, str]:
+        """Account → its e-mail in lower case."""
+        with _errors(self.url, "list accounts"):
+            return {int(user.id): str(user.email).lower() for user in self._sdk.users.list()}
+
+    def ask_for(self, task: int, people: int) -> None:
+        """Give a task to so many people in all."""
+        with _errors(self.url, f"change task {task}"):
+            self._sdk.tasks.update(str(task), overlap=people, is_labeled=False)
+
+    def drafts(self, task: int) -> list[dict[str, Any]]:
+        """Everybody's drafts of a task, raw."""
+        found = self._get(f"api/tasks/{task}/drafts")
+        return [draft for draft in found if isinstance(draft, dict)] if isinstance(found, list) else []
+
+    def attach_model(self, project: int, url: str, user: str, password: str) -> None:
+        """Let the model server at `url` answer within the project; attached once, however often it is called."""
+        log_in = {"auth_method": "BASIC_AUTH", "basic_auth_user": user, "basic_auth_pass": password}
+        with _errors(self.url, f"attach the model server at {url}", unless="Can't connect to ML backend"):
+            there = self._sdk.ml.list(project=project)
+            if not there:
+                self._sdk.ml.create(project=project, url=url, title="target", is_interactive=True, **log_in)
+            for extra in there[1:]:
+                self._sdk.ml.delete(extra.id)
+            if there:
+                self._sdk.ml.update(there[0].id, url=url, is_interactive=True, **log_in)
+
+    def invite(self) -> str:
+        """The address at which an annotator makes an account."""
+        path = str(self._get("api/invite")["invite_url"])
+        return path if path.startswith("http") else f"{self.url}{path}"
+
+    def person(self, email: str, password: str) -> Person:
+        """The account of this e-mail, logged in; made through the invite, as a person would, if it is not there."""
+        known = email.lower() in self.emails().values()
+        return Person(self.url, email, password, invite=None if known else self.invite())
+
+    def _tasks(self, project: int, include: str, **parameters: str) -> Iterator[dict[str, Any]]:
+        """Raw, a page after the other: the SDK's own models would change what hostile annotations hold."""
+        seen, page = 0, 1
+        while True:
+            query = {"project": project, "page": page, "page_size": PAGE, "include": include, **parameters}
+            answer = self._get("api/tasks/", query)
+            yield from answer["tasks"]
+            seen, page = seen + len(answer["tasks"]), page + 1
+            if not answer["tasks"] or seen >= answer["total"]:
+                return
+
+    def _get(self, path: str, parameters: Mapping[str, Any] | None = None) -> Any:
+        """What the SDK has no method for, with its log-in and its retries."""
+        with _errors(self.url, f"get {path}"):
+            response: httpx.Response = self._sdk._client_wrapper.httpx_client.request(
+                path, method="GET", params=parameters
+            )
+        if response.status_code >= 400:
+            raise _refused(self.url, f"get {path}", response.status_code, response.text)
+        return response.json()
+
+
+class Person:
+    """An account in a session of its own, which does what a person's browser does."""
+
+    def __init__(self, url: str, email: str, password: str, invite: str | None) -> None:
+        """invite: the address to sign up at first; None logs in to an account that is there."""
+        self.url, self.email = url, email.lower()
+        self._http = httpx.Client(base_url=url, timeout=TIMEOUT, transport=httpx.HTTPTransport(retries=2))
+        form = invite or f"{url}/user/login/"
+        with _errors(url, f"log in as {email}"):
+            page = self._http.get(form)
+            hidden = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.text)
+            if hidden is None:
+                raise LabellingError(f"a form was wanted at {form.split('?')[0]}, got status {page.status_code}")
+            fields = {"csrfmiddlewaretoken": hidden[1], "email": email, "password": password}
+            answer = self._http.post(form, data=fields, headers={"Referer": form})
+        if answer.status_code != 302:
+            done = "sign up" if invite else "log in"
+            raise LabellingError(
+                f"Label Studio at {url} did not let {email} {done} (status {answer.status_code}); "
+                "the account has another password: remove it in Label Studio, or use another campaign name"
+            )
+
+    def submit(self, task: int, result: Sequence[Mapping[str, Any]], seconds: float) -> int:
+        """Submit an annotation; its id. result: items as the page sends them; seconds: the time it took."""
+        body = {"result": list(result), "lead_time": seconds}
+        return int(self._post(f"/api/tasks/{task}/annotations/", body)["id"])
+
+    def save_draft(self, task: int, result: Sequence[Mapping[str, Any]]) -> int:
+        """Save a draft, as the page does while somebody draws; its id."""
+        return int(self._post(f"/api/tasks/{task}/drafts/", {"result": list(result), "lead_time": 1.0})["id"])
+
+    def close(self) -> None:
+        """End the connection."""
+        self._http.close()
+
+    def _post(self, path: str, body: Mapping[str, Any]) -> Any:
+        headers = {"X-CSRFToken": self._http.cookies.get("csrftoken") or "", "Referer": self.url}
+        with _errors(self.url, f"post to {path}"):
+            response = self._http.post(path, json=body, headers=headers)
+        if response.status_code >= 400:
+            raise _refused(self.url, f"post to {path} as {self.email}", response.status_code, response.text)
+        return response.json()
+
+
+def _filter(column: str, operator: str, kind: str, value: object) -> str:
+    item = {"filter": f"filter:tasks:{column}", "operator": operator, "type": kind, "value": value}
+    return json.dumps({"filters": {"conjunction": "and", "items": [item]}})
+
+
+@contextmanager
+def _errors(url: str, what: str, unless: str = "") -> Iterator[None]:
+    """What the client libraries raise → the two errors of this module.
+
+    unless: words of a refusal by which it is the model server that is down.
+    """
+    from label_studio_sdk.core.api_error import ApiError
+
+    try:
+        yield
+    except httpx.HTTPError as error:
+        raise ServiceDown("label_studio", url, type(error).__name__) from error
+    except ApiError as error:
+        said = str(error.body)
+        if unless and unless in said:
+            raise ServiceDown("model", what.split()[-1], "Label Studio cannot reach it") from error
+        raise _refused(url, what, error.status_code or 0, said) from error
+
+
+def _refused(url: str, what: str, status: int, said: str) -> LabellingError:
+    if status in (401, 403):
+        return LabellingError(
+            f"Label Studio at {url} did not accept the token (status {status}, to {what}); "
+            "set LABEL_STUDIO_API_KEY, or unset it with LABEL_STUDIO_URL and run `dadc up`"
+        )
+    if status >= 500:
+        return LabellingError(f"Label Studio at {url} failed (status {status}) to {what}; its log says why, try again")
+    return LabellingError(f"Label Studio at {url} refused to {what} (status {status}): {said[:300]}")

@@ -1,0 +1,154 @@
+"""Label Studio → the round's record, annotations.jsonl, and the record → candidates and votes.
+
+The record is append-only and pulled by cursor: only tasks that changed since its latest line are asked for. A pull that
+was killed, or runs twice, loses and doubles nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from data.layout import Round
+from data.records import Vote
+from tasks.annotations import Annotation, Line, candidates, gather, lines
+from tasks.annotations import votes as votes_on
+from tasks.labelling import LabelStudio
+from tasks.params import read
+from tasks.projects import KINDS, Kind, title
+
+__all__ = ["candidates", "pull", "votes"]
+
+OVERLAP = timedelta(seconds=10)  # asked for again: a change may be stamped before and stored after another
+MAX_RAW = 8 * 2**20  # characters of one annotation that the record keeps
+_EVER = "1970-01-01T00:00:00.000000Z"
+_VOLATILE = ("created_ago", "created_username")  # made up by the server for each answer
+
+
+def pull(studio: LabelStudio, round_: Round) -> int:
+    """Append what is new in the round's two projects; the number of lines. Nothing published: 0."""
+    repair(round_.annotations)
+    known = lines(round_.annotations)
+    campaign = read(round_.params).campaign
+    emails: dict[int, str] = {}
+    new: list[Line] = []
+    for kind in KINDS:
+        project = studio.find(title(campaign, round_, kind))
+        if project is not None:
+            emails = emails or studio.emails()
+            new += news(studio, project, kind, gather(known, kind), emails)
+    append(round_.annotations, sorted(new, key=lambda line: line.task_at))
+    return len(new)
+
+
+def votes(round_: Round) -> dict[str, list[Vote]]:
+    """The votes on the round's candidates, by the candidate's key."""
+    params = read(round_.params)
+    splits: dict[str, Any] = json.loads(round_.workspace.splits.read_text(encoding="utf-8"))
+    return votes_on(round_, params, splits, candidates(round_, params, splits))
+
+
+def news(
+    studio: LabelStudio, project: int, kind: Kind, known: Sequence[Annotation], emails: dict[int, str]
+) -> list[Line]:
+    """What a project holds and the record does not: new forms of annotations, and which are gone."""
+    found = _differences(studio.changed(project, cursor(known)), kind, known, emails)
+    live = {a.first.id for a in known if not a.deleted and not a.last.raw.get("was_cancelled")}
+    live |= {line.id for line in found if not line.deleted and not line.raw.get("was_cancelled")}
+    live -= {line.id for line in found if line.deleted or line.raw.get("was_cancelled")}
+    if studio.counts(project)[1] == len(live):
+        return found
+    # a whole task was deleted, which no cursor shows, or somebody submits right now: look at everything
+    tasks = list(studio.changed(project, _EVER))
+    found = _differences(tasks, kind, known, emails)
+    there, told = {int(task["id"]) for task in tasks}, {line.id for line in found}
+    gone = [a for a in known if not a.deleted and a.first.task_id not in there and a.first.id not in told]
+    return found + [_deleted(a, a.forms[-1].task_at) for a in gone]
+
+
+def cursor(known: Iterable[Annotation]) -> str | None:
+    """From when on tasks are asked for: the latest change in the record, less an overlap. None if there is none."""
+    latest = max((_time(line.task_at) for annotation in known for line in annotation.forms), default=None)
+    return None if latest is None else (latest - OVERLAP).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+
+
+def append(path: Path, new: Sequence[Line]) -> None:
+    """Add lines at the end and flush them to disk. In the order of `task_at`, so that the cursor of a torn file is not
+    beyond what was lost."""
+    if not new:
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("ab") as file:
+        file.write("".join(line.dump() for line in new).encode("ascii"))
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def repair(path: Path) -> None:
+    """Cut off a last line that a crash tore; it will be pulled again."""
+    if not path.exists():
+        return
+    with path.open("r+b") as file:
+        content = file.read()
+        whole = content.rfind(b"\n") + 1
+        if whole != len(content):
+            file.truncate(whole)
+
+
+def _differences(
+    tasks: Iterable[dict[str, Any]], kind: Kind, known: Sequence[Annotation], emails: dict[int, str]
+) -> list[Line]:
+    forms = {a.first.id: a for a in known}
+    by_task: dict[int, set[int]] = {}
+    for annotation in known:
+        if not annotation.deleted:
+            by_task.setdefault(annotation.first.task_id, set()).add(annotation.first.id)
+    found = []
+    for task in tasks:
+        annotations = [_line(kind, task, raw, emails) for raw in task["annotations"]]
+        for line in annotations:
+            before = forms.get(line.id)
+            if before is None or before.deleted or before.last.raw != line.raw:
+                found.append(line)
+        gone = by_task.get(int(task["id"]), set()) - {line.id for line in annotations}
+        found += [_deleted(forms[number], task["updated_at"]) for number in sorted(gone)]
+    return found
+
+
+def _line(kind: Kind, task: dict[str, Any], raw: dict[str, Any], emails: dict[int, str]) -> Line:
+    author, editor = _account(raw.get("completed_by"), emails), _account(raw.get("updated_by"), emails)
+    kept = {name: value for name, value in raw.items() if name not in _VOLATILE}
+    size = len(json.dumps(kept))
+    if size > MAX_RAW:
+        kept = {**kept, "result": None, "oversize": size}
+    data = task["data"] if isinstance(task["data"], dict) else {}
+    return Line(
+        kind=kind,
+        task=str(data.get("key", "")),
+        task_id=int(task["id"]),
+        id=int(raw["id"]),
+        author=author,
+        editor=editor or author,
+        task_at=task["updated_at"],
+        deleted=False,
+        raw=kept,
+    )
+
+
+def _deleted(annotation: Annotation, at: str) -> Line:
+    last = annotation.last
+    return Line(last.kind, last.task, last.task_id, last.id, last.author, last.editor, at, deleted=True, raw={})
+
+
+def _account(number: object, emails: dict[int, str]) -> str:
+    if not isinstance(number, int):
+        return ""
+    return emails.get(number, f"account {number}")
+
+
+def _time(text: str) -> datetime:
+    return datetime.fromisoformat(text)
