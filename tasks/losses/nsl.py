@@ -1,0 +1,116 @@
+"""Adversarial regularization as in Neural Structured Learning (after arXiv:1412.6572 and arXiv:1704.03976).
+
+    L = CE(x) + multiplier · CE(x′),    x′ = x + step_size · direction(∇ₓ CE(x)),    no gradient through x′
+
+direction is the gradient's sign (norm linf) or the gradient at unit length (norm l2). With one step this is the
+tutorial's: no random start, no clipping, x′ may leave [0, 1]. With several it is its PGD neighbour: after each step
+x′ is projected to the ball of radius `epsilon` around x.
+Differs: with several steps x′ is also cut to [0, 1], and all but the first are taken in eval mode, so that dropout
+and batch norm see the training pass alone; images have weights. The first gradient is that of the training pass,
+whose one backward serves the weights and the input.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from pydantic import Field
+from torch import nn
+
+from tasks.attacks import direction, input_gradient, project
+from tasks.checkpoint import evaluating
+from tasks.losses import weighted_cross_entropy
+from tasks.params import Count, Frozen, Threat
+
+
+class Params(Frozen):
+    multiplier: float = Field(default=0.2, ge=0)
+    step_size: float = Field(default=0.2, gt=0)  # in `norm`, pixels in [0, 1]
+    norm: Literal["linf", "l2"] = "linf"
+    steps: Count = 1
+    epsilon: float | None = Field(default=None, gt=0)  # radius for several steps; null: the threat model's
+
+
+def check(params: Params, threat: Threat) -> None:
+    """ValueError for steps that make no sense."""
+    if params.norm == "linf" and params.step_size >= 1:
+        raise ValueError(
+            f"nsl: step_size must be under 1, pixels lie in [0, 1], got {params.step_size:g}; "
+            f"for {params.step_size:g}/255 write {params.step_size / 255:.5f}"
+        )
+    if params.steps == 1:
+        return
+    if params.epsilon is None and params.norm != threat.norm:
+        raise ValueError(
+            f"nsl: several steps of norm {params.norm} want an epsilon of their own, for the threat model's "
+            f"radius is {threat.norm}; set train.loss.params.epsilon"
+        )
+    radius = _radius(params, threat)
+    if params.step_size > 2 * radius:
+        raise ValueError(
+            f"nsl: step_size must be at most 2 × epsilon = {2 * radius:g}, the ball's width, got {params.step_size:g}"
+        )
+
+
+def loss(
+    net: nn.Module,
+    images_BCHW: torch.Tensor,
+    labels_B: torch.Tensor,
+    weights_B: torch.Tensor,
+    params: Params,
+    threat: Threat,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """A scalar for one `backward`: the cross-entropies are weighted means, Σ weight · CE / Σ weight."""
+    check(params, threat)
+    clean, gradient_BCHW = _once_backward(net, images_BCHW, labels_B, weights_B)
+    neighbour_BCHW = images_BCHW + params.step_size * direction(gradient_BCHW, params.norm)
+    if params.steps > 1:
+        radius = _radius(params, threat)
+        neighbour_BCHW = project(neighbour_BCHW, images_BCHW, params.norm, radius)
+        with evaluating(net):
+            for _ in range(params.steps - 1):
+                gradient_BCHW, _ = input_gradient(net, neighbour_BCHW, labels_B)
+                neighbour_BCHW = project(
+                    neighbour_BCHW + params.step_size * direction(gradient_BCHW, params.norm),
+                    images_BCHW,
+                    params.norm,
+                    radius,
+                )
+    adversarial = weighted_cross_entropy(net(neighbour_BCHW.detach()), labels_B, weights_B)
+    return clean + params.multiplier * adversarial
+
+
+def _radius(params: Params, threat: Threat) -> float:
+    return threat.epsilon if params.epsilon is None else params.epsilon
+
+
+class _Known(torch.autograd.Function):
+    """A scalar whose gradient has been worked out already: hands the gradients on instead of going back again."""
+
+    @staticmethod
+    def forward(ctx: Any, value: torch.Tensor, count: int, *weights_then_gradients: torch.Tensor) -> torch.Tensor:
+        ctx.count = count
+        ctx.save_for_backward(*weights_then_gradients[count:])
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, upstream: torch.Tensor) -> Any:
+        gradients = [upstream * gradient for gradient in ctx.saved_tensors]
+        return (None, None, *gradients, *([None] * ctx.count))
+
+
+def _once_backward(
+    net: nn.Module, images_BCHW: torch.Tensor, labels_B: torch.Tensor, weights_B: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The clean loss, ready for `backward`, and its gradient on the input, out of one pass there and back."""
+    moving = [weight for weight in net.parameters() if weight.requires_grad]
+    inputs_BCHW = images_BCHW.detach().requires_grad_()
+    value = weighted_cross_entropy(net(inputs_BCHW), labels_B, weights_B)
+    gradient_BCHW, *found = torch.autograd.grad(value, [inputs_BCHW, *moving], allow_unused=True)
+    used = [(weight, gradient) for weight, gradient in zip(moving, found, strict=True) if gradient is not None]
+    clean = _Known.apply(
+        value.detach(), len(used), *(weight for weight, _ in used), *(gradient for _, gradient in used)
+    )
+    return clean, gradient_BCHW
