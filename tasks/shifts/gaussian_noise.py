@@ -1,0 +1,20 @@
+"""Additive Gaussian noise, independent in every pixel and channel."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+
+from tasks.params import Frozen
+
+
+class Params(Frozen):
+    """Parameters of the shift."""
+
+    sigma: float = Field(gt=0, le=1)  # standard deviation, pixels in [0, 1]
+
+
+def shift(images_BCHW: torch.Tensor, params: Params, generator: torch.Generator) -> torch.Tensor:
+    """images + σ·N(0, 1), clipped to [0, 1]."""
+    noise_BCHW = torch.randn(images_BCHW.shape, generator=generator, dtype=images_BCHW.dtype)
+    return (images_BCHW + params.sigma * noise_BCHW.to(images_BCHW.device)).clamp(0, 1)
