@@ -1,0 +1,343 @@
+"""The local services of a campaign: Label Studio, Prefect, MLflow and the model server, on 127.0.0.1."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import sys
+import time
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from data.files import write_whole
+from data.layout import Workspace
+from flows.health import Health, check_given, check_token, health_of
+from flows.processes import LOOPBACK, Leader, end, free_port, is_free, start
+from tasks.services import (
+    NAMES,
+    VARIABLES,
+    Services,
+    StackError,
+    find,
+    given,
+    read_secrets,
+    read_stack,
+)
+
+ALL = tuple(NAMES)
+LIMIT = 300.0  # seconds that a cold start may take
+ADMIN = "admin@localhost"
+QUIET = {
+    "DO_NOT_TRACK": "1",
+    "DVC_NO_ANALYTICS": "1",
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+    "PYTHONUNBUFFERED": "1",
+}
+# Label Studio takes any variable for a setting of its own, HOST and DEBUG too, so it sees these only.
+PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH")
+
+
+def up(
+    root: Path,
+    ports: Mapping[str, int] | None = None,
+    *,
+    only: Collection[str] = ALL,
+    say: Callable[[str], None] = print,
+) -> Services:
+    """Start what is not up, together, and wait until all answer. A second call changes nothing that is healthy.
+
+    ports: wanted ports by the names in `tasks.services.NAMES`; the others are the last ones used, or free ones.
+    Raises StackError, with nothing left that this call started, when a port is taken, a service dies or takes too
+    long; ServiceDown when one that the environment gives does not answer.
+    """
+    root = root.resolve()
+    named = dict(ports or {})
+    for name in (*named, *only):
+        if name not in NAMES:
+            raise ValueError(f"a service is one of {', '.join(ALL)}, got {name!r}")
+    with _alone(root):
+        for name in only:
+            if name in named and given(name):
+                raise StackError(f"{VARIABLES[name]} gives {NAMES[name]}: unset it, or name no port for it")
+            check_given(name)
+        local = [name for name in only if not given(name)]
+        known = {name: Leader.of(record) for name, record in read_stack(root)["services"].items()}
+        running = {name: leader for name in local if (leader := known.get(name)) and _worth(leader, root, name)}
+        _check_moved(root, running, named)
+        dead = [name for name in local if name not in running]
+        if "label_studio" in dead:
+            _check_label_studio()
+        chosen = _choose(root, dead, named, say)
+        _make_secrets(root)
+        end(leader for name in dead if (leader := known.get(name)))
+        started: dict[str, Leader] = {}
+        try:
+            for name in dead:
+                started[name] = _start(root, name, chosen[name])
+            _wait(root, running | started, say)
+        except BaseException:
+            end(started.values())
+            _forget(root, started)
+            raise
+        if "label_studio" in local:
+            check_token(root)
+    return find(root)
+
+
+def down(root: Path, *, say: Callable[[str], None] = print) -> None:
+    """End what `up` started in this workspace and nothing else; once ended, again changes nothing."""
+    root = root.resolve()
+    if not (Workspace(root).local / "stack.json").exists():
+        say("no service was started here")
+        return
+    with _alone(root):
+        leaders = {name: Leader.of(record) for name, record in read_stack(root)["services"].items()}
+        end(leaders.values())
+        _forget(root, leaders)
+    say(f"stopped {', '.join(NAMES[name] for name in leaders)}" if leaders else "no service is up")
+
+
+def health(root: Path) -> dict[str, Health]:
+    """How each service does now."""
+    return {name: health_of(root.resolve(), name) for name in ALL}
+
+
+def missing(root: Path) -> list[str]:
+    """What a campaign still needs of its services, a line each; empty when all is there."""
+    lines = []
+    if not given("label_studio"):
+        try:
+            _check_label_studio()
+        except StackError as error:
+            lines.append(str(error))
+    lacking = [NAMES[name] for name, how in health(root).items() if how.state != "up"]
+    if lacking:
+        lines.append(f"{', '.join(lacking)}: not up, `dadc up` starts what is local")
+    return lines
+
+
+def login(root: Path) -> str:
+    """Where the services are and how to log in. Holds a password: for the terminal of the one who asked."""
+    services, own = find(root), read_secrets(root).get("label_studio", {})
+    interface = (services.prefect_url or "").removesuffix("/api") or None
+    rows = [
+        ("Label Studio", services.label_studio_url),
+        ("MLflow", services.mlflow_url),
+        ("Prefect", interface),
+        ("model server", services.model_url),
+    ]
+    lines = [f"{title:<14}{url}" for title, url in rows if url]
+    if own and not given("label_studio"):
+        lines.insert(1, f"{'':<14}log in as {own['username']}, password {own['password']}")
+    return "\n".join(lines)
+
+
+def _start(root: Path, name: str, port: int) -> Leader:
+    """Start one service and write it down at once, so that `down` knows it whatever happens to us."""
+    local = Workspace(root).local
+    command, environment = _command(root, name, port)
+    log = local / "logs" / f"{name}.log"
+    leader = start(command, folder=root, environment=environment, log=log)
+    url = f"http://{LOOPBACK}:{port}" + ("/api" if name == "prefect" else "")
+    stack = read_stack(root)
+    stack["services"][name] = {
+        "url": url,
+        "pid": leader.pid,
+        "started": leader.started,
+        "port": port,
+        "log": str(log.relative_to(root)),
+    }
+    stack["ports"][name] = port
+    _write(local / "stack.json", stack)
+    return leader
+
+
+def _command(root: Path, name: str, port: int) -> tuple[list[str], dict[str, str]]:
+    local = Workspace(root).local
+    programs = Path(sys.prefix) / "bin"
+    path = f"{programs}{os.pathsep}{os.environ.get('PATH', os.defpath)}"
+    environment = {**os.environ, **QUIET, "PATH": path}
+    at = ["--host", LOOPBACK, "--port", str(port)]
+    if name == "label_studio":
+        return _label_studio(root, port)
+    if name == "model":
+        return [sys.executable, "-m", "tasks.serve", "--port", str(port)], environment
+    environment = {k: v for k, v in environment.items() if not k.startswith(("PREFECT_", "MLFLOW_"))} | QUIET
+    if name == "prefect":
+        environment |= {"PREFECT_HOME": str(local / "prefect"), "PREFECT_LOGGING_SERVER_LEVEL": "WARNING"}
+        return [str(programs / "prefect"), "server", "start", *at], environment
+    store = local / "mlflow"
+    (store / "artifacts").mkdir(parents=True, exist_ok=True)
+    environment |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    backend = ["--backend-store-uri", f"sqlite:///{store / 'mlflow.db'}"]
+    artifacts = ["--artifacts-destination", str(store / "artifacts")]
+    return [str(programs / "mlflow"), "server", *at, "--workers", "1", *backend, *artifacts], environment
+
+
+def _label_studio(root: Path, port: int) -> tuple[list[str], dict[str, str]]:
+    folder = Workspace(root).local / "label-studio"
+    folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    database, template = folder / "label_studio.sqlite3", _label_studio_folder() / "label_studio.sqlite3"
+    if not database.exists() and template.exists():  # its own migrations would take half a minute
+        new = database.with_name(database.name + ".new")
+        shutil.copyfile(template, new)
+        new.chmod(0o600)
+        new.replace(database)
+    own = read_secrets(root)["label_studio"]
+    environment = {key: os.environ[key] for key in PASSED if key in os.environ} | QUIET
+    environment |= {
+        "LABEL_STUDIO_BASE_DATA_DIR": str(folder),
+        "LABEL_STUDIO_USERNAME": own["username"],
+        "LABEL_STUDIO_PASSWORD": own["password"],
+        "LABEL_STUDIO_USER_TOKEN": own["token"],
+        "LABEL_STUDIO_ENABLE_LEGACY_API_TOKEN": "true",
+        "LABEL_STUDIO_DISABLE_SIGNUP_WITHOUT_LINK": "true",
+        "LABEL_STUDIO_COLLECT_ANALYTICS": "false",
+        "LABEL_STUDIO_LATEST_VERSION_CHECK": "false",
+        "LABEL_STUDIO_SSRF_PROTECTION_ENABLED": "false",  # webhooks and
+        "LABEL_STUDIO_ML_BLOCK_LOCAL_IP": "false",  # the model server are on this machine
+        "SENTRY_DSN": "",
+        "FRONTEND_SENTRY_DSN": "",
+        "NO_PROXY": f"{LOOPBACK},localhost",
+    }
+    program = str(_label_studio_program())
+    return [program, "start", "--no-browser", "--init", "--internal-host", LOOPBACK, "--port", str(port)], environment
+
+
+def _label_studio_program() -> Path:
+    named = os.environ.get("DADC_LABEL_STUDIO")
+    return Path(named) if named else Path(f"{sys.prefix}-label-studio") / "bin" / "label-studio"
+
+
+def _label_studio_folder() -> Path:
+    return _label_studio_program().parent.parent
+
+
+def _check_label_studio() -> None:
+    program = _label_studio_program()
+    if os.environ.get("DADC_LABEL_STUDIO"):
+        if not os.access(program, os.X_OK):
+            raise StackError(f"DADC_LABEL_STUDIO must be Label Studio's program, {program} is none that can be run")
+    elif not os.access(program, os.X_OK) or not (_label_studio_folder() / ".synced").exists():
+        folder = _label_studio_folder()
+        raise StackError(f"Label Studio's own environment {folder} is missing or half-made; run `make setup`")
+
+
+def _worth(leader: Leader, root: Path, name: str) -> bool:
+    """Whether to go on with a service that was started: it answers, or may still be on its way."""
+    young = time.time() - leader.started < LIMIT
+    return leader.alive and (young or health_of(root, name).state == "up")
+
+
+def _check_moved(root: Path, running: Collection[str], named: Mapping[str, int]) -> None:
+    records = read_stack(root)["services"]
+    for name in running:
+        port = records[name]["port"]
+        if named.get(name, port) != port:
+            raise StackError(f"{NAMES[name]} is up on port {port}; `dadc down` first, to move it to {named[name]}")
+
+
+def _choose(root: Path, dead: Collection[str], named: Mapping[str, int], say: Callable[[str], None]) -> dict[str, int]:
+    last = read_stack(root)["ports"]
+    chosen: dict[str, int] = {}
+    for name in sorted(dead, key=lambda n: n not in named):
+        if name in named:
+            if named[name] in chosen.values() or not is_free(named[name]):
+                raise StackError(f"port {named[name]}, named for {NAMES[name]}, is taken; name another, or none")
+            chosen[name] = named[name]
+        elif name in last and last[name] not in chosen.values() and is_free(last[name]):
+            chosen[name] = last[name]
+        else:
+            chosen[name] = free_port({*chosen.values(), *last.values()})
+            if name in last:
+                say(f"{NAMES[name]} moves from port {last[name]}, which is taken now, to {chosen[name]}")
+    return chosen
+
+
+def _wait(root: Path, leaders: Mapping[str, Leader], say: Callable[[str], None]) -> None:
+    began = told = time.monotonic()
+    waiting = dict(leaders)
+    while waiting:
+        for name, leader in list(waiting.items()):
+            record = read_stack(root)["services"][name]
+            if not leader.alive:
+                raise StackError(f"{NAMES[name]} ended while it started; its log says:\n{_last(root / record['log'])}")
+            if health_of(root, name).state == "up":
+                say(f"{NAMES[name]} answers at {record['url']} ({time.monotonic() - began:.0f} s)")
+                del waiting[name]
+                continue
+            _check_bound(name, record["port"], leader)
+        now = time.monotonic()
+        if waiting and now - began > LIMIT:
+            name = next(iter(waiting))
+            log = root / read_stack(root)["services"][name]["log"]
+            raise StackError(f"{NAMES[name]} does not answer after {LIMIT:.0f} s; its log says:\n{_last(log)}")
+        if waiting and now - told > 15:
+            say(f"waiting for {', '.join(NAMES[name] for name in waiting)} ({now - began:.0f} s)")
+            told = now
+        time.sleep(0.2)
+
+
+def _check_bound(name: str, port: int, leader: Leader) -> None:
+    """A server must listen on its port of 127.0.0.1 and on nothing that other machines can reach."""
+    for address, bound in leader.listens():
+        if address != LOOPBACK or bound != port:
+            raise StackError(
+                f"{NAMES[name]} was to listen on {LOOPBACK}:{port} and listens on {address}:{bound}; "
+                "run `dadc up` again if its port was taken meanwhile"
+            )
+
+
+def _make_secrets(root: Path) -> None:
+    """Make the log-ins of this workspace's services, once; readable by their owner only."""
+    path = Workspace(root).local / "secrets.json"
+    if path.exists():
+        return
+    made = {
+        "label_studio": {"username": ADMIN, "password": secrets.token_urlsafe(15), "token": secrets.token_hex(20)},
+        "model": {"user": "label-studio", "password": secrets.token_urlsafe(24)},
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_name("secrets.json.new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        json.dump(made, file, indent=2)
+    new.replace(path)
+
+
+@contextmanager
+def _alone(root: Path) -> Iterator[None]:
+    folder = Workspace(root).local / "locks"
+    folder.mkdir(parents=True, exist_ok=True)
+    held = FileLock(folder / "stack.lock")
+    try:
+        held.acquire(timeout=LIMIT)
+    except Timeout:
+        raise StackError("another `dadc up` or `dadc down` works here; wait until it has ended") from None
+    try:
+        yield
+    finally:
+        held.release()
+
+
+def _forget(root: Path, names: Collection[str]) -> None:
+    """Take ended services out of stack.json; their ports stay, to be used again."""
+    stack = read_stack(root)
+    stack["services"] = {name: record for name, record in stack["services"].items() if name not in names}
+    _write(Workspace(root).local / "stack.json", stack)
+
+
+def _write(path: Path, content: Mapping[str, Any]) -> None:
+    write_whole(path, json.dumps(content, indent=2, sort_keys=True) + "\n")
+
+
+def _last(log: Path, lines: int = 12) -> str:
+    said = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.exists() else []
+    return "\n".join(line for line in said if line.strip()) if len(said) <= lines else "\n".join(said[-lines:])
