@@ -213,19 +213,31 @@ def names_in(package: str) -> list[str]:
 
 
 def check_kinds(params: Params) -> None:
-    """Refuse a name that no file has, and a kind's parameter that the kind does not take. Imports torch."""
+    """Refuse a name that no file has, and a kind's parameter that the kind does not take, or not under this threat.
+
+    Imports torch.
+    """
     module_of("data.sets", params.data.set, "data.set")
     module_of("models", params.model.name, "model.name")
     for where, loss in (("train.loss", params.train.loss), ("first.loss", params.first.loss)):
-        kind("losses", loss.name, loss.params, where)
-    kind("attacks", "pgd", params.rift.attack, "rift.attack")
+        _under_threat("losses", loss.name, loss.params, where, params.threat)
+    _under_threat("attacks", "pgd", params.rift.attack, "rift.attack", params.threat)
     for where, kinds in (("attack.kinds", params.attack.kinds), ("evaluate.attacks", params.evaluate.attacks)):
         for name, given in kinds.items():
-            kind("attacks", name, given, f"{where}.{name}")
+            _under_threat("attacks", name, given, f"{where}.{name}", params.threat)
     for name, given in params.train.augment.items():
         kind("augments", name, given, f"train.augment.{name}")
     for name, given in params.evaluate.shifts.items():
         kind("shifts", name, given, f"evaluate.shifts.{name}")
+
+
+def _under_threat(family: str, name: str, given: KindParams, where: str, threat: Threat) -> None:
+    module, own = kind(family, name, given, where)
+    if hasattr(module, "check"):
+        try:
+            module.check(own, threat)
+        except ValueError as error:
+            raise ParamsError(f"params.yaml: {where}: {error}") from error
 
 
 def _floats(value: Any) -> Any:

@@ -37,11 +37,6 @@ class Attacked:
         """Attack success rate: the share of rightly classified seed images that were flipped; NaN if there are none."""
         return float(self.success[self.right].double().mean())
 
-    @property
-    def robust_accuracy(self) -> float:
-        """Share of all images still answered with their label; NaN if there are none."""
-        return float((~self.success).double().mean())
-
 
 def attack(
     name: str | ModuleType,
@@ -121,16 +116,6 @@ def random_start(clean_BCHW: torch.Tensor, norm: str, epsilon: float, generator:
     return (clean_BCHW + epsilon * change.to(clean_BCHW)).clamp(0, 1)
 
 
-def rounded(images_NCHW: torch.Tensor, clean_NCHW: torch.Tensor, threat: Threat) -> torch.Tensor:
-    """Attacked images as uint8, still within the threat model: what is stored is what was allowed.
-
-    Rounding may undo an attack whose image lies close to the border: judge the rounded image again.
-    """
-    low = ((clean_NCHW - threat.epsilon) * 255 - 1e-3).ceil()
-    high = ((clean_NCHW + threat.epsilon) * 255 + 1e-3).floor()
-    return (images_NCHW * 255).round().clamp(low, high).clamp(0, 255).to(torch.uint8)
-
-
 def _worst(
     module: Any,
     net: nn.Module,
@@ -192,5 +177,5 @@ def _check(module: Any, images: torch.Tensor, labels: torch.Tensor, threat: Thre
 
 def _lengths(images_BCHW: torch.Tensor) -> torch.Tensor:
     """L2 length of each image, B×1×1×1, never 0."""
-    lengths_B = torch.linalg.vector_norm(images_BCHW.flatten(1), dim=1)
+    lengths_B: torch.Tensor = torch.linalg.vector_norm(images_BCHW.flatten(1), dim=1)
     return lengths_B.clamp_min(torch.finfo(images_BCHW.dtype).tiny)[:, None, None, None]
