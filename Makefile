@@ -15,7 +15,8 @@ unexport VIRTUAL_ENV PYTHONPATH
 help: ## what there is to make
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' $(MAKEFILE_LIST) | expand -t 14
 
-setup: .venv/.synced .venv-label-studio/.synced ## the two environments, from the locks
+setup: ## the two environments, from the locks
+	@$(MAKE) --silent --no-print-directory -j2 .venv/.synced .venv-label-studio/label_studio.sqlite3
 
 demo: setup ## two simulated rounds on real services; KEEP=1 leaves the services up
 	@$(BIN)/python -m flows.demo
@@ -53,6 +54,15 @@ clean: ## remove the environments; campaigns and .demo stay
 		$(UV) venv --quiet --clear --python $(PYTHONS) .venv-label-studio
 	@VIRTUAL_ENV=$(CURDIR)/.venv-label-studio $(UV) pip sync --quiet --require-hashes locks/label-studio.txt
 	@touch $@
+
+# Label Studio's empty database, which every campaign starts from: its migrations take half a minute.
+.venv-label-studio/label_studio.sqlite3: locks/label-studio.txt | .venv-label-studio/.synced
+	@echo "laying out Label Studio's database"
+	@rm -rf $(@D)/.new && mkdir $(@D)/.new
+	@env -i PATH="$$PATH" HOME="$$HOME" LABEL_STUDIO_BASE_DATA_DIR=$(CURDIR)/$(@D)/.new SENTRY_DSN= FRONTEND_SENTRY_DSN= \
+		LABEL_STUDIO_LATEST_VERSION_CHECK=false LABEL_STUDIO_COLLECT_ANALYTICS=false \
+		$(@D)/bin/label-studio version >$(@D)/.new/log 2>&1 || { tail -n 5 $(@D)/.new/log >&2; exit 1; }
+	@test -s $(@D)/.new/$(@F) && mv $(@D)/.new/$(@F) $@ && rm -rf $(@D)/.new
 
 # Where there is no uv: its wheel, by hash, into a folder of the checkout. Debian's Python may lack venv or pip.
 $(TOOLS)/uv/bin/uv: locks/uv.txt
