@@ -132,6 +132,18 @@ def region(alpha: Alpha, name: str) -> dict[str, Any]:
     }
 
 
+def chosen(tag: str, name: str, choice_name: str) -> dict[str, Any]:
+    """A radio button → the item of a result as the page sends it. name: the item's id."""
+    return {
+        "id": name,
+        "from_name": tag,
+        "to_name": "image",
+        "type": "choices",
+        "origin": "manual",
+        "value": {"choices": [choice_name]},
+    }
+
+
 def _decode(value: dict[str, Any], canvas: int) -> Alpha:
     text = value.get("imageDataURL")
     if not isinstance(text, str) or not text.startswith(_PREFIX):

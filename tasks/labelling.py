@@ -6,6 +6,8 @@ broken connection again, twice, with growing pauses; a refusal is never retried.
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -65,7 +67,7 @@ class LabelStudio:
 
         self.url = url.rstrip("/")
         self._token = token
-        self._sdk: label_studio_sdk.LabelStudio = Sdk(base_url=self.url, api_key=token, timeout=TIMEOUT)
+        self._sdk: label_studio_sdk.LabelStudio = Sdk(base_url=self.url, api_key=token, httpx_client=_client(self.url))
 
     def check(self) -> None:
         """Whether the server answers and the token is right; at once, without a second try."""
@@ -158,6 +160,10 @@ class LabelStudio:
         path = str(self._get("api/invite")["invite_url"])
         return path if path.startswith("http") else f"{self.url}{path}"
 
+    def password_for(self, email: str) -> str:
+        """A password that the owner of the token can always tell again, for accounts that are played."""
+        return hmac.new(self._token.encode(), email.lower().encode(), hashlib.sha256).hexdigest()[:32]
+
     def person(self, email: str, password: str) -> Person:
         """The account of this e-mail, logged in; made through the invite, as a person would, if it is not there."""
         known = email.lower() in self.emails().values()
@@ -191,10 +197,10 @@ class Person:
     def __init__(self, url: str, email: str, password: str, invite: str | None) -> None:
         """invite: the address to sign up at first; None logs in to an account that is there."""
         self.url, self.email = url, email.lower()
-        self._http = httpx.Client(base_url=url, timeout=TIMEOUT, transport=httpx.HTTPTransport(retries=2))
+        self._http = _client(url)
         form = invite or f"{url}/user/login/"
         with _errors(url, f"log in as {email}"):
-            page = self._http.get(form)
+            page = self._http.get(form, follow_redirects=True)
             hidden = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.text)
             if hidden is None:
                 raise LabellingError(f"a form was wanted at {form.split('?')[0]}, got status {page.status_code}")
@@ -227,6 +233,12 @@ class Person:
         if response.status_code >= 400:
             raise _refused(self.url, f"post to {path} as {self.email}", response.status_code, response.text)
         return response.json()
+
+
+def _client(url: str) -> httpx.Client:
+    """A local server is not asked through a proxy."""
+    local = httpx.URL(url).host in ("127.0.0.1", "localhost", "::1")
+    return httpx.Client(base_url=url, timeout=TIMEOUT, trust_env=not local)
 
 
 def _filter(column: str, operator: str, kind: str, value: object) -> str:

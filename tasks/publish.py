@@ -59,16 +59,15 @@ def publish_validation(studio: LabelStudio, round_: Round, candidates: Sequence[
     )
     by_key = {projects.vote_key(params, c): c for c in wanted}
     there = studio.tasks(project)
-    new = {
+    pictures = {
         key: {"image": ink.picture(decode_png(c.image, base.channels))} for key, c in by_key.items() if key not in there
     }
-    pictures = {key: {"image": ink.picture(decode_png(c.image, base.channels))} for key, c in new.items()}
     studio.publish(project, pictures)
     for key, candidate in by_key.items():
         people = people_wanted(candidate, params.validate_)
         if key in there and people > there[key].people:
             studio.ask_for(there[key].id, people)
-    return len(new)
+    return len(pictures)
 
 
 def due(candidate: Candidate, params: Params) -> bool:

@@ -1,0 +1,275 @@
+"""The model server: what the open round's target makes of an image.
+
+Label Studio asks it when an annotator clicks "Ask the model", and simulated annotators ask it as well. It answers
+quickly and binds nothing: what counts is judged later, on the frozen target. Nothing that a request holds is used as
+a file's name or an address, and nothing of it is logged.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import secrets
+import threading
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from fastapi import Body, Depends, FastAPI, HTTPException, Request
+from fastapi.security import HTTPBasic, HTTPBasicCredentials
+from starlette.concurrency import run_in_threadpool
+from torch import nn
+
+from data.layout import Workspace
+from data.shards import decode_png
+from tasks import checkpoint, ink
+from tasks.labelling import LabellingError, LabelStudio, connect
+from tasks.projects import SAYS
+from tasks.services import ServiceDown, StackError, find
+from tasks.workspace import read_index
+
+MAX_BODY = 2 * 2**20  # bytes
+PATIENCE = 7.0  # seconds to wait for the drawing; the page saves it every 5
+LOOK = 0.25  # seconds between two looks
+
+_Message = MutableMapping[str, Any]
+_Receive = Callable[[], Awaitable[_Message]]
+_Send = Callable[[_Message], Awaitable[None]]
+_App = Callable[[MutableMapping[str, Any], _Receive, _Send], Awaitable[None]]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """The target's answer to one image."""
+
+    answer: int  # class index
+    class_: str
+    probability: float  # of the answer
+    probabilities: tuple[float, ...]
+    round: int  # that trained the target
+
+    def __str__(self) -> str:
+        return f"Model says {self.class_} ({self.probability:.0%})"
+
+
+class Target:
+    """The network that is attacked now; read again when it is another."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._lock = threading.Lock()
+        self._loaded: tuple[tuple[Path, int, int], nn.Module, checkpoint.Card] | None = None
+
+    def get(self) -> tuple[nn.Module, checkpoint.Card]:
+        """Network and card. FileNotFoundError with what to do if there is none yet."""
+        path = current(self._workspace)
+        if path is None:
+            raise FileNotFoundError("no round has a network yet; `dadc open` trains the first")
+        stat = path.stat()
+        name = (path, stat.st_mtime_ns, stat.st_size)
+        with self._lock:
+            if self._loaded is None or self._loaded[0] != name:
+                self._loaded = (name, *checkpoint.load(path))
+            return self._loaded[1:]
+
+    def answer(self, pixels_CHW: torch.Tensor) -> Answer:
+        """Its answer to an image of its own size and channels. ValueError for another."""
+        net, card = self.get()
+        wanted = (card.channels, card.size, card.size)
+        if tuple(pixels_CHW.shape) != wanted:
+            raise ValueError(f"an image of {wanted} was wanted, got {tuple(pixels_CHW.shape)}")
+        with self._lock:
+            answers_N, probabilities_NK = checkpoint.answer(net, pixels_CHW[None])
+        chosen, probabilities = int(answers_N[0]), tuple(float(p) for p in probabilities_NK[0])
+        return Answer(chosen, card.classes[chosen], probabilities[chosen], probabilities, card.round)
+
+
+def current(workspace: Workspace) -> Path | None:
+    """The target of the last round that collects, else the last network that there is."""
+    index = read_index(workspace)
+    targets = [workspace.root / entry["target"] for _, entry in sorted(index["collected"].items())]
+    networks = [workspace.round(int(name)).model for name in sorted(index["rounds"])]
+    there = [path for path in (*networks, *targets) if path.exists()]
+    return there[-1] if there else None
+
+
+def app(root: Path, user: str, password: str) -> FastAPI:
+    """The server of the workspace at `root`. Everything but /health wants this log-in."""
+    workspace = Workspace(root)
+    target = Target(workspace)
+    basic = HTTPBasic(realm="dadc")
+
+    def let_in(given: HTTPBasicCredentials = Depends(basic)) -> None:  # noqa: B008
+        right = secrets.compare_digest(given.username.encode(), user.encode())
+        if not (secrets.compare_digest(given.password.encode(), password.encode()) and right):
+            raise HTTPException(401, "user or password is wrong", {"WWW-Authenticate": "Basic"})
+
+    server = FastAPI(title="dadc model server", docs_url=None, redoc_url=None, openapi_url=None)
+    server.add_middleware(_Bounded)
+    guarded = [Depends(let_in)]
+
+    @server.get("/health")
+    async def health() -> dict[str, str]:
+        return {"status": "UP", "model_class": "target"}
+
+    @server.post("/setup", dependencies=guarded)
+    def setup() -> dict[str, str]:
+        return {"model_version": _version(target)}
+
+    @server.post("/webhook", dependencies=guarded)
+    async def webhook() -> dict[str, str]:
+        return {}
+
+    @server.post("/predict", dependencies=guarded)
+    def predict(body: Any = Body()) -> dict[str, Any]:  # noqa: B008
+        task = _asked(body)
+        if task is None:
+            return {"results": []}
+        text, score = _say(workspace, target, task)
+        says = {
+            "id": "says",
+            "from_name": SAYS,
+            "to_name": "image",
+            "type": "textarea",
+            "value": {"text": [text]},
+        }
+        return {"results": [{"result": [says], "score": score, "model_version": _version(target)}]}
+
+    @server.post("/answer", dependencies=guarded)
+    async def answer(request: Request) -> dict[str, Any]:
+        return await run_in_threadpool(_answer, target, await request.body())
+
+    return server
+
+
+def _answer(target: Target, blob: bytes) -> dict[str, Any]:
+    try:
+        _, card = target.get()
+        given = target.answer(decode_png(blob, card.channels))
+    except FileNotFoundError as error:
+        raise HTTPException(503, str(error)) from error
+    except ValueError as error:
+        raise HTTPException(422, str(error)) from error
+    return {
+        "answer": given.answer,
+        "class": given.class_,
+        "probability": given.probability,
+        "probabilities": given.probabilities,
+        "round": given.round,
+    }
+
+
+def _asked(body: object) -> int | None:
+    """The task that an annotator asks about; None for the calls that Label Studio makes by itself."""
+    parameters = body.get("params") if isinstance(body, dict) else None
+    context = parameters.get("context") if isinstance(parameters, dict) else None
+    tasks = body.get("tasks") if isinstance(body, dict) else None
+    if not isinstance(context, dict) or not context.get("result") or not isinstance(tasks, list) or len(tasks) != 1:
+        return None
+    number = tasks[0].get("id") if isinstance(tasks[0], dict) else None
+    return number if isinstance(number, int) else None
+
+
+def _say(workspace: Workspace, target: Target, task: int) -> tuple[str, float]:
+    """What the annotator reads, and the answer's probability. A fault is a sentence for the annotator too."""
+    try:
+        _, card = target.get()
+        pixels = _drawn(connect(find(workspace.root)), task, card)
+        given = target.answer(pixels)
+    except ValueError as error:
+        return f"The model saw nothing: {error}", 0.0
+    except FileNotFoundError as error:
+        return f"There is no model to ask: {error}", 0.0
+    except (StackError, LabellingError) as error:
+        return f"The model could not see the drawing: {type(error).__name__}", 0.0
+    return str(given), given.probability
+
+
+def _drawn(studio: LabelStudio, task: int, card: checkpoint.Card) -> torch.Tensor:
+    """The ink in the newest draft. The click itself makes the page save one: wait for that, and take what there is
+    if it does not come."""
+    asked = time.time()
+    newest: dict[str, Any] | None = None
+    while True:
+        drafts = [d for d in studio.drafts(task) if isinstance(d.get("updated_at"), str)]
+        newest = max(drafts, key=lambda d: str(d["updated_at"]), default=newest)
+        fresh = newest is not None and _seconds(newest["updated_at"]) > asked
+        if fresh or time.time() - asked > PATIENCE:
+            break
+        time.sleep(LOOK)
+    if newest is None:
+        raise ValueError("draw first, then ask")
+    return ink.drawing(newest.get("result"), card.size, card.channels)
+
+
+def _seconds(text: str) -> float:
+    from datetime import datetime
+
+    return datetime.fromisoformat(text).timestamp()
+
+
+def _version(target: Target) -> str:
+    try:
+        return f"round {target.get()[1].round:03d}"
+    except FileNotFoundError:
+        return "none"
+
+
+class _Bounded:
+    """Refuses a body that is too large before it is read."""
+
+    def __init__(self, inner: _App) -> None:
+        self._inner = inner
+
+    async def __call__(self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send) -> None:
+        if scope["type"] != "http":
+            await self._inner(scope, receive, send)
+            return
+        length = dict(scope["headers"]).get(b"content-length", b"0")
+        if not length.isdigit() or int(length) > MAX_BODY:
+            await _refuse(send)
+            return
+        seen = 0
+
+        async def bounded() -> _Message:
+            nonlocal seen
+            message = await receive()
+            seen += len(message.get("body", b""))
+            if seen > MAX_BODY:
+                raise HTTPException(413, f"at most {MAX_BODY} bytes")
+            return message
+
+        await self._inner(scope, bounded, send)
+
+
+async def _refuse(send: _Send) -> None:
+    body = json.dumps({"detail": f"at most {MAX_BODY} bytes were wanted"}).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+    await send({"type": "http.response.start", "status": 413, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+def serve(root: Path, port: int) -> None:
+    """Serve the workspace at `root` on 127.0.0.1 until told to stop."""
+    import uvicorn
+
+    services = find(root)
+    if not (services.model_user and services.model_password):
+        raise ServiceDown("model", None, "it has no log-in yet")
+    torch.set_num_threads(1)
+    server = app(root, services.model_user, services.model_password)
+    uvicorn.run(server, host="127.0.0.1", port=port, log_level="warning", access_log=False)
+
+
+def main() -> None:
+    """`python -m tasks.serve --port P`, run at a workspace's root."""
+    parser = argparse.ArgumentParser(prog="python -m tasks.serve", description=__doc__)
+    parser.add_argument("--port", type=int, required=True, help="on 127.0.0.1")
+    serve(Path.cwd(), parser.parse_args().port)
+
+
+if __name__ == "__main__":
+    main()

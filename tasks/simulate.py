@@ -1,0 +1,175 @@
+"""Annotators and validators played through Label Studio, with accounts of their own, as people would use it.
+
+An annotator redraws a pool image as strokes, asks the model server what the target makes of it, and draws it again,
+ever more carelessly, until the target is fooled or the tries are used up. A share of them choose a wrong class, which
+the validators are there to find. A validator reads a picture as the class of the pool image it was made from, which the
+simulation knows from the seeds and Label Studio does not hold, and errs in a share of the votes. So whether a drawing
+became illegible by its carelessness is not simulated: `strokes.Hand` is kept within what people still read.
+
+Everything drawn at random is seeded by round, task and person, so a second call adds nothing. Only accounts of the
+simulation act, and nobody votes on what a person drew.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import httpx
+import numpy as np
+
+from data.layout import Round
+from data.shards import Images, encode_png, read_images
+from tasks import ink, projects, strokes
+from tasks.annotations import candidates
+from tasks.labelling import LabelStudio, Person
+from tasks.params import Params
+from tasks.seeds import derive, seed_images
+from tasks.services import ServiceDown, Services
+
+MILDEST = 0.35  # strength of the first try; the last has 1
+
+
+def draw(studio: LabelStudio, services: Services, round_: Round, params: Params, splits: Mapping[str, Any]) -> int:
+    """Simulated annotators draw every task that nobody has drawn yet; how many drawings they submitted."""
+    model = _Model(services)
+    pool = read_images(round_.workspace.split("pool"), splits["channels"])
+    seeds = seed_images(round_.number, params, len(pool)).drawings
+    project = _project(studio, round_, params, "draw")
+    tasks = studio.tasks(project)
+    done = {int(task["id"]) for task in studio.changed(project, None) if task["annotations"]}
+    work: dict[str, list[tuple[str, int]]] = {}
+    for number, (key, seed) in enumerate(zip(projects.drawing_keys(round_, params), seeds, strict=True)):
+        if key in tasks and tasks[key].id not in done:
+            work.setdefault(_account(params, "annotator", number % params.simulate.annotators), []).append((key, seed))
+
+    def sit_down(person: Person, own: Sequence[tuple[str, int]]) -> int:
+        for key, seed in own:
+            started = time.monotonic()
+            result = _drawing(model, pool, seed, round_, key, params)
+            person.submit(tasks[key].id, result, round(time.monotonic() - started, 3))
+        return len(own)
+
+    return _together(studio, work, sit_down)
+
+
+def vote(studio: LabelStudio, services: Services, round_: Round, params: Params, splits: Mapping[str, Any]) -> int:
+    """Simulated validators vote wherever another vote is asked for; how many votes they cast."""
+    truths = _truths(round_, params, dict(splits))
+    project = _project(studio, round_, params, "validate")
+    voters = studio.emails()
+    cast: dict[int, set[str]] = {}
+    for raw in studio.changed(project, None):
+        cast[int(raw["id"])] = {voters.get(a["completed_by"], "") for a in raw["annotations"]}
+    accounts = [_account(params, "validator", number) for number in range(params.simulate.validators)]
+    work: dict[str, list[tuple[str, int]]] = {}
+    for key, task in studio.tasks(project).items():
+        if key not in truths:
+            continue  # drawn by a person, and for people to read
+        there = cast.get(task.id, set())
+        first = derive(params.seed, "validator", key)
+        turn = [accounts[(first + i) % len(accounts)] for i in range(len(accounts))]
+        free = [account for account in turn if account not in there]
+        for account in free[: max(0, task.people - len(there))]:
+            work.setdefault(account, []).append((key, task.id))
+
+    def sit_down(person: Person, own: Sequence[tuple[str, int]]) -> int:
+        for key, task in own:
+            started = time.monotonic()
+            rng = np.random.default_rng(derive(params.seed, "vote", key, person.email))
+            names = (*splits["classes"], projects.UNREADABLE_CHOICE)
+            seen = _or_another(truths[key], len(names), params.simulate.vote_error, rng)
+            result = [ink.chosen(projects.SEEN, "seen", names[seen])]
+            person.submit(task, result, round(time.monotonic() - started, 3))
+        return len(own)
+
+    return _together(studio, work, sit_down)
+
+
+class _Model:
+    """The model server as an annotator's page knows it: a picture in, the target's class out."""
+
+    def __init__(self, services: Services) -> None:
+        if not (services.model_url and services.model_user and services.model_password):
+            raise ServiceDown("model", services.model_url)
+        self._url = services.model_url
+        self._http = httpx.Client(auth=(services.model_user, services.model_password), timeout=30, trust_env=False)
+
+    def answer(self, png: bytes) -> int:
+        try:
+            response = self._http.post(f"{self._url}/answer", content=png, headers={"Content-Type": "image/png"})
+            response.raise_for_status()
+        except httpx.HTTPStatusError as error:
+            raise ServiceDown("model", self._url, error.response.text[:200]) from error
+        except httpx.HTTPError as error:
+            raise ServiceDown("model", self._url, type(error).__name__) from error
+        return int(response.json()["answer"])
+
+
+def _drawing(model: _Model, pool: Images, seed: int, round_: Round, key: str, params: Params) -> list[dict[str, Any]]:
+    """The result of one drawing task: ink and class, as the page sends them."""
+    rng = np.random.default_rng(derive(params.seed, "label", round_.name, key))
+    meant = _or_another(int(pool.labels_N[seed]), len(pool.classes), params.simulate.label_error, rng)
+    grey = np.rint(pool.pixels_NCHW[seed].float().mean(0).numpy()).astype(np.uint8)
+    lines = strokes.strokes(grey)
+    tries = params.simulate.tries
+    result: list[dict[str, Any]] = []
+    for number in range(tries):
+        strength = 1.0 if tries == 1 else MILDEST + (1 - MILDEST) * number / (tries - 1)
+        rng = np.random.default_rng(derive(params.seed, "try", round_.name, key, number))
+        alpha = strokes.redraw(lines, ink.canvas_size(pool.size), strength, rng)
+        result = [ink.region(alpha, "ink")]
+        if model.answer(encode_png(ink.drawing(result, pool.size, pool.channels))) != meant:
+            break
+    return [*result, ink.chosen(projects.INTENDED, "intended", pool.classes[meant])]
+
+
+def _truths(round_: Round, params: Params, splits: dict[str, Any]) -> dict[str, int]:
+    """Validation task → the class of the pool image its candidate was made from."""
+    pool = read_images(round_.workspace.split("pool"), splits["channels"])
+    labels = dict(zip(pool.keys, pool.labels_N.tolist(), strict=True))
+    return {
+        projects.vote_key(params, c): labels[c.seed_image]
+        for c in candidates(round_, params, splits)
+        if c.wellformed and c.seed_image in labels
+    }
+
+
+def _or_another(truth: int, choices: int, error: float, rng: np.random.Generator) -> int:
+    """The truth, or in a share `error` of the cases another of the choices."""
+    if rng.random() >= error:
+        return truth
+    return int((truth + rng.integers(1, choices)) % choices)
+
+
+def _account(params: Params, role: str, number: int) -> str:
+    return f"{role}-{number + 1}.{params.campaign}@{projects.SIMULATED_DOMAIN}".lower()
+
+
+def _project(studio: LabelStudio, round_: Round, params: Params, kind: projects.Kind) -> int:
+    title = projects.title(params.campaign, round_, kind)
+    project = studio.find(title)
+    if project is None:
+        raise ValueError(f"Label Studio has no project {title!r}; `dadc open` publishes it")
+    return project
+
+
+def _together(
+    studio: LabelStudio,
+    work: Mapping[str, Sequence[tuple[str, int]]],
+    sit_down: Callable[[Person, Sequence[tuple[str, int]]], int],
+) -> int:
+    """Everybody works at once, in a session of their own; how much was done."""
+
+    def play(account: str) -> int:
+        person = studio.person(account, studio.password_for(account))
+        try:
+            return sit_down(person, work[account])
+        finally:
+            person.close()
+
+    with ThreadPoolExecutor(max_workers=8) as pool:
+        done: Iterable[int] = pool.map(play, sorted(work))
+        return sum(done)
