@@ -28,6 +28,7 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,  # its frames would show secrets
     help="""Harden an image classifier in rounds of dynamic adversarial data collection.
 
 A **round** freezes a target model, attacks it, asks people to fool it through Label Studio, has other people

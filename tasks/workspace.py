@@ -18,6 +18,10 @@ from filelock import FileLock, Timeout
 from data.files import write_whole
 from data.layout import Round, Workspace
 
+CHATTER = (  # what DVC advises by hand is done here
+    ("To track the changes", "git add ", "To enable auto staging", "dvc config ", "Use `dvc push`")
+    + ("Updating lock file", "Generating lock file")
+)
 CODE = ("flows", "tasks", "models", "data/*.py", "data/sets", "dvc.yaml", "params.yaml", "pyproject.toml")
 
 
@@ -105,7 +109,7 @@ def dvc(workspace: Workspace, *arguments: str, say: Callable[[str], None] = prin
     try:
         assert process.stdout is not None
         for line in process.stdout:
-            if text := line.rstrip():
+            if (text := line.rstrip()) and not text.lstrip().startswith(CHATTER):
                 said = [*said[-19:], text]
                 say(text)
         code = process.wait()
