@@ -58,13 +58,14 @@ def command(panel: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     def wrap(function: Callable[P, T]) -> Callable[P, T]:
         @wraps(function)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
+            from tasks.labelling import LabellingError
             from tasks.params import ParamsError
-            from tasks.services import ServiceDown, StackError
+            from tasks.services import StackError
             from tasks.workspace import WorkspaceError
 
             try:
                 return function(*args, **kwargs)
-            except (ParamsError, ServiceDown, StackError, WorkspaceError, ValueError, FileNotFoundError) as error:
+            except (ParamsError, StackError, LabellingError, WorkspaceError, ValueError, FileNotFoundError) as error:
                 for line in str(error).splitlines():
                     print(f"dadc: {line}", file=sys.stderr)
                 raise typer.Exit(1) from error

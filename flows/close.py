@@ -33,7 +33,6 @@ def close_round(root: Path) -> str:
     round_ = to_close(campaign)
     if state(round_) is State.CLOSED:
         say(f"round {round_.name} is closed")
-        track(campaign, round_)
         return round_.name
     check_branch(campaign.workspace)
     check_committed(campaign.workspace)
@@ -41,8 +40,8 @@ def close_round(root: Path) -> str:
         candidates = up_to_date(campaign, round_) if round_.number > 0 else []
         freeze(campaign, round_, candidates)
     train(round_)
-    record(round_)
     track(campaign, round_)
+    record(round_)  # last: a closed round is a tracked one, whatever is killed in between
     best = champion(campaign.closed)
     say(f"round {round_.name} is closed; the champion is round {best.name if best else 'none'}")
     return round_.name

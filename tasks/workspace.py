@@ -18,9 +18,10 @@ from filelock import FileLock, Timeout
 from data.files import write_whole
 from data.layout import Round, Workspace
 
-CHATTER = (  # what DVC advises by hand is done here
-    ("To track the changes", "git add ", "To enable auto staging", "dvc config ", "Use `dvc push`")
-    + ("Updating lock file", "Generating lock file")
+# What DVC advises to do by hand is done here.
+CHATTER = (
+    *("To track the changes", "git add ", "To enable auto staging", "dvc config ", "Use `dvc push`"),
+    *("Updating lock file", "Generating lock file"),
 )
 CODE = ("flows", "tasks", "models", "data/*.py", "data/sets", "dvc.yaml", "params.yaml", "pyproject.toml")
 
