@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageDraw
+from scipy.ndimage import uniform_filter
 
 from tasks.ink import Alpha
 
@@ -15,6 +16,7 @@ Points = npt.NDArray[np.float64]  # points × (x, y), in [0, 1], the picture's w
 Mask = npt.NDArray[np.bool_]
 
 _AROUND = ((-1, 0), (-1, 1), (0, 1), (1, 1), (1, 0), (1, -1), (0, -1), (-1, -1))  # rows and columns, clockwise
+_LARGE = 112  # pixels: thinned at this size, so that lines are smooth
 _FINER = 2  # times: drawn larger, then averaged, so that edges are soft as a browser's are
 
 
@@ -32,11 +34,10 @@ class Hand:
 
 def strokes(pixels_HW: npt.NDArray[np.uint8]) -> list[Points]:
     """The lines of a grey picture. Dark on light works as well: what covers less is taken for the ink."""
-    mask = _ink(pixels_HW)
-    traced = _trace(_thin(mask))
-    longest = max((len(line) for line in traced), default=0)
-    kept = [line for line in traced if len(line) >= max(2, longest // 8)] or [_dot(mask)]
-    height, width = pixels_HW.shape
+    larger = Image.fromarray(pixels_HW).resize((_LARGE, _LARGE), Image.Resampling.BICUBIC)
+    mask = _ink(np.array(larger))
+    kept = [line for line in _trace(_thin(mask)) if len(line) >= _LARGE // 12] or [_dot(mask)]
+    height, width = mask.shape
     return [_smooth((np.array(line, dtype=float)[:, ::-1] + 0.5) / (width, height)) for line in kept]
 
 
@@ -74,14 +75,14 @@ def _draw(lines: list[Points], canvas: int, pen: float) -> Alpha:
 
 
 def _ink(pixels_HW: npt.NDArray[np.uint8]) -> Mask:
-    """Otsu's threshold: the one that parts the histogram into the two most compact halves."""
-    counts = np.bincount(pixels_HW.ravel(), minlength=256).astype(float)
-    below, level = np.cumsum(counts), np.cumsum(counts * np.arange(256))
-    above = below[-1] - below
-    with np.errstate(divide="ignore", invalid="ignore"):
-        apart = below * above * (level / below - (level[-1] - level) / above) ** 2
-    mask: Mask = pixels_HW > int(np.nan_to_num(apart).argmax())
-    return ~mask if mask.mean() > 0.5 else mask
+    """What is well lighter than the whole picture and than its own surroundings, so that small holes stay open."""
+    grey = pixels_HW.astype(float)
+    if np.median(grey) > grey.mean():  # dark on light
+        grey = 255 - grey
+    grey -= grey.min()
+    around = uniform_filter(grey, size=_LARGE // 5, mode="constant")
+    mask: Mask = (grey > 0.3 * max(1.0, grey.max())) & (grey > around)
+    return mask
 
 
 def _thin(mask: Mask) -> Mask:
@@ -140,8 +141,7 @@ def _dot(mask: Mask) -> list[tuple[int, int]]:
 
 
 def _smooth(line: Points) -> Points:
-    """Means of three, the ends kept: pixels make stairs."""
-    if len(line) < 3:
-        return line
-    inner = (line[:-2] + line[1:-1] + line[2:]) / 3
-    return np.concatenate([line[:1], inner, line[-1:]])
+    """Means of three, a few times over, the ends kept: pixels make stairs."""
+    for _ in range(8 if len(line) > 2 else 0):
+        line = np.concatenate([line[:1], (line[:-2] + line[1:-1] + line[2:]) / 3, line[-1:]])
+    return line
