@@ -1,0 +1,164 @@
+"""Pure operations on batches of images, each image with its own strength. What shifts and augmentation have in common.
+
+Images are fp32 N×C×H×W with pixels in [0, 1], in and out; strengths are one number or a tensor of one per image, B.
+Draws come from the generator, on its device.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal
+
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+Strength = float | Tensor
+Fill = Literal["black", "edge", "reflect"]  # what lies outside of an image
+_PAD = {"black": "constant", "edge": "replicate", "reflect": "reflect"}
+_SAMPLE = {"black": "zeros", "edge": "border", "reflect": "reflection"}
+_LUMA = (0.299, 0.587, 0.114)  # of red, green and blue (ITU-R 601)
+_YIQ = (_LUMA, (0.5959, -0.2746, -0.3213), (0.2115, -0.5227, 0.3112))
+
+
+def uniform(images_BCHW: Tensor, low: float, high: float, generator: Generator) -> Tensor:
+    """One number for each image, drawn evenly between two."""
+    drawn_B = torch.rand(len(images_BCHW), generator=generator, device=generator.device)
+    return (low + (high - low) * drawn_B).to(images_BCHW.device)
+
+
+def gaussian_noise(images_BCHW: Tensor, sigma: Strength, generator: Generator) -> Tensor:
+    """images + σ·N(0, 1), independent in every pixel and channel."""
+    noise_BCHW = _normal(images_BCHW, generator)
+    return noise_BCHW.mul_(_each(sigma)).add_(images_BCHW).clamp_(0, 1)
+
+
+def poisson_noise(images_BCHW: Tensor, photons: Strength, generator: Generator) -> Tensor:
+    """Counts of light with mean pixel × photons, divided by photons; fewer photons, more noise.
+
+    Differs: the counts are rounded draws of a normal distribution of the same mean and variance, ten times as fast as
+    Poisson's; black stays black.
+    """
+    mean_BCHW = images_BCHW * _each(photons)
+    counts_BCHW = _normal(images_BCHW, generator).mul_(mean_BCHW.sqrt()).add_(mean_BCHW).round_()
+    return counts_BCHW.div_(_each(photons)).clamp_(0, 1)
+
+
+def salt_and_pepper(images_BCHW: Tensor, amount: Strength, generator: Generator) -> Tensor:
+    """A share of the pixels, in all channels at once, half of them black and half of them white."""
+    b, _, height, width = images_BCHW.shape
+    drawn_B1HW = torch.rand(b, 1, height, width, generator=generator, device=generator.device).to(images_BCHW.device)
+    half = _each(amount) / 2
+    return images_BCHW.masked_fill(drawn_B1HW < half, 0).masked_fill_(drawn_B1HW >= 1 - half, 1)
+
+
+def flipped(images_BCHW: Tensor, which_B: Tensor, *, across: bool) -> Tensor:
+    """The images `which` says (bool) mirrored: left and right if `across`, else top and bottom."""
+    size = images_BCHW.shape[3 if across else 2]
+    order = torch.arange(size, device=images_BCHW.device)
+    order_BS = torch.where(which_B.to(images_BCHW.device)[:, None], size - 1 - order, order)
+    index = order_BS[:, None, None, :] if across else order_BS[:, None, :, None]
+    return images_BCHW.gather(3 if across else 2, index.expand(images_BCHW.shape))
+
+
+def moved(images_BCHW: Tensor, down_B: Tensor, right_B: Tensor, padding: int, fill: Fill) -> Tensor:
+    """Every image moved by whole pixels, int64 between −padding and padding."""
+    height, width = images_BCHW.shape[2:]
+    if fill == "reflect" and padding >= min(height, width):
+        raise ValueError(f"an image of {height}×{width} pixels reflects less than its size, got padding {padding}")
+    padded = F.pad(images_BCHW, (padding,) * 4, mode=_PAD[fill])
+    windows = padded.unfold(2, height, 1).unfold(3, width, 1)  # a view: B×C×top×left×H×W
+    device = images_BCHW.device
+    each = torch.arange(len(images_BCHW), device=device)
+    return windows[each, :, padding - down_B.to(device), padding - right_B.to(device)]
+
+
+def colour(images_BCHW: Tensor, brightness: Tensor, contrast: Tensor, saturation: Tensor, hue: Tensor) -> Tensor:
+    """Brightness, contrast, saturation (factors, 1 changes nothing) and hue (turns, 0 changes nothing), in this order.
+
+    One 3×3 matrix for each image. Differs from torchvision's: hue turns in YIQ, which keeps the luma, and pixels are
+    clipped once, at the end. Grey images have no saturation and no hue.
+    """
+    b, channels = images_BCHW.shape[:2]
+    scale_B = brightness * contrast
+    if channels == 1:
+        mean_B = images_BCHW.mean((1, 2, 3))
+        return (images_BCHW * _each(scale_B)).add_(_each((1 - contrast) * brightness * mean_B)).clamp_(0, 1)
+    if channels != 3:
+        raise ValueError(f"images of 1 or 3 channels were wanted, got {channels}")
+    to_yiq = torch.tensor(_YIQ, device=images_BCHW.device)
+    turn_B = hue * (2 * math.pi)
+    cos_B, sin_B = saturation * turn_B.cos(), saturation * turn_B.sin()
+    core_B33 = torch.zeros(b, 3, 3, device=images_BCHW.device)
+    core_B33[:, 0, 0] = 1
+    core_B33[:, 1, 1] = core_B33[:, 2, 2] = cos_B
+    core_B33[:, 1, 2], core_B33[:, 2, 1] = -sin_B, sin_B
+    matrix_B33 = scale_B[:, None, None] * (torch.linalg.inv(to_yiq) @ core_B33 @ to_yiq)
+    mean_B = images_BCHW.mean((2, 3)) @ to_yiq[0]
+    flat_B3P = images_BCHW.flatten(2)
+    offset_B = (1 - contrast) * brightness * mean_B
+    changed_B3P = torch.baddbmm(offset_B[:, None, None], matrix_B33, flat_B3P)
+    return changed_B3P.clamp_(0, 1).view(images_BCHW.shape)
+
+
+def affine(
+    images_BCHW: Tensor, angle: Tensor, scale: Tensor, shear: Tensor, right: Tensor, down: Tensor, fill: Fill = "black"
+) -> Tensor:
+    """Every image sheared, scaled and turned about its centre, then moved; bilinear.
+
+    angle: radians, counter-clockwise; shear: radians by which the top leans to the right; scale: a factor; right, down:
+    pixels. One of each for each image, B.
+    """
+    height, width = images_BCHW.shape[2:]
+    cos, sin, tan = angle.cos() / scale, angle.sin() / scale, -shear.tan()
+    across, along = _centred(width, images_BCHW)[None, None, :], _centred(height, images_BCHW)[None, :, None]
+    x_BHW, y_BHW = across - right[:, None, None], along - down[:, None, None]
+    # From where in the input does an output pixel come? The screen's y runs down, hence the signs of the sines.
+    from_x = (cos - tan * sin)[:, None, None] * x_BHW - (sin + tan * cos)[:, None, None] * y_BHW
+    from_y = sin[:, None, None] * x_BHW + cos[:, None, None] * y_BHW
+    return _sampled(images_BCHW, from_x, from_y, fill)
+
+
+def elastic(images_BCHW: Tensor, strength: Tensor, smoothness: float, generator: Generator, fill: Fill) -> Tensor:
+    """Every pixel fetched from a little beside it, by a smooth random field (Simard et al. 2003, ICDAR).
+
+    strength: root mean square of the shift along each axis, pixels, B; smoothness: deviation of the Gaussian by which
+    the field is smoothed, pixels. Differs: the noise that is smoothed lies on a grid as coarse as the Gaussian.
+    """
+    height, width = images_BCHW.shape[2:]
+    rows, columns = _spread(height, smoothness, images_BCHW), _spread(width, smoothness, images_BCHW)
+    shape = (len(images_BCHW), 2, rows.shape[1], columns.shape[1])
+    noise = torch.randn(shape, generator=generator, device=generator.device).to(images_BCHW.device)
+    field_B2HW = (rows @ noise @ columns.T) * _each(strength)
+    from_x = _centred(width, images_BCHW) + field_B2HW[:, 0]
+    from_y = _centred(height, images_BCHW)[:, None] + field_B2HW[:, 1]
+    return _sampled(images_BCHW, from_x, from_y, fill)
+
+
+def _sampled(images_BCHW: Tensor, x_BHW: Tensor, y_BHW: Tensor, fill: Fill) -> Tensor:
+    """Pixels fetched from x and y, in pixels from the centre."""
+    height, width = images_BCHW.shape[2:]
+    grid_BHW2 = torch.stack([x_BHW * (2 / width), y_BHW * (2 / height)], dim=3)
+    found = F.grid_sample(images_BCHW, grid_BHW2, padding_mode=_SAMPLE[fill], align_corners=False)
+    return found.clamp_(0, 1)
+
+
+def _spread(size: int, smoothness: float, like: Tensor) -> Tensor:
+    """Pixels × coarse points: Gaussian weights, of length 1 for each pixel so that the field keeps the noise's size."""
+    margin = 3 * smoothness
+    points = torch.arange(-margin, size - 1 + margin + smoothness, smoothness, device=like.device)
+    distance = (torch.arange(size, device=like.device)[:, None] - points) / smoothness
+    return F.normalize((-(distance**2) / 2).exp(), dim=1)
+
+
+def _centred(size: int, like: Tensor) -> Tensor:
+    return torch.arange(size, dtype=like.dtype, device=like.device) - (size - 1) / 2
+
+
+def _normal(images_BCHW: Tensor, generator: Generator) -> Tensor:
+    drawn = torch.randn(images_BCHW.shape, generator=generator, device=generator.device)
+    return drawn.to(images_BCHW.device)
+
+
+def _each(strength: Strength) -> Strength:
+    return strength[:, None, None, None] if isinstance(strength, Tensor) else strength
