@@ -1,0 +1,77 @@
+"""An open round with a target and no people yet: for the tests of publishing, pulling, playing and serving."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from data.layout import Round, Workspace
+from data.sets import digits
+from data.shards import Images, write_candidates, write_images
+from tasks import checkpoint
+from tasks.labelling import LabelStudio, connect
+from tasks.params import Params, read
+from tasks.services import find
+from tasks.workspace import write_index
+
+
+@dataclass(frozen=True)
+class Play:
+    """An open round 001 of a campaign that nobody else has."""
+
+    round: Round
+    params: Params
+    splits: dict[str, Any]
+    pool: Images
+
+
+@pytest.fixture
+def open_round(tmp_path: Path, checkout: Path) -> Callable[..., Play]:
+    """Makes an open round; keyword arguments change sections of params.yaml."""
+
+    def make(**changes: dict[str, object]) -> Play:
+        workspace = Workspace(tmp_path)
+        content = yaml.safe_load((checkout / "params.yaml").read_text())
+        content["campaign"] = f"t-{uuid.uuid4().hex[:12]}"
+        content["attack"]["count"] = 2
+        content["collect"]["drawings"] = 4
+        content["simulate"] |= {"annotators": 2, "validators": 3, "tries": 2}
+        for section, values in changes.items():
+            content[section] |= values
+        round_ = workspace.round(1)
+        round_.folder.mkdir(parents=True)
+        round_.params.write_text(yaml.safe_dump(content))
+        workspace.base.mkdir(parents=True)
+        pool = digits.load("train", root=tmp_path, size=None, channels=None, seed=0).take(range(60))
+        write_images(workspace.split("pool"), pool)
+        splits = {
+            "classes": list(pool.classes),
+            "channels": 1,
+            "size": 28,
+            "splits": {"pool": {"n": len(pool), "md5": ""}},
+        }
+        workspace.splits.write_text(json.dumps(splits))
+        workspace.index.write_text('{"rounds": {}, "collected": {}}')
+        card = checkpoint.Card("nsl_cnn", pool.classes, 1, 28, 0)
+        torch.manual_seed(0)
+        workspace.round(0).folder.mkdir()
+        checkpoint.save(workspace.round(0).model, card.build(), card)
+        write_index(round_, "collected", {"target": "data/rounds/000/model.safetensors"})
+        write_candidates(round_.attack, [])
+        return Play(round_, read(round_.params), splits, pool)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def studio(stack: Path) -> LabelStudio:
+    """The session's Label Studio."""
+    return connect(find(stack))

@@ -1,0 +1,103 @@
+"""Tasks for people, on a real Label Studio."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+
+from data.records import UNREADABLE, Candidate, Verdict, Vote
+from data.shards import encode_png
+from tasks import projects, publish
+from tasks.labelling import LabelStudio
+from tasks.params import Validate
+
+
+def candidate(number: int, **changes: Any) -> Candidate:
+    pixels = torch.full((1, 28, 28), number, dtype=torch.uint8)
+    made = Candidate(f"001/pgd/{number}", 1, "pgd", encode_png(pixels), intended=3, answer=5, probability=0.9)
+    return replace(made, **changes)
+
+
+def raw(studio: LabelStudio, project: int) -> list[dict[str, Any]]:
+    return list(studio.changed(project, "1970-01-01T00:00:00.000000Z"))
+
+
+def test_drawing_tasks_are_blank_and_published_once(studio: LabelStudio, open_round: Callable[..., Any]) -> None:
+    play = open_round()
+    assert publish.publish_drawing(studio, play.round, play.params, play.splits) == 4
+    assert publish.publish_drawing(studio, play.round, play.params, play.splits) == 0
+    project = studio.find(f"{play.params.campaign} 001 draw")
+    assert project is not None
+    tasks = raw(studio, project)
+    assert [set(task["data"]) for task in tasks] == [{"image", "key"}] * 4
+    canvas = Image.open(io.BytesIO(base64.b64decode(tasks[0]["data"]["image"].split(",")[1])))
+    assert canvas.size == (280, 280)
+    assert canvas.getextrema() == (0, 0)
+    assert publish.unfinished(studio, play.round) == 4
+
+
+def test_a_second_project_of_the_same_title_is_not_used(studio: LabelStudio, open_round: Callable[..., Any]) -> None:
+    play = open_round()
+    title = projects.title(play.params.campaign, play.round, "draw")
+    page = projects.draw_page(play.pool.classes)
+    first = studio.ensure_project(title, page, instruction="")
+    assert studio.ensure_project(title, page, instruction="") == first
+    assert studio.find(title[:-1]) is None, "a title is compared whole"
+    publish.publish_drawing(studio, play.round, play.params, play.splits)
+    assert len(raw(studio, first)) == 4, "a project that a half-dead run left empty is filled"
+
+
+def test_what_validators_see_gives_nothing_away(studio: LabelStudio, open_round: Callable[..., Any]) -> None:
+    play = open_round(validate={"non_fooling_share": 0.5, "consensus": 2})
+    fooling = [candidate(n) for n in range(10)]
+    plain = [candidate(n, answer=3) for n in range(100, 140)]
+    unjudged, broken = candidate(200, answer=-1), candidate(201, wellformed=False, image=b"")
+    new = publish.publish_validation(studio, play.round, [*fooling, *plain, unjudged, broken], play.params)
+    assert 10 + 8 <= new <= 10 + 32, "all that fool, and about half of the others"
+    project = studio.find(projects.title(play.params.campaign, play.round, "validate"))
+    assert project is not None
+    tasks = raw(studio, project)
+    assert len(tasks) == new
+    assert all(set(t["data"]) == {"image", "key"} for t in tasks)
+    keys = {projects.vote_key(play.params, c): c.key for c in [*fooling, *plain]}
+    order = [keys[t["data"]["key"]] for t in tasks]
+    assert {c.key for c in fooling} <= set(order)
+    assert order != sorted(order), "shuffled"
+    assert publish.publish_validation(studio, play.round, [*plain, *fooling], play.params) == 0
+
+
+def test_undecided_candidates_are_given_to_one_more_person(studio: LabelStudio, open_round: Callable[..., Any]) -> None:
+    play = open_round(validate={"consensus": 2, "max_votes": 4})
+    made = [candidate(1), candidate(2)]
+    publish.publish_validation(studio, play.round, made, play.params)
+    project = studio.find(projects.title(play.params.campaign, play.round, "validate"))
+    assert project is not None
+
+    def people() -> list[int]:
+        there = studio.tasks(project)
+        return [there[projects.vote_key(play.params, c)].people for c in made]
+
+    assert people() == [2, 2]
+    split = (Vote("a@x", 3, 1, ""), Vote("b@x", 5, 2, ""))
+    agreed = (Vote("a@x", 3, 3, ""), Vote("b@x", 3, 4, ""))
+    made = [replace(made[0], votes=split), replace(made[1], votes=agreed, verdict=Verdict.VERIFIED)]
+    publish.publish_validation(studio, play.round, made, play.params)
+    assert people() == [3, 2]
+
+
+@pytest.mark.parametrize(
+    ("choices", "uncounted", "wanted"),
+    [((), 0, 2), ((3,), 0, 2), ((3, 5), 0, 3), ((3, 5, 7), 0, 4), ((3, 5, 7, UNREADABLE), 0, 4), ((3,), 2, 4)],
+)
+def test_people_wanted(choices: tuple[int, ...], uncounted: int, wanted: int) -> None:
+    rules = Validate(consensus=2, max_votes=4, non_fooling_share=0.0, unsettled="pending")
+    cast = [Vote(f"{n}@x", choice, n, "") for n, choice in enumerate(choices)]
+    cast += [Vote(f"u{n}@x", 3, 90 + n, "", counted=False, reason="own") for n in range(uncounted)]
+    assert publish.people_wanted(candidate(1, votes=tuple(cast)), rules) == wanted
