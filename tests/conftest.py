@@ -18,7 +18,7 @@ QUIET = {
     "DVC_NO_ANALYTICS": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
-    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "60",
+    "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
 }
 SMALL: dict[str, dict[str, object]] = {  # a round in seconds: enough to see every step, too little to learn anything
     "data": {"limit": 300, "pool": 60, "validation": 60},
