@@ -1,0 +1,228 @@
+"""A closed round → MLflow: a projection of the round's files, which `rebuild` makes again from nothing.
+
+An experiment per campaign; in it a run per round, and one campaign run with step = round, which draws the curves over
+rounds. Models are stored as safetensors: nothing is pickled. The only importer of MLflow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from data.files import md5
+from data.layout import Round, Workspace
+from tasks.params import read
+from tasks.services import ServiceDown, Services
+from tasks.workspace import closed, git
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import Run
+
+CHAMPION = "champion"  # the alias
+BATCH = 100  # metrics or parameters in one request; MLflow takes no more
+
+
+def track(round_: Round, services: Services, champion: Round | None = None) -> None:
+    """Log the round, once; give the alias `champion` to the champion's model, or leave it where it is if None.
+
+    What is logged already from the same files is left as it is; from other files, it is replaced.
+    """
+    store = _connect(round_.workspace, services)
+    origin = digest(round_)
+    run = store.run(round_.name)
+    if run and run.data.tags.get("dadc.digest", origin) != origin:
+        store.drop(round_.name)
+        run = None
+    if run is None or run.info.status != "FINISHED":
+        _log(store, run or store.create(round_.name, f"round-{round_.name}"), round_, origin)
+    if champion is not None:
+        store.crown(champion.name)
+
+
+def rebuild(workspace: Workspace, services: Services, champion: Round | None = None) -> None:
+    """Log every closed round, from the rounds' own files."""
+    for round_ in closed(workspace):
+        track(round_, services)
+    if champion is not None:
+        _connect(workspace, services).crown(champion.name)
+
+
+def flat_metrics(content: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+    """metrics.json as names and numbers: `clean`, `robust.pgd`, `robust.pgd.low`, `ood.mean`, `mer`, `vmer.low`, …
+
+    An accuracy or a rate bears its parent's name; what is null, or is no number, is left out.
+    """
+    flat: dict[str, float] = {}
+    for key, value in content.items():
+        name = prefix if key in ("accuracy", "rate") and prefix else f"{prefix}.{key}".lstrip(".")
+        if isinstance(value, Mapping):
+            flat |= flat_metrics(value, name)
+        elif isinstance(value, int | float) and name != "round":
+            flat[name] = float(value)
+    return flat
+
+
+def flat_params(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    """params.yaml as names and texts: `train.loss.params.steps`, …"""
+    flat: dict[str, str] = {}
+    for key, value in content.items():
+        name = f"{prefix}.{key}".lstrip(".")
+        if isinstance(value, Mapping) and value:
+            flat |= flat_params(value, name)
+        else:
+            flat[name] = value if isinstance(value, str) else json.dumps(value)
+    return flat
+
+
+def digest(round_: Round) -> str:
+    """One name for all that is logged of a round."""
+    parts = [md5(path) for path in (round_.params, round_.candidates, round_.lineage, round_.model, round_.metrics)]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
+
+
+@dataclass(frozen=True)
+class _Store:
+    """The campaign's experiment on an MLflow server, and its registered model, which has the same name."""
+
+    client: MlflowClient
+    experiment: str  # id
+    name: str
+
+    def run(self, round_name: str) -> Run | None:
+        """The run of a round, or of the `campaign`."""
+        found = self.client.search_runs([self.experiment], f"tags.\"dadc.round\" = '{round_name}'", max_results=1)
+        return found[0] if found else None
+
+    def create(self, round_name: str, title: str) -> Run:
+        tags = {"dadc.round": round_name, "dadc.campaign": self.name}
+        return self.client.create_run(self.experiment, run_name=title, tags=tags)
+
+    def version(self, round_name: str) -> Any | None:
+        """The model version of a round."""
+        found = self.client.search_model_versions(f"name = '{self.name}'")
+        return next((v for v in found if v.tags.get("dadc.round") == round_name), None)
+
+    def drop(self, round_name: str) -> None:
+        """Delete the run of a round that was logged from other files, and draw the campaign run again without it."""
+        for name in (round_name, "campaign"):
+            if run := self.run(name):
+                self.client.delete_run(run.info.run_id)
+        if version := self.version(round_name):
+            self.client.delete_model_version(self.name, version.version)
+        for run in self.client.search_runs([self.experiment], "attributes.status = 'FINISHED'", max_results=1000):
+            if run.data.tags.get("dadc.round", "").isdigit():
+                self.draw(run.data.tags["dadc.round"], run.data.metrics, run.info.start_time)
+
+    def draw(self, round_name: str, metrics: Mapping[str, float], at: int) -> None:
+        """Put a round's figures on the campaign's curves."""
+        run = self.run("campaign") or self.create("campaign", "campaign")
+        self.log_metrics(run.info.run_id, metrics, at, step=int(round_name))
+        self.client.set_terminated(run.info.run_id)
+
+    def log_metrics(
+        self, run: str, metrics: Mapping[str, float], at: int, step: int = 0, model: str | None = None
+    ) -> None:
+        """at: milliseconds since 1970. The same figure at the same time and step is one figure."""
+        from mlflow.entities import Metric
+
+        entries = [Metric(name, value, at, step, model_id=model, run_id=run) for name, value in sorted(metrics.items())]
+        for i in range(0, len(entries), BATCH):
+            self.client.log_batch(run, metrics=entries[i : i + BATCH])
+
+    def crown(self, round_name: str) -> None:
+        """Give the alias to a round's model; a round that is not logged yet gets it when it is."""
+        version = self.version(round_name)
+        if version and CHAMPION not in version.aliases:
+            self.client.set_registered_model_alias(self.name, CHAMPION, version.version)
+
+
+def _connect(workspace: Workspace, services: Services) -> _Store:
+    """The campaign's experiment, made if it is not there. ServiceDown if there is no server or it does not answer."""
+    if not services.mlflow_url:
+        raise ServiceDown("mlflow")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
+    from mlflow import MlflowClient
+    from mlflow.entities import ViewType
+    from mlflow.exceptions import MlflowException
+
+    client = MlflowClient(services.mlflow_url, services.mlflow_url)
+    campaign, origin = read(workspace.params).campaign, _origin(workspace)
+    try:
+        found = client.search_experiments(ViewType.ALL, filter_string=f"tags.\"dadc.origin\" = '{origin}'")
+        if not found:
+            name = campaign if client.get_experiment_by_name(campaign) is None else f"{campaign}-{origin[:7]}"
+            return _Store(client, client.create_experiment(name, tags={"dadc.origin": origin}), name)
+    except MlflowException as error:
+        raise ServiceDown("mlflow", services.mlflow_url, str(error).splitlines()[0][:200]) from error
+    if found[0].lifecycle_stage == "deleted":
+        client.restore_experiment(found[0].experiment_id)
+    return _Store(client, found[0].experiment_id, found[0].name)
+
+
+def _origin(workspace: Workspace) -> str:
+    """The commit that froze the campaign's data: two campaigns of one name on one server are told apart by it."""
+    splits = str(workspace.splits.relative_to(workspace.root))
+    return git(workspace, "log", "--diff-filter=A", "--format=%H", "--", splits).splitlines()[-1]
+
+
+def _log(store: _Store, run: Run, round_: Round, origin: str) -> None:
+    """Log all of a round, or the rest of it; the run is finished last."""
+    from mlflow.entities import Param, RunTag
+
+    run_id, at = run.info.run_id, run.info.start_time
+    lineage = json.loads(round_.lineage.read_text())
+    metrics = flat_metrics(json.loads(round_.metrics.read_text()))
+    tags = {
+        "dadc.digest": origin,
+        "dadc.data": md5(round_.candidates),
+        "dadc.code": lineage["code"],
+        "dadc.tag": round_.tag,
+        "mlflow.source.git.commit": lineage["code"],
+    }
+    params = flat_params(read(round_.params).model_dump(by_alias=True))
+    entries = [Param(name, value) for name, value in sorted(params.items())]
+    for i in range(0, len(entries), BATCH):
+        store.client.log_batch(run_id, params=entries[i : i + BATCH])
+    store.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+    for path in (round_.params, round_.metrics, round_.lineage, round_.history, round_.rift, round_.decision):
+        if path.exists():
+            store.client.log_artifact(run_id, str(path))
+    store.log_metrics(run_id, metrics, at, model=_log_model(store, run_id, round_, tags))
+    store.draw(round_.name, metrics, at)
+    store.client.set_terminated(run_id, end_time=int(time.time() * 1000))
+
+
+def _log_model(store: _Store, run_id: str, round_: Round, tags: Mapping[str, str]) -> str:
+    """The challenger as a LoggedModel and a version of the registered model; its model id."""
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.exceptions import MlflowException
+
+    if version := store.version(round_.name):
+        return str(version.tags["dadc.model"])
+    model = store.client.create_logged_model(
+        store.experiment, f"round-{round_.name}", run_id, {**tags, "dadc.round": round_.name}, model_type="classifier"
+    )
+    store.client.log_model_artifact(model.model_id, str(round_.model))
+    store.client.finalize_logged_model(model.model_id, "READY")
+    store.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    try:
+        store.client.create_registered_model(store.name)
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_ALREADY_EXISTS":
+            raise
+    store.client.create_model_version(
+        store.name,
+        source=f"models:/{model.model_id}",
+        run_id=run_id,
+        model_id=model.model_id,
+        await_creation_for=0,
+        tags={"dadc.round": round_.name, "dadc.model": model.model_id},
+    )
+    return str(model.model_id)
