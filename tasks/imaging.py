@@ -127,9 +127,9 @@ def elastic(images_BCHW: Tensor, strength: Tensor, smoothness: float, generator:
     """
     height, width = images_BCHW.shape[2:]
     rows, columns = _spread(height, smoothness, images_BCHW), _spread(width, smoothness, images_BCHW)
-    shape = (len(images_BCHW), 2, rows.shape[1], columns.shape[1])
+    shape = (len(images_BCHW), 2, columns.shape[1], rows.shape[1])
     noise = torch.randn(shape, generator=generator, device=generator.device).to(images_BCHW.device)
-    field_B2HW = (rows @ noise @ columns.T) * _each(strength)
+    field_B2HW = F.linear(F.linear(noise, rows).transpose(2, 3), columns) * _each(strength)
     from_x = _centred(width, images_BCHW) + field_B2HW[:, 0]
     from_y = _centred(height, images_BCHW)[:, None] + field_B2HW[:, 1]
     return _sampled(images_BCHW, from_x, from_y, fill)
