@@ -43,7 +43,7 @@ def test_each_attack_has_its_own(params: Params) -> None:
 
 
 def test_a_pool_too_small_is_an_error(params: Params) -> None:
-    with pytest.raises(ValueError, match="the pool holds 4; lower attack.count"):
+    with pytest.raises(ValueError, match=r"the pool holds 4; lower attack\.count"):
         seed_images(1, params, 4)
     with pytest.raises(ValueError, match="numbered from 1"):
         seed_images(0, params, 100)

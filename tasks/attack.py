@@ -1,0 +1,74 @@
+"""Seed images → machine candidates: every attack of params.yaml on seed images of its own, against the target."""
+
+from __future__ import annotations
+
+import torch
+
+from data.layout import Round
+from data.records import Candidate
+from data.shards import Images, decode_png, encode_png, write_candidates
+from tasks import attacks, checkpoint, stage
+from tasks.params import Params, Threat, kind
+from tasks.seeds import derive, seed_images
+from tasks.workspace import read_index
+
+
+def attack(round_: Round, params: Params) -> None:
+    """Write the round's attack.parquet: what fooled the target and what did not."""
+    entry = read_index(round_.workspace)["collected"].get(round_.name)
+    if entry is None:
+        raise ValueError(f"data/rounds/index.json must name the target of round {round_.name}; `dadc open` does")
+    net, card = checkpoint.load(round_.workspace.root / entry["target"])
+    pool = stage.images(round_.workspace, "pool")
+    if card.classes != pool.classes:
+        raise ValueError(f"target and pool must have the same classes, got {card.classes} and {pool.classes}")
+    chosen = seed_images(round_.number, params, len(pool)).attacks
+    made = [
+        candidate
+        for name, indices in chosen.items()
+        if indices
+        for candidate in candidates(net, pool.take(indices), name, round_, params)
+    ]
+    write_candidates(round_.attack, made)
+    fooling = sum(c.fooling for c in made)
+    stage.say(f"attack {round_.name}: {len(made)} machine candidates, {fooling} fool the target")
+
+
+def candidates(net: torch.nn.Module, seeds: Images, name: str, round_: Round, params: Params) -> list[Candidate]:
+    """One attack on these seed images: judged candidates whose images, as stored, are within the threat model."""
+    module, own = kind("attacks", name, params.attack.kinds[name], f"attack.kinds.{name}")
+    seed = derive(params.seed, "attack", round_.name, name)
+    start_NCHW = checkpoint.to_float(seeds.pixels_NCHW)
+    found = attacks.attack(module, net, start_NCHW, seeds.labels_N, params.threat, own, seed)
+    blobs = [encode_png(pixels) for pixels in rounded(found.images, start_NCHW, params.threat)]
+    stored_NCHW = torch.stack([decode_png(blob, seeds.channels) for blob in blobs])
+    answers_N, probabilities_NK = checkpoint.answer(net, stored_NCHW)
+    return [
+        Candidate(
+            key=f"{round_.name}/{name}/{key}",
+            round=round_.number,
+            source=name,
+            image=blob,
+            intended=int(seeds.labels_N[i]),
+            seed_image=key,
+            answer=int(answers_N[i]),
+            probability=float(probabilities_NK[i, answers_N[i]]),
+        )
+        for i, (key, blob) in enumerate(zip(seeds.keys, blobs, strict=True))
+    ]
+
+
+def rounded(images_NCHW: torch.Tensor, seeds_NCHW: torch.Tensor, threat: Threat) -> torch.Tensor:
+    """Attacked images → uint8, rounded so that none leaves the L∞ ball around its seed image; both in [0, 1].
+
+    A radius written with five digits, 0.03137 for 8/255, reaches its eight levels.
+    """
+    if threat.norm != "linf":
+        raise ValueError(f"machine candidates are rounded within linf, got norm {threat.norm!r}")
+    low = ((seeds_NCHW - threat.epsilon) * 255 - 1e-3).ceil()
+    high = ((seeds_NCHW + threat.epsilon) * 255 + 1e-3).floor()
+    return (images_NCHW * 255).round().clamp(low, high).clamp(0, 255).to(torch.uint8)
+
+
+if __name__ == "__main__":
+    stage.main("attack", attack)

@@ -1,0 +1,216 @@
+"""The evaluate stage on two rounds of a small campaign, its figures recomputed from the record."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+from data.layout import Round, Workspace
+from data.records import Candidate, Verdict
+from data.shards import Images, candidate_images, encode_png, read_candidates
+from tasks import checkpoint, stage
+from tasks.attack import attack
+from tasks.evaluate import evaluate
+from tasks.freeze import freeze
+from tasks.init import freeze_data
+from tasks.params import read
+from tasks.train import train
+from tasks.workspace import git, write_index
+
+PGD = {"steps": 4, "step_size": 0.01, "restarts": 1}
+SECTIONS = {
+    "data": {"size": 20, "limit": 600},
+    "threat": {"epsilon": 0.02},
+    "train": {"epochs": 4, "batch": 16},
+    "attack": {"count": 6, "kinds": {"pgd": PGD}},
+    "evaluate": {"attacks": {"fgsm": {}, "pgd": PGD}},
+}
+
+
+def begin(workspace: Workspace, number: int) -> Round:
+    round_ = workspace.round(number)
+    round_.folder.mkdir(parents=True)
+    shutil.copyfile(workspace.params, round_.params)
+    return round_
+
+
+def finish(round_: Round) -> dict[str, Any]:
+    stage.run("evaluate", evaluate, round_)
+    git(round_.workspace, "tag", round_.tag)
+    metrics: dict[str, Any] = json.loads(round_.metrics.read_text())
+    return metrics
+
+
+def people(net: torch.nn.Module, pool: Images) -> list[Candidate]:
+    """Judged candidates of two annotators, pool images upside down, one of each kind that the rates tell apart."""
+    flipped = pool.pixels_NCHW.flip(2)
+    answers_N, _ = checkpoint.answer(net, flipped)
+    fools = [i for i in range(len(pool)) if answers_N[i] != pool.labels_N[i]][:8]
+    harmless = [i for i in range(len(pool)) if answers_N[i] == pool.labels_N[i]][:2]
+    assert (len(fools), len(harmless)) == (8, 2)
+    verdicts = [Verdict.VERIFIED] * 6 + [Verdict.PENDING, Verdict.REJECTED] + [Verdict.VERIFIED, Verdict.PENDING]
+    return [
+        Candidate(
+            f"001/p/{pool.keys[i]}",
+            1,
+            "simulated",
+            encode_png(flipped[i]),
+            int(pool.labels_N[i]),
+            annotator=f"{n % 2}@x",
+            answer=int(answers_N[i]),
+            verdict=verdicts[n],
+        )
+        for n, i in enumerate([*fools, *harmless])
+    ]
+
+
+@pytest.fixture
+def campaign(make_workspace: Callable[..., Path]) -> tuple[Round, Round, dict[str, Any]]:
+    """Round 000 evaluated, round 001 frozen with the target's own weights as its challenger."""
+    workspace = Workspace(make_workspace(**SECTIONS))
+    params = read(workspace.params)
+    freeze_data(workspace, params, print)
+    first = begin(workspace, 0)
+    freeze(first, [], params, None)
+    stage.run("train", train, first)
+    shutil.copyfile(first.trained, first.model)
+    told = finish(first)
+
+    second = begin(workspace, 1)
+    write_index(second, "collected", {"target": "data/rounds/000/model.safetensors"})
+    stage.run("attack", attack, second)
+    machines = [replace(c, verdict=Verdict.VERIFIED) for c in read_candidates(second.attack)]
+    net, _ = checkpoint.load(first.model)
+    broken = Candidate("001/p/broken", 1, "simulated", b"", -1, annotator="0@x").rejected("no ink", wellformed=False)
+    freeze(second, [*people(net, stage.images(workspace, "pool")), broken, *machines], params, first)
+    shutil.copyfile(first.model, second.model)
+    return first, second, told
+
+
+def test_two_rounds(campaign: tuple[Round, Round, dict[str, Any]]) -> None:
+    _, second, before = campaign
+    assert (before["round"], before["promoted"], before["champion"]) == (0, True, 0)
+    assert before["collected"] == 0
+    assert before["mer"] is None
+    assert before["heal"]["rate"] is None
+
+    stage.run("evaluate", evaluate, second)
+    metrics, table = json.loads(second.metrics.read_text()), pq.read_table(second.predictions).to_pydict()
+    assert metrics["collected"] == 10
+    assert metrics["fooling"] == 8
+    assert metrics["verified_fooling"] == 6
+    assert metrics["pending"] == 1
+    assert metrics["mer"] == 0.8
+    assert metrics["vmer"] == {"low": 0.6, "high": 0.7}
+    assert metrics["split_by"] == "task"
+    assert metrics["by_source"]["simulated"]["mer"] == 0.8
+
+    test, net = stage.images(second.workspace, "test"), checkpoint.load(second.model)[0]
+    answers, _ = checkpoint.answer(net, test.pixels_NCHW)
+    assert table["key"] == list(test.keys)
+    assert table["clean"] == answers.tolist()
+    columns = {"clean": metrics["clean"], **{f"attack_{k}": v for k, v in metrics["robust"].items()}}
+    columns |= {f"shift_{k}": v for k, v in metrics["ood"].items() if k != "mean"}
+    assert set(table) == {"key", "label", *columns}
+    for column, told in columns.items():
+        right = sum(a == b for a, b in zip(table[column], table["label"], strict=True))
+        assert told["accuracy"] == right / len(test), column
+        assert told["n"] == len(test)
+        assert told["low"] < told["accuracy"] < told["high"] or told["accuracy"] in (0, 1)
+    shifts = [v["accuracy"] for k, v in metrics["ood"].items() if k != "mean"]
+    assert metrics["ood"]["mean"]["accuracy"] == pytest.approx(sum(shifts) / len(shifts))
+    assert metrics["clean"]["accuracy"] > 0.5
+    assert metrics["clean"] == before["clean"], "the same weights have the same figures in every round"
+    assert metrics["robust"] == before["robust"]
+
+    assert metrics["promoted"] is False, "the target's own weights gain nothing over it"
+    assert metrics["champion"] == 0
+    assert "nothing was gained" in metrics["gate"]["reasons"][0]
+    assert metrics["heal"]["rate"] == 0, "the target's weights heal nothing that fooled the target"
+    verified = sum(c.fooling and c.verified for c in read_candidates(second.candidates))
+    assert metrics["heal"]["n"] == verified >= 6
+    assert metrics["heal"]["relapse"]["n"] == 0
+
+
+def test_attack_success_is_of_rightly_classified_seeds(campaign: tuple[Round, Round, dict[str, Any]]) -> None:
+    first, second, _ = campaign
+    stage.run("evaluate", evaluate, second)
+    told = json.loads(second.metrics.read_text())["by_source"]["pgd"]
+    net, pool = checkpoint.load(first.model)[0], stage.images(second.workspace, "pool")
+    answers, _ = checkpoint.answer(net, pool.pixels_NCHW)
+    right = {k for k, a, b in zip(pool.keys, answers.tolist(), pool.labels_N.tolist(), strict=True) if a == b}
+    tried = [c for c in read_candidates(second.candidates) if c.source == "pgd" and c.seed_image in right]
+    assert tried
+    assert told["attack_success_rate"] == sum(c.fooling for c in tried) / len(tried)
+    assert told["verified_rate"] == 1.0
+    assert told["collected"] == 6
+
+
+def test_the_command_makes_the_same_bytes_again(
+    campaign: tuple[Round, Round, dict[str, Any]],
+) -> None:
+    _, second, _ = campaign
+    stage.run("evaluate", evaluate, second)
+    made = [path.read_bytes() for path in (second.metrics, second.predictions)]
+    command = [sys.executable, "-m", "tasks.evaluate", "001"]
+    done = subprocess.run(command, cwd=second.workspace.root, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "not promoted: nothing was gained" in done.stdout
+    assert [path.read_bytes() for path in (second.metrics, second.predictions)] == made
+
+
+def test_a_healed_candidate_counts_and_a_worse_network_is_refused(
+    campaign: tuple[Round, Round, dict[str, Any]],
+) -> None:
+    first, second, _ = campaign
+    net, card = checkpoint.load(second.model)
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.zero_()  # answers class 0 to everything
+    checkpoint.save(second.model, net, card)
+    metrics = finish(second)
+    record = [c for c in read_candidates(second.candidates) if c.fooling and c.verified]
+    healed = sum(c.intended == 0 for c in record)
+    assert metrics["heal"]["rate"] == healed / len(record)
+    assert not metrics["promoted"]
+    assert metrics["champion"] == 0
+    assert any(reason.startswith("clean accuracy fell by") for reason in metrics["gate"]["reasons"])
+
+    # A third round with the first one's weights, against the second's as the target: what class 0 had healed relapses.
+    third = begin(second.workspace, 2)
+    freeze(third, [], read(third.params), second)
+    shutil.copyfile(first.model, third.model)
+    metrics = finish(third)
+    assert (metrics["collected"], metrics["mer"], metrics["by_source"]) == (0, None, {})
+    assert metrics["heal"]["relapse"] == {**metrics["heal"]["relapse"], "n": healed, "rate": 1.0 if healed else None}
+    assert (metrics["promoted"], metrics["champion"]) == (True, 2)
+
+
+def test_a_target_that_was_changed_is_an_error(campaign: tuple[Round, Round, dict[str, Any]]) -> None:
+    first, second, _ = campaign
+    first.model.write_bytes(first.model.read_bytes() + b" ")
+    with pytest.raises(ValueError, match="is not what was frozen: wanted md5"):
+        stage.run("evaluate", evaluate, second)
+    assert not second.metrics.exists()
+
+
+def test_candidates_of_the_validation_split_reach_the_gate(campaign: tuple[Round, Round, dict[str, Any]]) -> None:
+    _, second, _ = campaign
+    stage.run("evaluate", evaluate, second)
+    gate = json.loads(second.metrics.read_text())["gate"]
+    shard = read_candidates(second.candidates)
+    held_out = [c for c in shard if c.split == "validation" and c.fooling and c.verified]
+    assert held_out
+    assert gate["champion"]["candidates"] == 0, "they fooled the champion"
+    assert len(candidate_images(held_out, 1, ("a",) * 10)) == len(held_out)
+    assert set(gate["challenger"]) == {"clean", "robust", "candidates"}

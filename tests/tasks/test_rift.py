@@ -1,0 +1,235 @@
+"""RiFT's three steps on small networks, and the stage on a network that was really trained."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+
+from data.layout import Round, Workspace
+from data.shards import Images
+from tasks import checkpoint, stage
+from tasks.freeze import freeze
+from tasks.init import freeze_data
+from tasks.params import Params, read
+from tasks.rift import Point, best_trial, characterise, choose, fine_tuned, halves, path, place, rift, tune, weights
+from tasks.train import train
+
+PARAMS = read(Path(__file__).parents[2] / "params.yaml")
+ATTACK = {"steps": 2, "step_size": 0.1, "restarts": 1}
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def given(**changes: object) -> Params:
+    chosen = {"steps": 5, "epochs": 2, "attack": ATTACK, **changes}
+    return PARAMS.model_copy(update={"rift": PARAMS.rift.model_copy(update=chosen)})
+
+
+def blobs(n: int, seed: int = 0) -> Images:
+    """Two classes that differ in the brightness of the left half."""
+    torch.manual_seed(seed)
+    labels = torch.arange(n) % 2
+    pixels = torch.randint(60, 140, (n, 1, 8, 8))
+    pixels[:, :, :, :4] += 60 * labels.reshape(-1, 1, 1, 1)
+    return Images(pixels.to(torch.uint8), labels, tuple(f"k{i}" for i in range(n)), ("dark", "light"))
+
+
+def network() -> nn.Module:
+    """Convolution, batch norm and dropout, statistics as if it had been trained."""
+    torch.manual_seed(3)
+    layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.5), nn.Linear(144, 2)]
+    net = nn.Sequential(*layers)
+    net.train()
+    for _ in range(50):
+        net(checkpoint.to_float(blobs(32).pixels_NCHW))
+    return net.eval()
+
+
+def state(net: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+def point(alpha: float, clean: str, robust: str) -> Point:
+    return Point(alpha, *(tuple(letter == "+" for letter in text) for text in (clean, robust)))
+
+
+def test_halves_share_nothing_and_both_have_every_class() -> None:
+    first, second = halves(blobs(21))
+    assert sorted([*first.keys, *second.keys]) == sorted(blobs(21).keys)
+    assert first.labels_N.tolist() == [0] * 6 + [1] * 5
+    assert second.labels_N.tolist() == [0] * 5 + [1] * 5
+
+
+def test_only_the_weights_of_convolutions_and_linear_layers_move() -> None:
+    assert list(weights(network())) == ["0", "5"]
+    with pytest.raises(ValueError, match="Conv2d or Linear"):
+        weights(nn.Flatten())
+
+
+def test_characterising_leaves_the_network_as_it_was_and_sorts() -> None:
+    net = network()
+    before = state(net)
+    found = characterise(net, blobs(20), given())
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert [each.mrc for each in found] == sorted(each.mrc for each in found)
+    assert {each.module: each.parameters for each in found} == {"0": 36, "5": 288}
+    assert len({each.loss for each in found}) == 1, "the images are attacked once, for all modules"
+    assert all(each.mrc == each.reached - each.loss > 0 for each in found)
+
+
+def test_ascent_beats_chance_and_stays_in_the_ball() -> None:
+    """For a linear network the loss is convex in the weight: the maximum in the ball is at least what chance finds."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).eval()
+    params = given(steps=20, attack={"steps": 1, "step_size": 1e-6, "restarts": 1})
+    params = params.model_copy(update={"threat": params.threat.model_copy(update={"epsilon": 1e-6})})
+    images = blobs(20)
+    (found,) = characterise(net, images, params)
+    inputs, weight = checkpoint.to_float(images.pixels_NCHW).flatten(1), net[1].weight
+    radius = params.rift.radius * weight.norm()
+    with torch.no_grad():
+
+        def loss(delta: torch.Tensor) -> float:
+            logits = functional.linear(inputs, weight + delta, net[1].bias)
+            return functional.cross_entropy(logits, images.labels_N).item()
+
+        chance = [torch.randn(2, 64) for _ in range(200)]
+        reached = max(loss(delta * radius / delta.norm()) for delta in chance)
+        # A softmax with two classes: to first order the loss rises fastest along its gradient; no Δ of this norm can
+        # raise it by more than the inputs' largest norm times √2.
+        bound = loss(torch.zeros_like(weight)) + 2**0.5 * radius.item() * inputs.norm(dim=1).max().item()
+    assert reached < found.reached <= bound
+
+
+def test_fine_tuning_lowers_the_loss_by_one_weight_only() -> None:
+    net, images = network(), blobs(64)
+    before = state(net)
+    tuned = fine_tuned(net, "5", images, given(epochs=5, learning_rate=0.01, batch=16))
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    assert not net.training
+    inputs = checkpoint.to_float(images.pixels_NCHW)
+    with torch.no_grad():
+        start = functional.cross_entropy(net(inputs), images.labels_N)
+        place(net, "5", tuned, 1.0)
+        end = functional.cross_entropy(net(inputs), images.labels_N)
+    assert end < 0.8 * start
+    changed = [name for name, value in net.state_dict().items() if not torch.equal(before[name], value)]
+    assert changed == ["5.weight"]
+    assert all(weight.grad is None for weight in net.parameters())
+
+
+def test_a_rate_too_high_is_an_error_and_leaves_the_network() -> None:
+    net = network()
+    before = state(net)
+    with pytest.raises(ValueError, match=r"lower rift\.learning_rate"):
+        fine_tuned(net, "0", blobs(32), given(learning_rate=1e38, epochs=5, batch=8))
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+
+
+def test_the_path_begins_at_the_network_and_ends_at_the_tuned_one() -> None:
+    net, images = network(), blobs(20)
+    before = state(net)
+    points = path(net, "5", torch.zeros(2, 144), images, given())
+    assert [each.alpha for each in points] == [i / 10 for i in range(11)]
+    answers, _ = checkpoint.answer(net, images.pixels_NCHW)
+    assert points[0].clean == tuple((answers == images.labels_N).tolist())
+    assert len(set(points[-1].clean)) == 2, "a weight of zero gives every image the same answer"
+    assert sum(points[-1].clean) == 10
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+
+
+def test_the_choice_is_paired_within_tolerance() -> None:
+    points = [
+        point(0.0, "++--", "++--"),
+        point(0.1, "+++-", "--++"),  # as many robust ones, if not the same
+        point(0.2, "+++-", "++--"),  # no better than the one before
+        point(0.3, "++++", "+---"),  # gains most, and loses one of four
+    ]
+    assert choose(points, given(tolerance=0.2).rift).alpha == 0.1
+    assert choose(points, given(tolerance=0.25).rift).alpha == 0.3
+    assert choose([points[0], point(0.5, "+-+-", "++++")], given().rift).alpha == 0.0
+
+
+def test_the_best_trial() -> None:
+    trials = {"a": point(0.0, "++-", "+--"), "b": point(0.5, "+++", "---"), "c": point(0.5, "+++", "+--")}
+    assert best_trial(trials) == "c"
+    assert best_trial({"a": trials["c"], "b": trials["c"]}) == "a"
+
+
+@pytest.mark.parametrize(("selection", "tried"), [("trial", 2), ("paper", 0)])
+def test_tuning_gains_and_moves_one_weight(selection: str, tried: int) -> None:
+    net = network()
+    before = state(net)
+    params = given(selection=selection, candidates=2, epochs=6, learning_rate=0.02, batch=16, tolerance=1.0)
+    found = tune(net, blobs(64), blobs(60, seed=1), params)
+    assert len(found["trials"]) == tried
+    if selection == "paper":
+        assert found["module"] == found["modules"][0]["module"]
+    start, end = found["path"][0], next(each for each in found["path"] if each["alpha"] == found["alpha"])
+    assert end["clean"] > start["clean"]
+    changed = [name for name, value in net.state_dict().items() if not torch.equal(before[name], value)]
+    assert changed == [f"{found['module']}.weight"]
+    assert found["n"] == 30
+
+
+@pytest.fixture
+def trained(make_workspace: Callable[..., Path]) -> Round:
+    """Round 000 after its train stage, with RiFT switched on for it."""
+    rates = {"epochs": 2, "learning_rate": 0.02, "tolerance": 0.2, "candidates": 2, "attack": ATTACK}
+    workspace = Workspace(
+        make_workspace(data={"size": 20}, rift=rates, first={"rift": True}, train={"epochs": 3, "batch": 16})
+    )
+    params = read(workspace.params)
+    freeze_data(workspace, params, print)
+    round_ = workspace.round(0)
+    round_.folder.mkdir(parents=True)
+    shutil.copyfile(workspace.params, round_.params)
+    freeze(round_, [], params, None)
+    stage.run("train", train, round_)
+    return round_
+
+
+def test_the_stage_gains_on_an_undertrained_network_and_makes_the_same_bytes_again(trained: Round) -> None:
+    stage.run("rift", rift, trained)
+    weights_, told = trained.model.read_bytes(), trained.rift.read_bytes()
+    found = json.loads(told)
+    assert found["enabled"]
+    assert found["alpha"] > 0
+    net, card = checkpoint.load(trained.model)
+    before, _ = checkpoint.load(trained.trained)
+    changed = [n for n, value in net.state_dict().items() if not torch.equal(before.state_dict()[n], value)]
+    assert changed == [f"{found['module']}.weight"]
+    _, second = halves(stage.images(trained.workspace, "validation"))
+    answers, _ = checkpoint.answer(net, second.pixels_NCHW)
+    at = next(each for each in found["path"] if each["alpha"] == found["alpha"])
+    assert (answers == second.labels_N).double().mean().item() == pytest.approx(at["clean"])
+    assert card.round == 0
+
+    stage.run("rift", rift, trained)
+    assert trained.model.read_bytes() == weights_
+    assert trained.rift.read_bytes() == told
+
+
+def test_where_nothing_is_gained_or_it_is_off_the_trained_weights_are_kept(trained: Round) -> None:
+    text = trained.params.read_text()
+    trained.params.write_text(text.replace("learning_rate: 0.02", "learning_rate: 1.0e-12"))
+    stage.run("rift", rift, trained)
+    assert json.loads(trained.rift.read_text())["alpha"] == 0.0
+    assert trained.model.read_bytes() == trained.trained.read_bytes()
+    trained.params.write_text(text.replace("rift: true", "rift: false"))
+    stage.run("rift", rift, trained)
+    assert json.loads(trained.rift.read_text()) == {"enabled": False, "alpha": 0.0}
+    assert trained.model.read_bytes() == trained.trained.read_bytes()

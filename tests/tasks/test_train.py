@@ -1,0 +1,183 @@
+"""The train stage, for real, on a few hundred digits."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from data.layout import Round, Workspace
+from data.records import Candidate, Verdict
+from data.shards import Images, encode_png, write_candidates
+from tasks import checkpoint, stage
+from tasks.freeze import freeze
+from tasks.init import freeze_data
+from tasks.params import Loss, Params, TrainCandidates, read
+from tasks.train import QUICK, fit, quick, train, training_set
+
+CHOICES = TrainCandidates(weight=0.5, repeat=3, non_fooling=False)
+PLAIN = Loss(name="plain", params={})
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def images(n: int, size: int = 8) -> Images:
+    labels = torch.arange(n) % 2
+    noise = torch.randint(0, 128, (n, 1, size, size), generator=torch.Generator().manual_seed(1))
+    pixels = (noise + 60 * labels.reshape(-1, 1, 1, 1)).to(torch.uint8)
+    return Images(pixels, labels, tuple(f"k{i}" for i in range(n)), ("a", "b"))
+
+
+def candidate(key: str, **changes: object) -> Candidate:
+    """A verified fooling candidate of class 1 in the train split."""
+    blob = encode_png(torch.full((1, 8, 8), 7, dtype=torch.uint8))
+    made = Candidate(key, 1, "simulated", blob, 1, answer=0, verdict=Verdict.VERIFIED, split="train")
+    return replace(made, **changes)  # type: ignore[arg-type]
+
+
+CANDIDATES = [
+    candidate("yes"),
+    candidate("pending", verdict=Verdict.PENDING),
+    candidate("rejected", verdict=Verdict.REJECTED),
+    candidate("harmless", answer=1),
+    candidate("test", split="test"),
+    candidate("validation", split="validation"),
+]
+
+
+def test_only_verified_fooling_candidates_of_the_train_split_are_trained_on() -> None:
+    made = training_set(images(4), CANDIDATES, CHOICES)
+    assert len(made.labels_N) == 5
+    assert made.labels_N[4] == 1
+    assert (made.pixels_NCHW[4] == 7).all()
+    assert made.weights_N.tolist() == [1, 1, 1, 1, 0.5]
+    assert made.order.tolist() == [0, 1, 2, 3, 4, 4, 4]
+
+
+def test_non_fooling_ones_train_when_asked() -> None:
+    made = training_set(images(4), CANDIDATES, CHOICES.model_copy(update={"non_fooling": True}))
+    assert len(made.labels_N) == 6
+
+
+def test_weight_zero_leaves_the_base_split() -> None:
+    assert len(training_set(images(4), CANDIDATES, CHOICES.model_copy(update={"weight": 0.0})).order) == 4
+
+
+def test_candidates_of_another_size_are_an_error() -> None:
+    with pytest.raises(ValueError, match=r"images of \(1, 16, 16\)"):
+        training_set(images(4, size=16), CANDIDATES, CHOICES)
+
+
+@pytest.fixture
+def closing(make_workspace: Callable[..., Path]) -> Callable[..., Round]:
+    """Round 000, frozen and ready to be trained; keyword arguments change sections of params.yaml."""
+
+    def make(**changes: object) -> Round:
+        workspace = Workspace(make_workspace(data={"size": 20}, **changes))
+        params = read(workspace.params)
+        freeze_data(workspace, params, print)
+        round_ = workspace.round(0)
+        round_.folder.mkdir(parents=True)
+        shutil.copyfile(workspace.params, round_.params)
+        freeze(round_, [], params, None)
+        return round_
+
+    return make
+
+
+def test_it_learns_keeps_the_best_epoch_and_makes_the_same_bytes_again(closing: Callable[..., Round]) -> None:
+    round_ = closing(train={"epochs": 4, "batch": 16})
+    stage.run("train", train, round_)
+    weights, history = round_.trained.read_bytes(), round_.history.read_bytes()
+    told = json.loads(history)
+    assert [epoch["epoch"] for epoch in told["epochs"]] == [1, 2, 3, 4]
+    assert told["loss"] == "plain", "round 000 trains with first.loss"
+    kept = told["epochs"][told["kept"] - 1]
+    assert kept == max(told["epochs"], key=lambda epoch: (epoch["robust"] + epoch["clean"], epoch["robust"]))
+    assert told["epochs"][-1]["clean"] > 0.6
+    assert told["epochs"][-1]["loss"] < told["epochs"][0]["loss"]
+
+    params, validation = read(round_.params), stage.images(round_.workspace, "validation")
+    net, card = checkpoint.load(round_.trained)
+    few = torch.randperm(len(validation), generator=stage.generator(params, "train", "quick"))[:QUICK]
+    assert quick(net, validation, few, params) == (kept["clean"], kept["robust"])
+    assert (card.round, card.model, card.classes) == (0, "nsl_cnn", validation.classes)
+
+    stage.run("train", train, round_)
+    assert round_.trained.read_bytes() == weights
+    assert round_.history.read_bytes() == history
+
+
+def test_going_on_from_the_target(closing: Callable[..., Round]) -> None:
+    """With next to no learning rate the target's weights come out, and another network is refused."""
+    first = closing(train={"epochs": 1, "init": "target", "optimizer": "sgd", "learning_rate": 1e-12})
+    stage.run("train", train, first)
+    shutil.copyfile(first.trained, first.model)
+    second = first.workspace.round(1)
+    second.folder.mkdir()
+    shutil.copyfile(first.params, second.params)
+    params = read(second.params)
+    freeze(second, [], params, first)
+    stage.run("train", train, second)
+    (before, _), (after, card) = checkpoint.load(first.model), checkpoint.load(second.trained)
+    for name, weight in before.state_dict().items():
+        assert torch.allclose(weight, after.state_dict()[name], atol=1e-6)
+    assert card.round == 1
+
+    second.params.write_text(second.params.read_text().replace("name: nsl_cnn", "name: space_cnn"))
+    with pytest.raises(ValueError, match=r"set train\.init to scratch"):
+        stage.run("train", train, second)
+
+
+def test_a_shard_that_was_changed_is_an_error(closing: Callable[..., Round]) -> None:
+    round_ = closing()
+    write_candidates(round_.candidates, [candidate("late")])
+    with pytest.raises(ValueError, match=r"candidates.parquet is not what was frozen: wanted md5"):
+        stage.run("train", train, round_)
+    assert not round_.trained.exists()
+
+
+def small(**changes: object) -> Params:
+    params = read(Path(__file__).parents[2] / "params.yaml")
+    given = {"epochs": 2, "batch": 8, **changes}
+    return params.model_copy(update={"train": params.train.model_copy(update=given)})
+
+
+def fit_small(net: nn.Module, params: Params, n: int = 9) -> dict[str, object]:
+    with stage.reproducible(params, "test"):
+        return fit(net, training_set(images(n), [], CHOICES), images(8), params, PLAIN, "000")[1]
+
+
+def test_divergence_is_an_error_that_says_what_to_do() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 2))
+    with pytest.raises(ValueError, match=r"diverged; lower train.learning_rate \(now 1e\+30\)"):
+        fit_small(net, small(optimizer="sgd", learning_rate=1e30, epochs=3))
+
+
+def test_no_batch_of_one_image_is_left_over() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
+    assert len(fit_small(net, small())["epochs"]) == 2  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "choice",
+    [{"optimizer": "sgd", "learning_rate": 0.01}, {"precision": "bf16"}, {"augment": {"gaussian_noise": {}}}],
+)
+def test_sgd_bf16_and_augmentation_learn(choice: dict[str, object]) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 2))
+    epochs = fit_small(net, small(epochs=20, **choice), n=32)["epochs"]
+    assert epochs[-1]["loss"] < 0.8 * epochs[0]["loss"]  # type: ignore[index]
+    assert all(weight.dtype == torch.float32 for weight in net.parameters())
