@@ -1,0 +1,260 @@
+"""Rounds in a real MLflow server, and its pages in a real browser."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from mlflow import MlflowClient
+from mlflow.artifacts import download_artifacts
+from mlflow.entities import Run
+
+from data.files import md5, write_whole
+from data.layout import Round, Workspace
+from data.records import Candidate
+from data.shards import encode_png, write_candidates
+from models import nsl_cnn
+from tasks import checkpoint
+from tasks.services import ServiceDown, Services, find
+from tasks.track import flat_metrics, flat_params, rebuild, track
+from tasks.workspace import git
+
+DOCS = Path(__file__).parents[2] / "docs" / "images"
+CLEAN = {0: 0.91, 1: 0.94}
+
+
+def write_round(workspace: Workspace, number: int, champion: int = 0) -> Round:
+    """A closed round as the stages leave it, with a real network and a small shard."""
+    round_ = workspace.round(number)
+    round_.folder.mkdir(parents=True, exist_ok=True)
+    shutil.copy(workspace.params, round_.params)
+    image = encode_png(torch.full((1, 28, 28), number, dtype=torch.uint8))
+    write_candidates(round_.candidates, [Candidate(f"{number}-a", number, "simulated", image, 3)] * number)
+    torch.manual_seed(number)
+    classes = tuple("0123456789")
+    checkpoint.save(
+        round_.model, nsl_cnn.build(10, 1, 28), checkpoint.Card("nsl_cnn", classes, channels=1, size=28, round=number)
+    )
+    accuracy = {"accuracy": CLEAN[number], "n": 800, "low": CLEAN[number] - 0.02, "high": CLEAN[number] + 0.02}
+    metrics: dict[str, Any] = {
+        "round": number,
+        "collected": number,
+        "mer": 0.25 if number else None,
+        "vmer": {"low": 0.125, "high": 0.5},
+        "clean": accuracy,
+        "robust": {"fgsm": accuracy, "pgd": {**accuracy, "accuracy": 0.5 + number / 10}},
+        "ood": {"affine": accuracy, "mean": accuracy},
+        "gate": {"promoted": champion == number, "reasons": ["of a test"]},
+        "promoted": champion == number,
+        "champion": champion,
+    }
+    write_whole(round_.metrics, json.dumps(metrics))
+    code = git(workspace, "rev-parse", "HEAD")
+    write_whole(round_.lineage, json.dumps({"round": number, "code": code, "shards": []}))
+    git(workspace, "add", "--force", str(round_.folder))
+    git(workspace, "commit", "--quiet", "--allow-empty", "--message", f"Close round {round_.name}")
+    git(workspace, "tag", round_.tag)
+    return round_
+
+
+@pytest.fixture
+def campaign(make_workspace: Callable[..., Path]) -> Workspace:
+    """A campaign with two closed rounds."""
+    workspace = Workspace(make_workspace())
+    write_whole(workspace.splits, "{}")
+    git(workspace, "add", "--force", str(workspace.splits))
+    git(workspace, "commit", "--quiet", "--message", "data")
+    write_round(workspace, 0)
+    write_round(workspace, 1, champion=1)
+    return workspace
+
+
+@pytest.fixture
+def mlflow(services: Path) -> Services:
+    return find(services)
+
+
+def runs(mlflow: Services, workspace: Workspace) -> dict[str, Run]:
+    """The campaign's runs by name; fails if two share one."""
+    client = MlflowClient(mlflow.mlflow_url)
+    origin = git(workspace, "log", "--format=%H", "--grep=^data$")
+    (experiment,) = client.search_experiments(filter_string=f"tags.`dadc.origin` = '{origin}'")
+    found = client.search_runs([experiment.experiment_id])
+    named = {each.info.run_name: each for each in found}
+    assert len(named) == len(found)
+    return named
+
+
+def versions(mlflow: Services, workspace: Workspace) -> dict[str, Any]:
+    """The model versions of the campaign, by round."""
+    client = MlflowClient(mlflow.mlflow_url)
+    (experiment,) = {each.info.experiment_id for each in runs(mlflow, workspace).values()}
+    name = client.get_experiment(experiment).name
+    return {v.tags["dadc.round"]: v for v in client.search_model_versions(f"name = '{name}'")}
+
+
+def test_a_round_becomes_a_run_with_every_figure(mlflow: Services, campaign: Workspace, tmp_path: Path) -> None:
+    round_ = campaign.round(1)
+    track(round_, mlflow, champion=round_)
+    found = runs(mlflow, campaign)
+    assert set(found) == {"round-001", "campaign"}
+    logged = found["round-001"]
+    assert logged.info.status == "FINISHED"
+    assert logged.data.metrics["clean"] == CLEAN[1]
+    assert logged.data.metrics["robust.pgd"] == 0.6
+    assert logged.data.metrics == flat_metrics(json.loads(round_.metrics.read_text()))
+    assert logged.data.params["train.loss.params.norm"] == "linf"
+    assert logged.data.params["seed"] == "0"
+    assert logged.data.tags["dadc.data"] == md5(round_.candidates)
+    assert logged.data.tags["dadc.tag"] == "round-001"
+    assert logged.data.tags["dadc.code"] == json.loads(round_.lineage.read_text())["code"]
+    there = download_artifacts(
+        run_id=logged.info.run_id, tracking_uri=mlflow.mlflow_url, dst_path=str(tmp_path / "artifacts")
+    )
+    assert {p.name for p in Path(there).iterdir()} == {"metrics.json", "params.yaml", "lineage.json"}
+    assert (Path(there) / "metrics.json").read_bytes() == round_.metrics.read_bytes()
+
+
+def test_the_model_is_safetensors_and_the_champion_has_the_alias(
+    mlflow: Services, campaign: Workspace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rebuild(campaign, mlflow, champion=campaign.round(1))
+    found = versions(mlflow, campaign)
+    assert set(found) == {"000", "001"}
+    client = MlflowClient(mlflow.mlflow_url)
+    crowned = client.get_model_version_by_alias(found["001"].name, "champion")
+    assert crowned.version == found["001"].version
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow.mlflow_url or "")
+    there = Path(download_artifacts(f"models:/{crowned.name}@champion", dst_path=str(tmp_path / "model")))
+    (file,) = [p for p in there.rglob("*") if p.is_file() and p.name != "registered_model_meta"]
+    assert file.read_bytes() == campaign.round(1).model.read_bytes()
+    assert checkpoint.load(file)[1].round == 1
+    track(campaign.round(1), mlflow, champion=campaign.round(0))
+    assert client.get_model_version_by_alias(crowned.name, "champion").version == found["000"].version
+
+
+def test_a_second_time_changes_nothing(mlflow: Services, campaign: Workspace) -> None:
+    def picture() -> object:
+        found = runs(mlflow, campaign)
+        client = MlflowClient(mlflow.mlflow_url)
+        history = {name: len(client.get_metric_history(each.info.run_id, "clean")) for name, each in found.items()}
+        entries = {name: (each.info.run_id, each.data.to_dictionary()) for name, each in found.items()}
+        return entries, history, {k: (v.version, v.aliases) for k, v in versions(mlflow, campaign).items()}
+
+    rebuild(campaign, mlflow, champion=campaign.round(1))
+    before = picture()
+    rebuild(campaign, mlflow, champion=campaign.round(1))
+    track(campaign.round(0), mlflow)
+    assert picture() == before
+
+
+def test_what_was_cut_short_goes_on_in_the_same_run(mlflow: Services, campaign: Workspace) -> None:
+    track(campaign.round(1), mlflow)
+    client = MlflowClient(mlflow.mlflow_url)
+    before = runs(mlflow, campaign)["round-001"].info.run_id
+    client.update_run(before, status="RUNNING")
+    track(campaign.round(1), mlflow)
+    after = runs(mlflow, campaign)["round-001"]
+    assert (after.info.run_id, after.info.status) == (before, "FINISHED")
+    assert len(client.get_metric_history(before, "clean")) == 1
+    assert set(versions(mlflow, campaign)) == {"001"}
+
+
+def test_the_campaign_run_has_a_step_per_round(mlflow: Services, campaign: Workspace) -> None:
+    rebuild(campaign, mlflow)
+    run_id = runs(mlflow, campaign)["campaign"].info.run_id
+    history = MlflowClient(mlflow.mlflow_url).get_metric_history(run_id, "clean")
+    assert {entry.step: entry.value for entry in history} == CLEAN
+
+
+def test_other_files_replace_the_run(mlflow: Services, campaign: Workspace) -> None:
+    rebuild(campaign, mlflow)
+    before = runs(mlflow, campaign)
+    round_ = campaign.round(1)
+    content = json.loads(round_.metrics.read_text())
+    content["clean"]["accuracy"] = 0.75
+    write_whole(round_.metrics, json.dumps(content))
+    track(round_, mlflow)
+    after = runs(mlflow, campaign)
+    assert after["round-001"].info.run_id != before["round-001"].info.run_id
+    assert after["round-000"].info.run_id == before["round-000"].info.run_id
+    history = MlflowClient(mlflow.mlflow_url).get_metric_history(after["campaign"].info.run_id, "clean")
+    assert {entry.step: entry.value for entry in history} == {0: CLEAN[0], 1: 0.75}
+    assert set(versions(mlflow, campaign)) == {"000", "001"}
+
+
+def test_no_server_and_a_dead_one_are_one_clear_line(campaign: Workspace, services: Path) -> None:
+    nobody = Services(None, None, None, None, None, None, None)
+    with pytest.raises(ServiceDown, match="MLflow server was wanted and does not answer, no address is known"):
+        track(campaign.round(0), nobody)
+    dead = Services(None, None, None, "http://127.0.0.1:1", None, None, None)
+    with pytest.raises(ServiceDown, match=r"127\.0\.0\.1:1"):
+        track(campaign.round(0), dead)
+
+
+def test_names_of_figures_and_parameters() -> None:
+    metrics = {
+        "round": 3,
+        "mer": None,
+        "promoted": True,
+        "clean": {"accuracy": 0.5, "n": 10, "low": 0.2},
+        "heal": {"rate": 0.1, "held_out": {"rate": None, "n": 0}},
+        "gate": {"reasons": ["x"], "gain": -0.5},
+    }
+    wanted = {"promoted": 1, "clean": 0.5, "clean.n": 10, "clean.low": 0.2, "heal": 0.1, "heal.held_out.n": 0}
+    assert flat_metrics(metrics) == {**wanted, "gate.gain": -0.5}
+    assert flat_params({"a": {"b": 1, "c": {}}, "d": None, "e": "x"}) == {
+        "a.b": "1",
+        "a.c": "{}",
+        "d": "null",
+        "e": "x",
+    }
+
+
+@pytest.fixture
+def page() -> Iterator[Any]:
+    """A page of the real browser."""
+    from playwright.sync_api import sync_playwright
+
+    browser_path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert browser_path, "chromium was wanted and is not there; install it (Debian: apt-get install chromium)"
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+    quiet += ["--disable-component-update", "--disable-sync"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=browser_path, headless=True, args=quiet)
+        yield browser.new_page(viewport={"width": 1400, "height": 900})
+        browser.close()
+
+
+def test_the_browser_compares_two_rounds(mlflow: Services, campaign: Workspace, page: Any) -> None:
+    rebuild(campaign, mlflow, champion=campaign.round(1))
+    found = runs(mlflow, campaign)
+    experiment = found["campaign"].info.experiment_id
+    page.goto(f"{mlflow.mlflow_url}/#/experiments/{experiment}/runs", timeout=60_000)
+    for name in ("round-000", "round-001"):
+        page.get_by_role("link", name=name, exact=True).first.wait_for(timeout=60_000)
+    ids = json.dumps([found[name].info.run_id for name in ("round-000", "round-001")])
+    page.goto(f"{mlflow.mlflow_url}/#/compare-runs?runs={ids}&experiments={json.dumps([experiment])}", timeout=60_000)
+    page.get_by_role("button", name="Close", exact=True).click()  # MLflow's assistant covers a third of the page
+    page.get_by_text("Show diff only", exact=True).nth(1).click()  # parameters, metrics, tags
+    figure = page.get_by_role("link", name="clean", exact=True)
+    figure.wait_for(timeout=60_000)
+    figure.scroll_into_view_if_needed()
+    shown = page.inner_text("main").splitlines()
+    assert {"round-000", "round-001", "clean", str(CLEAN[0]), str(CLEAN[1])} <= {line.strip() for line in shown}
+    box = figure.bounding_box()
+    page.mouse.move(box["x"] + 400, box["y"])  # the values scroll, and the names with them
+    pgd = page.get_by_role("link", name="robust.pgd", exact=True)
+    for _ in range(20):
+        if pgd.is_visible():
+            break
+        page.mouse.wheel(0, 100)
+        page.wait_for_timeout(200)
+    assert {"0.5", "0.6"} <= set(page.inner_text("main").splitlines())
+    DOCS.mkdir(parents=True, exist_ok=True)
+    page.screenshot(path=str(DOCS / "mlflow-compare.png"))
