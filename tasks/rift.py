@@ -118,9 +118,12 @@ def halves(images: Images) -> tuple[Images, Images]:
     return images.take(order[0::2]), images.take(order[1::2])
 
 
-def weights(net: nn.Module) -> dict[str, nn.Parameter]:
+def weights(net: nn.Module) -> dict[str, torch.Tensor]:
     """The weight of every convolution and linear layer, by the module's name: what RiFT may move."""
-    found = {name: module.weight for name, module in net.named_modules() if isinstance(module, nn.Conv2d | nn.Linear)}
+    found: dict[str, torch.Tensor] = {}
+    for name, module in net.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            found[name] = module.weight
     if not found:
         raise ValueError("RiFT needs a network with a Conv2d or Linear module, got one without")
     return found
@@ -140,7 +143,7 @@ def characterise(net: nn.Module, images: Images, params: Params) -> list[Critica
 
 
 def _ascend(
-    net: nn.Module, name: str, weight: nn.Parameter, images_NCHW: torch.Tensor, labels_N: torch.Tensor, choices: Choices
+    net: nn.Module, name: str, weight: torch.Tensor, images_NCHW: torch.Tensor, labels_N: torch.Tensor, choices: Choices
 ) -> Criticality:
     start, radius = weight.detach().clone(), choices.radius * weight.detach().norm().item()
     begun = reached = -math.inf
@@ -158,7 +161,7 @@ def _ascend(
 
 
 def _loss_and_gradient(
-    net: nn.Module, weight: nn.Parameter, images_NCHW: torch.Tensor, labels_N: torch.Tensor
+    net: nn.Module, weight: torch.Tensor, images_NCHW: torch.Tensor, labels_N: torch.Tensor
 ) -> tuple[float, torch.Tensor]:
     """Mean cross-entropy over all images and its gradient with respect to one weight."""
     total, gradient = 0.0, torch.zeros_like(weight)

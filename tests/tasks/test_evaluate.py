@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +15,7 @@ import torch
 
 from data.layout import Round, Workspace
 from data.records import Candidate, Verdict
-from data.shards import Images, candidate_images, encode_png, read_candidates
+from data.shards import Images, encode_png, read_candidates
 from tasks import checkpoint, stage
 from tasks.attack import attack
 from tasks.evaluate import evaluate
@@ -141,31 +139,22 @@ def test_two_rounds(campaign: tuple[Round, Round, dict[str, Any]]) -> None:
     assert metrics["heal"]["n"] == verified >= 6
     assert metrics["heal"]["relapse"]["n"] == 0
 
+    shard = read_candidates(second.candidates)
+    held_out = [c for c in shard if c.split == "validation" and c.fooling and c.verified]
+    assert held_out
+    assert set(metrics["gate"]["challenger"]) == {"clean", "robust", "candidates"}
+    assert metrics["gate"]["champion"]["candidates"] == 0, "they fooled the champion"
 
-def test_attack_success_is_of_rightly_classified_seeds(campaign: tuple[Round, Round, dict[str, Any]]) -> None:
-    first, second, _ = campaign
-    stage.run("evaluate", evaluate, second)
-    told = json.loads(second.metrics.read_text())["by_source"]["pgd"]
-    net, pool = checkpoint.load(first.model)[0], stage.images(second.workspace, "pool")
+    told, pool = metrics["by_source"]["pgd"], stage.images(second.workspace, "pool")
     answers, _ = checkpoint.answer(net, pool.pixels_NCHW)
-    right = {k for k, a, b in zip(pool.keys, answers.tolist(), pool.labels_N.tolist(), strict=True) if a == b}
-    tried = [c for c in read_candidates(second.candidates) if c.source == "pgd" and c.seed_image in right]
+    right_keys = {k for k, a, b in zip(pool.keys, answers.tolist(), pool.labels_N.tolist(), strict=True) if a == b}
+    tried = [c for c in shard if c.source == "pgd" and c.seed_image in right_keys]
     assert tried
     assert told["attack_success_rate"] == sum(c.fooling for c in tried) / len(tried)
-    assert told["verified_rate"] == 1.0
-    assert told["collected"] == 6
+    assert (told["verified_rate"], told["collected"]) == (1.0, 6)
 
-
-def test_the_command_makes_the_same_bytes_again(
-    campaign: tuple[Round, Round, dict[str, Any]],
-) -> None:
-    _, second, _ = campaign
-    stage.run("evaluate", evaluate, second)
     made = [path.read_bytes() for path in (second.metrics, second.predictions)]
-    command = [sys.executable, "-m", "tasks.evaluate", "001"]
-    done = subprocess.run(command, cwd=second.workspace.root, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "not promoted: nothing was gained" in done.stdout
+    stage.run("evaluate", evaluate, second)
     assert [path.read_bytes() for path in (second.metrics, second.predictions)] == made
 
 
@@ -202,15 +191,3 @@ def test_a_target_that_was_changed_is_an_error(campaign: tuple[Round, Round, dic
     with pytest.raises(ValueError, match="is not what was frozen: wanted md5"):
         stage.run("evaluate", evaluate, second)
     assert not second.metrics.exists()
-
-
-def test_candidates_of_the_validation_split_reach_the_gate(campaign: tuple[Round, Round, dict[str, Any]]) -> None:
-    _, second, _ = campaign
-    stage.run("evaluate", evaluate, second)
-    gate = json.loads(second.metrics.read_text())["gate"]
-    shard = read_candidates(second.candidates)
-    held_out = [c for c in shard if c.split == "validation" and c.fooling and c.verified]
-    assert held_out
-    assert gate["champion"]["candidates"] == 0, "they fooled the champion"
-    assert len(candidate_images(held_out, 1, ("a",) * 10)) == len(held_out)
-    assert set(gate["challenger"]) == {"clean", "robust", "candidates"}
