@@ -165,11 +165,13 @@ def decide(
 def track() -> None:
     """Write every closed round to MLflow again, from the rounds' own files."""
     from data.layout import Workspace
+    from tasks.promote import champion
     from tasks.services import find
     from tasks.track import rebuild
+    from tasks.workspace import closed
 
     workspace = Workspace(_root())
-    rebuild(workspace, find(workspace.root))
+    rebuild(workspace, find(workspace.root), champion(closed(workspace)))
 
 
 @command(ROUND)

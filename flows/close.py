@@ -99,4 +99,5 @@ def track(campaign: Campaign, round_: Round) -> None:
     """The round → MLflow."""
     from tasks import track as tracking
 
-    tracking.track(round_, campaign.services)
+    best = champion([*[r for r in campaign.closed if r != round_], round_])
+    tracking.track(round_, campaign.services, best)
