@@ -125,7 +125,8 @@ def candidates(round_: Round, params: Params, splits: dict[str, Any]) -> list[Ca
 def drawings(
     annotations: Sequence[Annotation], round_: Round, params: Params, splits: dict[str, Any]
 ) -> list[Candidate]:
-    """Drawing annotations → candidates. A task has one drawing: the first that is well-formed."""
+    """Drawing annotations → candidates. A task has one drawing, the first that is well-formed, and gives it its key;
+    the key of every other ends in the annotation's id."""
     redrawn = dict(zip(drawing_keys(round_, params), _seed_keys(round_, params, splits), strict=True))
     taken: set[str] = set()
     made = []
@@ -133,7 +134,7 @@ def drawings(
         first = annotation.first
         simulated = first.author.endswith("@" + SIMULATED_DOMAIN)
         candidate = Candidate(
-            key=f"{round_.name}/draw/{first.id}",
+            key=f"{first.task if first.task in redrawn else f'{round_.name}/draw/unknown'}/{first.id}",
             round=round_.number,
             source=SIMULATED if simulated else HUMAN,
             image=b"",
@@ -153,7 +154,7 @@ def drawings(
             made.append(candidate.rejected(reason, wellformed=False))
             continue
         taken.add(first.task)
-        made.append(replace(candidate, image=image, intended=intended))
+        made.append(replace(candidate, key=first.task, image=image, intended=intended))
     return made
 
 

@@ -9,11 +9,13 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
+import random
 import re
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
@@ -22,8 +24,14 @@ from tasks.services import ServiceDown, Services
 if TYPE_CHECKING:
     import label_studio_sdk
 
+_T = TypeVar("_T")
+
 PAGE = 1000  # tasks a request
 TIMEOUT = 120.0  # seconds; the first request after a start takes long
+_RAW = (  # of a task and, within it, of its annotations; all but what the server makes up for each answer
+    "id,data,updated_at,annotations,result,completed_by,updated_by,created_at,draft_created_at,lead_time,was_cancelled,"
+    "ground_truth,parent_annotation,parent_prediction,last_action,last_created_by,import_id,bulk_created"
+)
 SETTINGS: dict[str, Any] = {  # of every project
     "show_skip_button": False,
     "enable_empty_annotation": False,
@@ -35,6 +43,10 @@ SETTINGS: dict[str, Any] = {  # of every project
 
 class LabellingError(RuntimeError):
     """Label Studio refused; the message says what was asked, what it said, and what to do."""
+
+
+class _Failed(LabellingError):
+    """A 5xx: the same may succeed a moment later."""
 
 
 def connect(services: Services) -> LabelStudio:
@@ -76,8 +88,8 @@ class LabelStudio:
 
     def find(self, title: str) -> int | None:
         """The id of the project with exactly this title, the oldest if somebody made a second."""
-        with _errors(self.url, f"look for project {title!r}"):
-            found = [p.id for p in self._sdk.projects.list(title=title, include="id,title") if p.title == title]
+        query = {"title": title, "include": "id,title", "page_size": 100, "ordering": "id"}
+        found = [int(p["id"]) for p in self._get("api/projects/", query)["results"] if p["title"] == title]
         return min(found, default=None)
 
     def ensure_project(self, title: str, page: str, *, instruction: str, votes: int = 1) -> int:
@@ -119,7 +131,7 @@ class LabelStudio:
             wanted = _filter("total_annotations", "greater", "Number", 0)
         else:
             wanted = _filter("updated_at", "greater", "Datetime", since)
-        return self._tasks(project, "id,data,annotations,updated_at", fields="all", query=wanted)
+        return self._tasks(project, _RAW, fields="all", query=wanted)
 
     def counts(self, project: int) -> tuple[int, int]:
         """Tasks that still want an annotation, and annotations there are (without skipped ones)."""
@@ -166,8 +178,12 @@ class LabelStudio:
 
     def person(self, email: str, password: str) -> Person:
         """The account of this e-mail, logged in; made through the invite, as a person would, if it is not there."""
-        known = email.lower() in self.emails().values()
-        return Person(self.url, email, password, invite=None if known else self.invite())
+
+        def enter() -> Person:
+            known = email.lower() in self.emails().values()
+            return Person(self.url, email, password, invite=None if known else self.invite())
+
+        return _again(enter)
 
     def _tasks(self, project: int, include: str, **parameters: str) -> Iterator[dict[str, Any]]:
         """Raw, a page after the other: the SDK's own models would change what hostile annotations hold."""
@@ -206,33 +222,67 @@ class Person:
                 raise LabellingError(f"a form was wanted at {form.split('?')[0]}, got status {page.status_code}")
             fields = {"csrfmiddlewaretoken": hidden[1], "email": email, "password": password}
             answer = self._http.post(form, data=fields, headers={"Referer": form})
+        done = "sign up" if invite else "log in"
+        if answer.status_code >= 500:
+            raise _Failed(f"Label Studio at {url} failed (status {answer.status_code}) to let {email} {done}")
         if answer.status_code != 302:
-            done = "sign up" if invite else "log in"
             raise LabellingError(
                 f"Label Studio at {url} did not let {email} {done} (status {answer.status_code}); "
                 "the account has another password: remove it in Label Studio, or use another campaign name"
             )
 
     def submit(self, task: int, result: Sequence[Mapping[str, Any]], seconds: float) -> int:
-        """Submit an annotation; its id. result: items as the page sends them; seconds: the time it took."""
+        """Submit an annotation; its id. result: items as the page sends them; seconds: the time it took.
+
+        Tried again when the server fails, but never stored twice.
+        """
         body = {"result": list(result), "lead_time": seconds}
-        return int(self._post(f"/api/tasks/{task}/annotations/", body)["id"])
+        path = f"/api/tasks/{task}/annotations/"
+        tried = False
+
+        def post() -> int:
+            nonlocal tried
+            stored = self._stored(path, body["result"]) if tried else []
+            tried = True
+            return int((stored or [self._ask("POST", path, body)])[0]["id"])
+
+        return _again(post)
 
     def save_draft(self, task: int, result: Sequence[Mapping[str, Any]]) -> int:
         """Save a draft, as the page does while somebody draws; its id."""
-        return int(self._post(f"/api/tasks/{task}/drafts/", {"result": list(result), "lead_time": 1.0})["id"])
+        body = {"result": list(result), "lead_time": 1.0}
+        return int(self._ask("POST", f"/api/tasks/{task}/drafts/", body)["id"])
+
+    def edit(self, annotation: int, result: Sequence[Mapping[str, Any]]) -> None:
+        """Change an annotation, one's own or, since the open-source server has no roles, another's."""
+        self._ask("PATCH", f"/api/annotations/{annotation}/", {"result": list(result)})
 
     def close(self) -> None:
         """End the connection."""
         self._http.close()
 
-    def _post(self, path: str, body: Mapping[str, Any]) -> Any:
+    def _stored(self, path: str, result: object) -> list[dict[str, Any]]:
+        """Annotations of a task by this account with this very result."""
+        me = self._ask("GET", "/api/current-user/whoami")["id"]
+        return [a for a in self._ask("GET", path) if a["completed_by"] == me and a["result"] == result]
+
+    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         headers = {"X-CSRFToken": self._http.cookies.get("csrftoken") or "", "Referer": self.url}
-        with _errors(self.url, f"post to {path}"):
-            response = self._http.post(path, json=body, headers=headers)
+        with _errors(self.url, f"{method} {path}"):
+            response = self._http.request(method, path, json=body, headers=headers)
         if response.status_code >= 400:
-            raise _refused(self.url, f"post to {path} as {self.email}", response.status_code, response.text)
+            raise _refused(self.url, f"{method} {path} as {self.email}", response.status_code, response.text)
         return response.json()
+
+
+def _again(call: Callable[[], _T]) -> _T:
+    """Once more where the server failed, six times in all: its SQLite is locked when many write at once."""
+    for pause in (0.2, 0.4, 0.8, 1.6, 3.2):
+        try:
+            return call()
+        except _Failed:
+            time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  spreads the writers out
+    return call()
 
 
 def _client(url: str) -> httpx.Client:
@@ -272,5 +322,5 @@ def _refused(url: str, what: str, status: int, said: str) -> LabellingError:
             "set LABEL_STUDIO_API_KEY, or unset it with LABEL_STUDIO_URL and run `dadc up`"
         )
     if status >= 500:
-        return LabellingError(f"Label Studio at {url} failed (status {status}) to {what}; its log says why, try again")
+        return _Failed(f"Label Studio at {url} failed (status {status}) to {what}; its log says why, try again")
     return LabellingError(f"Label Studio at {url} refused to {what} (status {status}): {said[:300]}")

@@ -37,8 +37,8 @@ def title(campaign: str, round_: Round, kind: Kind) -> str:
 
 
 def drawing_keys(round_: Round, params: Params) -> list[str]:
-    """A key for each drawing task of a round."""
-    return [f"{round_.name}-{number:04d}" for number in range(params.collect.drawings)]
+    """A key for each drawing task of a round, which is also that of the candidate drawn in it."""
+    return [f"{round_.name}/draw/{number:04d}" for number in range(params.collect.drawings)]
 
 
 def vote_key(params: Params, candidate: Candidate) -> str:

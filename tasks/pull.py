@@ -26,7 +26,6 @@ __all__ = ["candidates", "pull", "votes"]
 OVERLAP = timedelta(seconds=10)  # asked for again: a change may be stamped before and stored after another
 MAX_RAW = 8 * 2**20  # characters of one annotation that the record keeps
 _EVER = "1970-01-01T00:00:00.000000Z"
-_VOLATILE = ("created_ago", "created_username")  # made up by the server for each answer
 
 
 def pull(studio: LabelStudio, round_: Round) -> int:
@@ -121,10 +120,9 @@ def _differences(
 
 def _line(kind: Kind, task: dict[str, Any], raw: dict[str, Any], emails: dict[int, str]) -> Line:
     author, editor = _account(raw.get("completed_by"), emails), _account(raw.get("updated_by"), emails)
-    kept = {name: value for name, value in raw.items() if name not in _VOLATILE}
-    size = len(json.dumps(kept))
+    size = len(json.dumps(raw))
     if size > MAX_RAW:
-        kept = {**kept, "result": None, "oversize": size}
+        raw = {**raw, "result": None, "oversize": size}
     data = task["data"] if isinstance(task["data"], dict) else {}
     return Line(
         kind=kind,
@@ -135,7 +133,7 @@ def _line(kind: Kind, task: dict[str, Any], raw: dict[str, Any], emails: dict[in
         editor=editor or author,
         task_at=task["updated_at"],
         deleted=False,
-        raw=kept,
+        raw=raw,
     )
 
 

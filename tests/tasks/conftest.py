@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import socket
+import threading
+import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+import uvicorn
 import yaml
 
 from data.layout import Round, Workspace
@@ -19,7 +23,8 @@ from data.shards import Images, write_candidates, write_images
 from tasks import checkpoint
 from tasks.labelling import LabelStudio, connect
 from tasks.params import Params, read
-from tasks.services import find
+from tasks.serve import app
+from tasks.services import Services, find
 from tasks.workspace import write_index
 
 
@@ -75,3 +80,27 @@ def open_round(tmp_path: Path, checkout: Path) -> Callable[..., Play]:
 def studio(stack: Path) -> LabelStudio:
     """The session's Label Studio."""
     return connect(find(stack))
+
+
+@pytest.fixture
+def model_server() -> Iterator[Callable[[Path], Services]]:
+    """Serves the target of a workspace on a free port; the services that a client needs to find it."""
+    running: list[tuple[uvicorn.Server, threading.Thread]] = []
+
+    def start(root: Path) -> Services:
+        listener = socket.socket()
+        listener.bind(("127.0.0.1", 0))
+        server = uvicorn.Server(uvicorn.Config(app(root, "dadc", "secret"), log_level="warning"))
+        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+        thread.start()
+        running.append((server, thread))
+        deadline = time.monotonic() + 30
+        while not server.started and time.monotonic() < deadline:
+            time.sleep(0.02)
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        return Services(None, None, None, None, model_url=url, model_user="dadc", model_password="secret")
+
+    yield start
+    for server, thread in running:
+        server.should_exit = True
+        thread.join(10)
