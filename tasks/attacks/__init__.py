@@ -110,7 +110,7 @@ def random_start(clean_BCHW: torch.Tensor, norm: str, epsilon: float, generator:
     elif norm == "l2":
         towards = direction(torch.randn(shape, generator=generator, device=generator.device), "l2")
         depth = torch.rand(shape[0], 1, 1, 1, generator=generator, device=generator.device)
-        change = towards * depth ** (1 / max(1, clean_BCHW[0].numel()))
+        change = towards * depth ** (1 / shape[1:].numel())
     else:
         raise ValueError(f"norm must be linf or l2, got {norm!r}")
     return (clean_BCHW + epsilon * change.to(clean_BCHW)).clamp(0, 1)
@@ -139,8 +139,8 @@ def _worst(
         found = module.perturb(net, clean[index], labels[index], threat, params, generator)
         if found.shape != clean[index].shape or not torch.isfinite(found).all():
             raise ValueError(
-                f"{module.__name__} gave images of shape {tuple(found.shape)} or pixels that are no numbers for "
-                f"{tuple(clean[index].shape)}; look whether the network's weights and logits are finite"
+                f"{module.__name__} was given images of shape {tuple(clean[index].shape)} and must give as many finite "
+                f"ones, got shape {tuple(found.shape)}, {int((~torch.isfinite(found)).sum())} pixels not finite"
             )
         found = project(found.detach().float(), clean[index], threat.norm, threat.epsilon)
         found_margin, found_answers = _judged(net, found, labels[index])
@@ -154,6 +154,11 @@ def _worst(
 def _judged(net: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """How far the strongest wrong class stands over the label, and the answers; fp32."""
     logits = logits_of(net, images)
+    if not torch.isfinite(logits).all():
+        raise ValueError("the network answers with NaN or infinity, which is no robustness; train it anew")
+    if labels.min() < 0 or labels.max() >= logits.shape[1]:
+        got = f"{int(labels.min())}..{int(labels.max())}"
+        raise ValueError(f"labels must lie in 0..{logits.shape[1] - 1}, the network's classes, got {got}")
     own = logits.gather(1, labels[:, None])
     others = logits.scatter(1, labels[:, None], -torch.inf)
     return (others.amax(1) - own[:, 0]), logits.argmax(1)
