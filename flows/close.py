@@ -38,7 +38,8 @@ def close_round(root: Path) -> str:
     check_committed(campaign.workspace)
     if state(round_) is State.OPEN:
         candidates = up_to_date(campaign, round_) if round_.number > 0 else []
-        freeze(campaign, round_, candidates)
+        freeze(round_, candidates)
+    keep(round_)
     train(round_)
     track(campaign, round_)
     record(round_)  # last: a closed round is a tracked one, whatever is killed in between
@@ -61,15 +62,20 @@ def to_close(campaign: Campaign) -> Round:
 
 
 @step("freeze")
-def freeze(campaign: Campaign, round_: Round, candidates: list[Candidate]) -> None:
-    """Candidates → the shard, under DVC; from here on late annotations are late."""
+def freeze(round_: Round, candidates: list[Candidate]) -> None:
+    """Candidates → the shard; from here on late annotations are late."""
     freezing.freeze(round_, candidates, read(round_.params), target(round_))
-    kept = [path for path in (round_.candidates, round_.annotations) if path.exists()]
-    # The shard's .dvc file, which says that the round is frozen, comes last.
-    for path in reversed(kept):
-        dvc(round_.workspace, "add", "--quiet", str(path), say=say)
     if round_.number > 0:
         say(f"froze round {round_.name}: {Tally.of(candidates)}")
+
+
+@step("keep")
+def keep(round_: Round) -> None:
+    """The shard and the raw record → DVC."""
+    there = [path for path in (round_.candidates, round_.annotations) if path.exists()]
+    new = [path for path in there if not path.with_name(f"{path.name}.dvc").exists()]
+    if new:
+        dvc(round_.workspace, "add", "--quiet", *map(str, new), say=say)
 
 
 @step("train, rift, evaluate")

@@ -18,7 +18,7 @@ COLUMNS = ("round", "state", "target", "collected", "MER", "vMER", "clean", "FGS
 
 def table(workspace: Workspace) -> Table:
     """A row for each round; accuracies on the test split, in per cent with 95% intervals."""
-    shown = Table(title=f"campaign {_campaign(workspace)}", title_justify="left")
+    shown = Table(title=f"campaign {_campaign(workspace)}: per cent, ± 95% interval", title_justify="left")
     for column in COLUMNS:
         shown.add_column(column, justify="left" if column in ("round", "state") else "right", no_wrap=True)
     for round_ in rounds(workspace):
@@ -55,7 +55,7 @@ def show(root: Path) -> None:
         print("no rounds yet; `dadc run --rounds 1 --simulate` plays one, `dadc open` opens one for people")
         return
     console = Console()
-    console.width = max(console.width, 118)  # a table cut at eighty columns says nothing
+    console.width = max(console.width, 120)  # a table cut at eighty columns says nothing
     console.print(table(workspace))
 
 
@@ -75,11 +75,11 @@ def _bounds(value: dict[str, float | None]) -> str:
 
 
 def _accuracy(value: dict[str, Any] | None) -> str:
+    """Per cent, with the larger half of the 95% interval: it is not quite symmetric."""
     if value is None:
         return "–"
-    if "low" not in value:
-        return _share(value["accuracy"])
-    return f"{_share(value['accuracy'])} [{_share(value['low'])}, {_share(value['high'])}]".replace("[", "\\[")
+    half = max(value["accuracy"] - value["low"], value["high"] - value["accuracy"])
+    return f"{_share(value['accuracy'])} ±{100 * half:.1f}"
 
 
 def advice(root: Path) -> str:

@@ -21,12 +21,10 @@ BY_ANNOTATOR = 5  # annotators from which each split gets one of its own
 
 
 def freeze(round_: Round, candidates: Sequence[Candidate], params: Params, target: Round | None) -> None:
-    """Write the shard and lineage.json; what is already frozen is left as it is."""
-    if not round_.candidates.exists():
-        earlier = [c for r in closed(round_.workspace) for c in read_candidates(r.candidates)]
-        write_candidates(round_.candidates, split(candidates, earlier, params.seed))
-    if not round_.lineage.exists():
-        write_whole(round_.lineage, json.dumps(lineage(round_, params, target), indent=2) + "\n")
+    """Write the shard and then lineage.json, which says that it is whole."""
+    earlier = [c for r in closed(round_.workspace) for c in read_candidates(r.candidates)]
+    write_candidates(round_.candidates, split(candidates, earlier, params.seed))
+    write_whole(round_.lineage, json.dumps(lineage(round_, params, target), indent=2) + "\n")
 
 
 def split(candidates: Sequence[Candidate], earlier: Sequence[Candidate], seed: int) -> list[Candidate]:

@@ -200,7 +200,7 @@ def state(round_: Round) -> State:
         return State.ABORTED
     if has_tag(round_):
         return State.CLOSED
-    if round_.candidates.with_name("candidates.parquet.dvc").exists():
+    if round_.lineage.exists():  # the last that freezing writes
         return State.CLOSING
     name = str(round_.params.relative_to(round_.workspace.root))
     known = git(round_.workspace, "ls-tree", "--name-only", "HEAD", "--", name)
