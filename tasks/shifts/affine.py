@@ -23,6 +23,8 @@ class Params(Frozen):
 def shift(images_BCHW: torch.Tensor, params: Params, generator: torch.Generator) -> torch.Tensor:
     """The images, moved about their centre; bilinear, black where nothing was."""
     b = len(images_BCHW)
+    if b == 0:
+        return images_BCHW
 
     def uniform(limit: float) -> torch.Tensor:
         return (2 * torch.rand(b, generator=generator) - 1) * limit
