@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import subprocess
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,15 +89,14 @@ def start(command: Sequence[str], *, folder: Path, environment: Mapping[str, str
 
 def end(leaders: Iterable[Leader], patience: float = 10.0) -> None:
     """End these groups: TERM, `patience` seconds, KILL. Processes that are not theirs are left alone."""
-    groups = {leader: leader.group() for leader in leaders}
-    for leader, members in groups.items():
-        if members:
-            _signal(leader, signal.SIGTERM)
-    psutil.wait_procs([p for members in groups.values() for p in members], timeout=patience)
-    rest = {leader: members for leader in groups if (members := leader.group())}
-    for leader in rest:
-        _signal(leader, signal.SIGKILL)
-    psutil.wait_procs([p for members in rest.values() for p in members], timeout=patience)
+    living = [leader for leader in leaders if leader.group()]
+    for what in (signal.SIGTERM, signal.SIGKILL):
+        for leader in living:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(leader.pid, what)
+        deadline = time.monotonic() + patience
+        while (living := [leader for leader in living if leader.group()]) and time.monotonic() < deadline:
+            time.sleep(0.05)
     for child in _children:
         child.poll()
 
@@ -121,8 +121,3 @@ def free_port(taken: Iterable[int] = ()) -> int:
             port: int = trial.getsockname()[1]
         if port not in avoid:
             return port
-
-
-def _signal(leader: Leader, what: signal.Signals) -> None:
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(leader.pid, what)
