@@ -165,7 +165,7 @@ class LabelStudio:
             for extra in there[1:]:
                 self._sdk.ml.delete(extra.id)
             if there:
-                self._sdk.ml.update(there[0].id, url=url, is_interactive=True, **log_in)
+                self._sdk.ml.update(there[0].id, project=project, url=url, is_interactive=True, **log_in)
 
     def invite(self) -> str:
         """The address at which an annotator makes an account."""
@@ -251,7 +251,7 @@ class Person:
     def save_draft(self, task: int, result: Sequence[Mapping[str, Any]]) -> int:
         """Save a draft, as the page does while somebody draws; its id."""
         body = {"result": list(result), "lead_time": 1.0}
-        return int(self._ask("POST", f"/api/tasks/{task}/drafts/", body)["id"])
+        return int(self._ask("POST", f"/api/tasks/{task}/drafts", body)["id"])
 
     def edit(self, annotation: int, result: Sequence[Mapping[str, Any]]) -> None:
         """Change an annotation, one's own or, since the open-source server has no roles, another's."""
