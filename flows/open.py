@@ -86,15 +86,16 @@ def attack(round_: Round) -> None:
 
 @step("publish")
 def publish(campaign: Campaign, round_: Round) -> None:
-    """Drawing tasks for annotators, the machine candidates for validators."""
-    from tasks.publish import attach_model, publish_drawing, publish_validation
+    """Drawing and editing tasks for annotators, the machine candidates for validators."""
+    from tasks.publish import attach_model, publish_drawing, publish_editing, publish_validation
 
     params = read(round_.params)
     studio = campaign.studio
     drawings = publish_drawing(studio, round_, params, campaign.splits)
+    edits = publish_editing(studio, round_, params, campaign.splits)
     votes = publish_validation(studio, round_, read_candidates(round_.attack), params)
     attach_model(studio, round_, params, campaign.services)
-    say(f"published {drawings} drawing and {votes} validation tasks")
+    say(f"published {drawings} drawing, {edits} editing and {votes} validation tasks")
 
 
 @step("record")

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import torch
 
 from data.layout import Round
 from data.records import HUMAN, SIMULATED, UNREADABLE, Candidate, Vote
-from data.shards import encode_png, read_candidates
+from data.shards import encode_png, read_candidates, read_images
 from tasks import ink
 from tasks.params import Params
 from tasks.projects import (
@@ -28,6 +29,8 @@ from tasks.projects import (
     UNREADABLE_CHOICE,
     Kind,
     drawing_keys,
+    editing_keys,
+    guide_key,
     vote_key,
 )
 from tasks.seeds import seed_images
@@ -117,59 +120,92 @@ def gather(found: Iterable[Line], kind: Kind) -> list[Annotation]:
 
 
 def candidates(round_: Round, params: Params, splits: dict[str, Any]) -> list[Candidate]:
-    """Every candidate of the round, drawn or made by a machine, malformed ones too; not yet judged or validated."""
+    """Every candidate of the round, people's or a machine's, malformed ones too; not yet judged or validated."""
     machines = read_candidates(round_.attack) if round_.attack.exists() else []
-    return machines + drawings(gather(lines(round_.annotations), "draw"), round_, params, splits)
+    found = lines(round_.annotations)
+    drawn = drawings(gather(found, "draw"), round_, params, splits)
+    return machines + drawn + edits(gather(found, "edit"), round_, params, splits)
 
 
 def drawings(
     annotations: Sequence[Annotation], round_: Round, params: Params, splits: dict[str, Any]
 ) -> list[Candidate]:
-    """Drawing annotations → candidates. A task has one drawing, the first that is well-formed, and gives it its key;
-    the key of every other ends in the annotation's id."""
-    redrawn = dict(zip(drawing_keys(round_, params), _seed_keys(round_, params, splits), strict=True))
+    """Drawing annotations → candidates, those of the practice task left out. A task has one drawing, the first that is
+    well-formed, and gives it its key; the key of every other ends in the annotation's id."""
+    seeds = _seed_keys(round_, params)
+    redrawn = {key: seeds[key] for key in drawing_keys(round_, params)}
+    real = [a for a in annotations if a.first.task != guide_key(round_)]
+
+    def image(_: str, result: object) -> torch.Tensor:
+        return ink.drawing(result, splits["size"], splits["channels"])
+
+    made = _made(real, round_, redrawn, splits["classes"], image)
+    return [c if c.source == SIMULATED else replace(c, seed_image="") for c in made]
+
+
+def edits(annotations: Sequence[Annotation], round_: Round, params: Params, splits: dict[str, Any]) -> list[Candidate]:
+    """Editing annotations → candidates; a task has one, by the rules of drawings."""
+    bases = edit_bases(round_, params, splits) if annotations else {}
+    seeds = _seed_keys(round_, params) if annotations else {}
+
+    def image(task: str, result: object) -> torch.Tensor:
+        return ink.edited(result, bases[task])
+
+    return _made(annotations, round_, {key: seeds[key] for key in bases}, splits["classes"], image)
+
+
+def edit_bases(round_: Round, params: Params, splits: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Editing task → the seed image painted over in it, uint8 C×H×W."""
+    if not params.collect.edits:
+        return {}
+    pool = read_images(round_.workspace.split("pool"), splits["channels"])
+    indices = seed_images(round_.number, params, len(pool)).edits
+    return {key: pool.pixels_NCHW[i] for key, i in zip(editing_keys(round_, params), indices, strict=True)}
+
+
+def _made(
+    annotations: Sequence[Annotation],
+    round_: Round,
+    seeds: Mapping[str, str],
+    classes: Sequence[str],
+    image: Callable[[str, object], torch.Tensor],
+) -> list[Candidate]:
+    """Annotations of one kind of task → candidates. seeds: its tasks → pool image; image: task and result → pixels."""
     taken: set[str] = set()
     made = []
     for annotation in annotations:
         first = annotation.first
-        simulated = first.author.endswith("@" + SIMULATED_DOMAIN)
+        known = first.task in seeds
         candidate = Candidate(
-            key=f"{first.task if first.task in redrawn else f'{round_.name}/draw/unknown'}/{first.id}",
+            key=f"{first.task if known else f'{round_.name}/{first.kind}/unknown'}/{first.id}",
             round=round_.number,
-            source=SIMULATED if simulated else HUMAN,
+            source=SIMULATED if first.author.endswith("@" + SIMULATED_DOMAIN) else HUMAN,
             image=b"",
             intended=-1,
             annotator=first.author,
-            seed_image=redrawn.get(first.task, "") if simulated else "",
+            seed_image=seeds.get(first.task, ""),
             annotation=first.id,
             at=annotation.at,
             seconds=annotation.seconds,
         )
+        reason = annotation.fault
         try:
-            image, intended = _decode(annotation, splits)
+            if not known:
+                raise ValueError(f"a task of the round was wanted, got {first.task[:40]!r}")
+            result = annotation.last.raw.get("result")
+            pixels = image(first.task, result)
+            intended = ink.choice(result, INTENDED, classes)
         except ValueError as error:
-            made.append(candidate.rejected(annotation.fault or str(error), wellformed=False))
+            made.append(candidate.rejected(reason or str(error), wellformed=False))
             continue
-        if reason := annotation.fault or _misplaced(first.task, redrawn.keys(), taken):
+        if not reason and first.task in taken:
+            reason = "the task has a drawing already"
+        if reason:
             made.append(candidate.rejected(reason, wellformed=False))
             continue
         taken.add(first.task)
-        made.append(replace(candidate, key=first.task, image=image, intended=intended))
+        made.append(replace(candidate, key=first.task, image=encode_png(pixels), intended=intended))
     return made
-
-
-def _decode(annotation: Annotation, splits: dict[str, Any]) -> tuple[bytes, int]:
-    """Image and intended class; ValueError if there is no sound ink or not one class."""
-    result = annotation.last.raw.get("result")
-    pixels = ink.drawing(result, splits["size"], splits["channels"])
-    return encode_png(pixels), ink.choice(result, INTENDED, splits["classes"])
-
-
-def _misplaced(task: str, wanted: Collection[str], taken: Collection[str]) -> str:
-    """Why a sound drawing does not belong where it is; empty if it does."""
-    if task not in wanted:
-        return f"a drawing task of the round was wanted, got {task[:40]!r}"
-    return "the task has a drawing already" if task in taken else ""
 
 
 def votes(round_: Round, params: Params, splits: dict[str, Any], given: Sequence[Candidate]) -> dict[str, list[Vote]]:
@@ -202,7 +238,9 @@ def votes(round_: Round, params: Params, splits: dict[str, Any], given: Sequence
     return found
 
 
-def _seed_keys(round_: Round, params: Params, splits: dict[str, Any]) -> list[str]:
-    """The keys of the pool images that simulated annotators redraw, one for each drawing task."""
+def _seed_keys(round_: Round, params: Params) -> dict[str, str]:
+    """Drawing or editing task → the key of the pool image that is redrawn by simulated annotators or painted over."""
     pool: list[str] = pq.read_table(round_.workspace.split("pool"), columns=["key"])["key"].to_pylist()
-    return [pool[index] for index in seed_images(round_.number, params, len(pool)).drawings]
+    chosen = seed_images(round_.number, params, len(pool))
+    tasks = [*drawing_keys(round_, params), *editing_keys(round_, params)]
+    return {task: pool[index] for task, index in zip(tasks, [*chosen.drawings, *chosen.edits], strict=True)}

@@ -19,7 +19,8 @@ import torch
 from PIL import Image
 
 from data.shards import encode_png
-from tasks.projects import ASK, INK, INTENDED, SAYS
+from tasks.pages import PENS, pens
+from tasks.projects import INK, INTENDED, PEN, SAYS
 
 Alpha = npt.NDArray[np.uint8]  # canvas × canvas, 0 no ink, 255 full
 
@@ -27,7 +28,8 @@ CANVAS = 280  # pixels, about: a multiple of the network's size
 MAX_REGIONS = 200  # strokes of one drawing; more are refused before they are decoded
 MAX_TEXT = 4 * 2**20  # characters of one region's data URL
 _PREFIX = "data:image/png;base64,"
-_TYPES = {INK: "bitmasklabels", INTENDED: "choices", ASK: "keypointlabels", SAYS: "textarea"}
+_TYPES = {INK: "bitmasklabels", INTENDED: "choices", SAYS: "textarea"}
+CHANGE = 32  # grey levels by which an edit must change some pixel; less could not be seen
 
 
 def canvas_size(size: int) -> int:
@@ -54,11 +56,27 @@ def drawing(result: object, size: int, channels: int) -> torch.Tensor:
     return pixels.expand(channels, size, size).contiguous()
 
 
+def edited(result: object, seed_CHW: torch.Tensor) -> torch.Tensor:
+    """The ink in an annotation's result over the seed image it was painted on → uint8 C×H×W, at the seed's size.
+
+    Regions lie over each other in their order, as they do on the page; a pixel that ink covers in part is mixed.
+    ValueError if there is no sound ink, or if it changes nothing that one could see.
+    """
+    channels, size = int(seed_CHW.shape[0]), int(seed_CHW.shape[1])
+    seed = seed_CHW.numpy().astype(np.float64)
+    mixed = seed
+    for value in _ink(result):
+        colour_C11 = np.array(_colour(value, channels), dtype=np.float64).reshape(channels, 1, 1)
+        share_HW = _blocks(_decode(value, canvas_size(size)), size) / 255
+        mixed = mixed * (1 - share_HW) + colour_C11 * share_HW
+    if np.abs(mixed - seed).max() < CHANGE:
+        raise ValueError("a change of the picture was wanted, and there is none to see")
+    return torch.from_numpy(np.rint(mixed).astype(np.uint8))
+
+
 def reduce(alpha: Alpha, size: int) -> Alpha:
     """The mean of each block of the canvas, which is the share of a pixel that ink covers. ValueError if none does."""
-    scale = alpha.shape[0] // size
-    blocks = alpha.reshape(size, scale, size, scale).mean(axis=(1, 3))
-    pixels: Alpha = np.rint(blocks).astype(np.uint8)
+    pixels: Alpha = np.rint(_blocks(alpha, size)).astype(np.uint8)
     if int(pixels.max()) < 128:
         raise ValueError("ink was wanted, and the canvas is empty or all but empty")
     return pixels
@@ -66,14 +84,9 @@ def reduce(alpha: Alpha, size: int) -> Alpha:
 
 def read(result: object, canvas: int) -> Alpha:
     """The maximum over all ink regions of an annotation's result."""
-    regions = [item for item in items(result, _TYPES) if item["from_name"] == INK]
-    if not regions:
-        raise ValueError("ink was wanted, there is none")
-    if len(regions) > MAX_REGIONS:
-        raise ValueError(f"at most {MAX_REGIONS} regions of ink were wanted, got {len(regions)}")
     alpha = np.zeros((canvas, canvas), dtype=np.uint8)
-    for region in regions:
-        np.maximum(alpha, _decode(region["value"], canvas), out=alpha)
+    for value in _ink(result):
+        np.maximum(alpha, _decode(value, canvas), out=alpha)
     return alpha
 
 
@@ -108,7 +121,7 @@ def choice(result: object, tag: str, classes: Sequence[str], types: Mapping[str,
     return list(classes).index(chosen[0])
 
 
-def region(alpha: Alpha, name: str) -> dict[str, Any]:
+def region(alpha: Alpha, name: str, pen: str = PEN) -> dict[str, Any]:
     """Ink → the item of a result as the page sends it. name: its id."""
     height, width = alpha.shape
     pixels = np.zeros((height, width, 4), dtype=np.uint8)
@@ -127,7 +140,7 @@ def region(alpha: Alpha, name: str) -> dict[str, Any]:
         "image_rotation": 0,
         "value": {
             "imageDataURL": _PREFIX + base64.b64encode(buffer.getvalue()).decode(),
-            "bitmasklabels": ["ink"],
+            "bitmasklabels": [pen],
         },
     }
 
@@ -142,6 +155,31 @@ def chosen(tag: str, name: str, choice_name: str) -> dict[str, Any]:
         "origin": "manual",
         "value": {"choices": [choice_name]},
     }
+
+
+def _ink(result: object) -> list[dict[str, Any]]:
+    """The values of a result's ink regions. ValueError if there are none or too many."""
+    values: list[dict[str, Any]] = [item["value"] for item in items(result, _TYPES) if item["from_name"] == INK]
+    if not values:
+        raise ValueError("ink was wanted, there is none")
+    if len(values) > MAX_REGIONS:
+        raise ValueError(f"at most {MAX_REGIONS} regions of ink were wanted, got {len(values)}")
+    return values
+
+
+def _blocks(alpha: Alpha, size: int) -> npt.NDArray[np.float64]:
+    """The mean of each block of the canvas → size × size, 0 to 255."""
+    scale = alpha.shape[0] // size
+    means: npt.NDArray[np.float64] = alpha.reshape(size, scale, size, scale).mean(axis=(1, 3))
+    return means
+
+
+def _colour(value: dict[str, Any], channels: int) -> tuple[int, ...]:
+    names = value.get("bitmasklabels")
+    name = names[0] if isinstance(names, list) and len(names) == 1 else None
+    if not isinstance(name, str) or name not in pens(channels):
+        raise ValueError(f"one of the pens {', '.join(pens(channels))} was wanted, got {str(names)[:40]!r}")
+    return PENS[name][0][:channels]
 
 
 def _decode(value: dict[str, Any], canvas: int) -> Alpha:

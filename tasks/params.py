@@ -66,6 +66,7 @@ class Attack(Frozen):
 
 class Collect(Frozen):
     drawings: Count
+    edits: Annotated[int, Field(ge=0)]
     every: Count
 
 

@@ -5,39 +5,67 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import torch
+
 from data.layout import Round
 from data.records import Candidate, Verdict
-from data.shards import decode_png
-from tasks import ink, projects, stage
-from tasks.annotations import DELETED
+from data.shards import decode_png, read_images
+from tasks import ink, pages, projects, stage
+from tasks.annotations import DELETED, edit_bases
 from tasks.labelling import LabelStudio
 from tasks.params import Params, Validate, read
 from tasks.seeds import derive
 from tasks.services import ServiceDown, Services
 
+EVERYBODY = 1000  # people the practice task is given to
+FAINT = 0.4  # brightness of the picture that is traced in it
+
 
 def publish_drawing(studio: LabelStudio, round_: Round, params: Params, splits: dict[str, Any]) -> int:
     """The round's drawing tasks: blank canvases on which an annotator draws a class of their choice. How many are new.
 
-    A task holds its key and the canvas, nothing else.
+    The first is a practice that everybody is given and that does not count. A task holds its key, the canvas and a
+    line of advice.
     """
     project = studio.ensure_project(
         projects.title(params.campaign, round_, "draw"),
-        projects.draw_page(splits["classes"]),
-        instruction=projects.DRAW_HELP,
+        pages.draw_page(splits["classes"]),
+        instruction=pages.DRAW_HELP,
     )
-    canvas = ink.blank(splits["size"], splits["channels"])
-    return studio.publish(project, {key: {"image": canvas} for key in projects.drawing_keys(round_, params)})
+    guide = projects.guide_key(round_)
+    if guide not in studio.tasks(project):
+        studio.publish(project, {guide: _guide(round_, params, splits)})
+    practice = studio.tasks(project)[guide]
+    if practice.people < EVERYBODY:
+        studio.ask_for(practice.id, EVERYBODY)
+    task = {"image": ink.blank(splits["size"], splits["channels"]), "note": pages.DRAW_NOTE}
+    return studio.publish(project, dict.fromkeys(projects.drawing_keys(round_, params), task))
+
+
+def publish_editing(studio: LabelStudio, round_: Round, params: Params, splits: dict[str, Any]) -> int:
+    """The round's editing tasks, each over a seed image of its own. How many are new. None wanted: no project."""
+    bases = edit_bases(round_, params, splits)
+    if not bases:
+        return 0
+    project = studio.ensure_project(
+        projects.title(params.campaign, round_, "edit"),
+        pages.edit_page(splits["classes"], splits["channels"]),
+        instruction=pages.EDIT_HELP,
+    )
+    tasks = {key: {"image": ink.picture(pixels), "note": pages.EDIT_NOTE} for key, pixels in bases.items()}
+    return studio.publish(project, tasks)
 
 
 def attach_model(studio: LabelStudio, round_: Round, params: Params, services: Services) -> None:
-    """Let annotators ask the model from within the drawing page. ServiceDown if Label Studio cannot reach it."""
-    project = studio.find(projects.title(params.campaign, round_, "draw"))
-    if project is None:
+    """Let annotators ask the model from within their pages. ServiceDown if Label Studio cannot reach it."""
+    found = {kind: studio.find(projects.title(params.campaign, round_, kind)) for kind in ("draw", "edit")}
+    if found["draw"] is None:
         raise ValueError(f"round {round_.name} has no drawing project yet; publish it first")
     if not (services.model_url and services.model_user and services.model_password):
         raise ServiceDown("model", services.model_url)
-    studio.attach_model(project, services.model_url, services.model_user, services.model_password)
+    for project in found.values():
+        if project is not None:
+            studio.attach_model(project, services.model_url, services.model_user, services.model_password)
 
 
 def publish_validation(studio: LabelStudio, round_: Round, candidates: Sequence[Candidate], params: Params) -> int:
@@ -53,8 +81,8 @@ def publish_validation(studio: LabelStudio, round_: Round, candidates: Sequence[
     base = stage.base(round_.workspace)
     project = studio.ensure_project(
         projects.title(params.campaign, round_, "validate"),
-        projects.validate_page(base.classes),
-        instruction=projects.VALIDATE_HELP,
+        pages.validate_page(base.classes),
+        instruction=pages.VALIDATE_HELP,
         votes=params.validate_.consensus,
     )
     by_key = {projects.vote_key(params, c): c for c in wanted}
@@ -89,7 +117,19 @@ def people_wanted(candidate: Candidate, rules: Validate) -> int:
 
 
 def unfinished(studio: LabelStudio, round_: Round) -> int:
-    """Tasks of the round that still want somebody."""
+    """Tasks of the round that still want somebody; the practice, which always does, is not one of them."""
     campaign = read(round_.params).campaign
-    found = [studio.find(projects.title(campaign, round_, kind)) for kind in projects.KINDS]
-    return sum(studio.counts(project)[0] for project in found if project is not None)
+    left = 0
+    for kind in projects.KINDS:
+        project = studio.find(projects.title(campaign, round_, kind))
+        if project is not None:
+            left += studio.counts(project)[0] - (kind == "draw")
+    return left
+
+
+def _guide(round_: Round, params: Params, splits: dict[str, Any]) -> dict[str, str]:
+    """The practice task: a pool image, made faint, to be traced."""
+    pool = read_images(round_.workspace.split("pool"), splits["channels"])
+    index = derive(params.seed, "guide") % len(pool)
+    faint = (pool.pixels_NCHW[index].float() * FAINT).to(torch.uint8)
+    return {"image": ink.picture(faint), "note": pages.guide_note(splits["classes"][int(pool.labels_N[index])])}

@@ -1,7 +1,7 @@
 """The model server: what the open round's target makes of an image.
 
-Label Studio asks it when an annotator clicks "Ask the model", and simulated annotators ask it as well. It answers
-quickly and binds nothing: what counts is judged later, on the frozen target. Nothing that a request holds is used as
+Label Studio asks it when an annotator does, and simulated annotators ask it as well. It answers quickly and binds
+nothing: what counts is judged later, on the frozen target. Nothing that a request holds is used as
 a file's name or an address, and nothing of it is logged.
 """
 
@@ -26,14 +26,16 @@ from torch import nn
 from data.layout import Workspace
 from data.shards import decode_png
 from tasks import checkpoint, ink
+from tasks.annotations import edit_bases
 from tasks.labelling import LabellingError, LabelStudio, connect
-from tasks.projects import SAYS
+from tasks.params import read
+from tasks.projects import NOTE, SAYS
 from tasks.services import ServiceDown, StackError, find
 from tasks.workspace import read_index
 
 MAX_BODY = 2 * 2**20  # bytes
 PATIENCE = 7.0  # seconds to wait for the drawing; the page saves it every 5
-LOOK = 0.25  # seconds between two looks
+LOOK = 0.15  # seconds between two looks
 
 _Message = MutableMapping[str, Any]
 _Receive = Callable[[], Awaitable[_Message]]
@@ -125,14 +127,14 @@ def app(root: Path, user: str, password: str) -> FastAPI:
 
     @server.post("/predict", dependencies=guarded)
     def predict(body: Any = Body()) -> dict[str, Any]:  # noqa: B008
-        task = _asked(body)
-        if task is None:
+        asked = _asked(body)
+        if asked is None:
             return {"results": []}
-        text, score = _say(workspace, target, task)
+        text, score = _say(workspace, target, *asked)
         says = {
             "id": "says",
             "from_name": SAYS,
-            "to_name": "image",
+            "to_name": NOTE,
             "type": "textarea",
             "value": {"text": [text]},
         }
@@ -162,22 +164,26 @@ def _answer(target: Target, blob: bytes) -> dict[str, Any]:
     }
 
 
-def _asked(body: object) -> int | None:
-    """The task that an annotator asks about; None for the calls that Label Studio makes by itself."""
+def _asked(body: object) -> tuple[int, str] | None:
+    """Id and key of the task that an annotator asks about; None for the calls that Label Studio makes by itself."""
     parameters = body.get("params") if isinstance(body, dict) else None
     context = parameters.get("context") if isinstance(parameters, dict) else None
     tasks = body.get("tasks") if isinstance(body, dict) else None
     if not isinstance(context, dict) or not context.get("result") or not isinstance(tasks, list) or len(tasks) != 1:
         return None
-    number = tasks[0].get("id") if isinstance(tasks[0], dict) else None
-    return number if isinstance(number, int) else None
+    task = tasks[0] if isinstance(tasks[0], dict) else {}
+    number, data = task.get("id"), task.get("data")
+    key = data.get("key") if isinstance(data, dict) else None
+    return (number, str(key)) if isinstance(number, int) else None
 
 
-def _say(workspace: Workspace, target: Target, task: int) -> tuple[str, float]:
+def _say(workspace: Workspace, target: Target, task: int, key: str) -> tuple[str, float]:
     """What the annotator reads, and the answer's probability. A fault is a sentence for the annotator too."""
     try:
         _, card = target.get()
-        pixels = _drawn(connect(find(workspace.root)), task, card)
+        result = _drawn(connect(find(workspace.root)), task)
+        base = _base(workspace, card, key)
+        pixels = ink.drawing(result, card.size, card.channels) if base is None else ink.edited(result, base)
         given = target.answer(pixels)
     except ValueError as error:
         return f"The model saw nothing: {error}", 0.0
@@ -188,9 +194,19 @@ def _say(workspace: Workspace, target: Target, task: int) -> tuple[str, float]:
     return str(given), given.probability
 
 
-def _drawn(studio: LabelStudio, task: int, card: checkpoint.Card) -> torch.Tensor:
-    """The ink in the newest draft. The click itself makes the page save one: wait for that, and take what there is
-    if it does not come."""
+def _base(workspace: Workspace, card: checkpoint.Card, key: str) -> torch.Tensor | None:
+    """The seed image that the editing task with this key is about; None for any other task."""
+    collecting = sorted(read_index(workspace)["collected"])
+    if not collecting:
+        return None
+    round_ = workspace.round(int(collecting[-1]))
+    params = read(round_.params)
+    return edit_bases(round_, params, {"channels": card.channels}).get(key)
+
+
+def _drawn(studio: LabelStudio, task: int) -> object:
+    """The newest draft's result. Asking itself makes the page save one: wait for that, and take what there is if it
+    does not come."""
     asked = time.time()
     newest: dict[str, Any] | None = None
     while True:
@@ -202,7 +218,7 @@ def _drawn(studio: LabelStudio, task: int, card: checkpoint.Card) -> torch.Tenso
         time.sleep(LOOK)
     if newest is None:
         raise ValueError("draw first, then ask")
-    return ink.drawing(newest.get("result"), card.size, card.channels)
+    return newest.get("result")
 
 
 def _seconds(text: str) -> float:

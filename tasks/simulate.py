@@ -15,41 +15,55 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 import numpy as np
+import torch
+from PIL import Image, ImageDraw
 
 from data.layout import Round
 from data.shards import Images, encode_png, read_images
-from tasks import ink, projects, strokes
+from tasks import ink, pages, projects, strokes
 from tasks.annotations import candidates
 from tasks.labelling import LabelStudio, Person
 from tasks.params import Params
 from tasks.seeds import derive, seed_images
 from tasks.services import ServiceDown, Services
 
+_T = TypeVar("_T")
+_Attempt = tuple[list[dict[str, Any]], torch.Tensor]  # the ink as the page sends it, and the image it makes
+_Try = Callable[[torch.Tensor, float, np.random.Generator], _Attempt]
+
 MILDEST = 0.35  # strength of the first try; the last has 1
 
 
 def draw(studio: LabelStudio, services: Services, round_: Round, params: Params, splits: Mapping[str, Any]) -> int:
-    """Simulated annotators draw every task that nobody has drawn yet; how many drawings they submitted."""
+    """Simulated annotators do every drawing and editing task that nobody has done yet; how many they submitted."""
     model = _Model(services)
     pool = read_images(round_.workspace.split("pool"), splits["channels"])
-    seeds = seed_images(round_.number, params, len(pool)).drawings
-    project = _project(studio, round_, params, "draw")
-    tasks = studio.tasks(project)
-    done = {int(task["id"]) for task in studio.changed(project, None) if task["annotations"]}
-    work: dict[str, list[tuple[str, int]]] = {}
-    for number, (key, seed) in enumerate(zip(projects.drawing_keys(round_, params), seeds, strict=True)):
-        if key in tasks and tasks[key].id not in done:
-            work.setdefault(_account(params, "annotator", number % params.simulate.annotators), []).append((key, seed))
+    seeds = seed_images(round_.number, params, len(pool))
+    wanted: list[tuple[projects.Kind, Sequence[str], Sequence[int], _Try]] = [
+        ("draw", projects.drawing_keys(round_, params), seeds.drawings, _redraw),
+        ("edit", projects.editing_keys(round_, params), seeds.edits, _paint_over),
+    ]
+    work: dict[str, list[tuple[int, str, int, _Try]]] = {}
+    for kind, keys, indices, attempt in wanted:
+        if not keys:
+            continue
+        project = _project(studio, round_, params, kind)
+        tasks = studio.tasks(project)
+        done = {int(task["id"]) for task in studio.changed(project, None) if task["annotations"]}
+        for number, (key, seed) in enumerate(zip(keys, indices, strict=True)):
+            if key in tasks and tasks[key].id not in done:
+                account = _account(params, "annotator", number % params.simulate.annotators)
+                work.setdefault(account, []).append((tasks[key].id, key, seed, attempt))
 
-    def sit_down(person: Person, own: Sequence[tuple[str, int]]) -> int:
-        for key, seed in own:
+    def sit_down(person: Person, own: Sequence[tuple[int, str, int, _Try]]) -> int:
+        for task, key, seed, attempt in own:
             started = time.monotonic()
-            result = _drawing(model, pool, seed, round_, key, params)
-            person.submit(tasks[key].id, result, round(time.monotonic() - started, 3))
+            result = _made(model, pool, seed, round_, key, params, attempt)
+            person.submit(task, result, round(time.monotonic() - started, 3))
         return len(own)
 
     return _together(studio, work, sit_down)
@@ -108,22 +122,49 @@ class _Model:
         return int(response.json()["answer"])
 
 
-def _drawing(model: _Model, pool: Images, seed: int, round_: Round, key: str, params: Params) -> list[dict[str, Any]]:
-    """The result of one drawing task: ink and class, as the page sends them."""
+def _made(
+    model: _Model, pool: Images, seed: int, round_: Round, key: str, params: Params, attempt: _Try
+) -> list[dict[str, Any]]:
+    """The result of one task: ink and class, as the page sends them."""
     rng = np.random.default_rng(derive(params.seed, "label", round_.name, key))
     meant = _or_another(int(pool.labels_N[seed]), len(pool.classes), params.simulate.label_error, rng)
-    grey = np.rint(pool.pixels_NCHW[seed].float().mean(0).numpy()).astype(np.uint8)
-    lines = strokes.strokes(grey)
     tries = params.simulate.tries
     result: list[dict[str, Any]] = []
     for number in range(tries):
         strength = 1.0 if tries == 1 else MILDEST + (1 - MILDEST) * number / (tries - 1)
         rng = np.random.default_rng(derive(params.seed, "try", round_.name, key, number))
-        alpha = strokes.redraw(lines, ink.canvas_size(pool.size), strength, rng)
-        result = [ink.region(alpha, "ink")]
-        if model.answer(encode_png(ink.drawing(result, pool.size, pool.channels))) != meant:
+        result, pixels = attempt(pool.pixels_NCHW[seed], strength, rng)
+        if model.answer(encode_png(pixels)) != meant:
             break
     return [*result, ink.chosen(projects.INTENDED, "intended", pool.classes[meant])]
+
+
+def _redraw(seed_CHW: torch.Tensor, strength: float, rng: np.random.Generator) -> _Attempt:
+    """The image drawn again by hand on a blank canvas."""
+    channels, size = int(seed_CHW.shape[0]), int(seed_CHW.shape[1])
+    grey = np.rint(seed_CHW.float().mean(0).numpy()).astype(np.uint8)
+    alpha = strokes.redraw(strokes.strokes(grey), ink.canvas_size(size), strength, rng)
+    result = [ink.region(alpha, "ink")]
+    return result, ink.drawing(result, size, channels)
+
+
+def _paint_over(seed_CHW: torch.Tensor, strength: float, rng: np.random.Generator) -> _Attempt:
+    """One straight line across the image, in any of its pens: the longer and broader, the stronger."""
+    canvas = ink.canvas_size(int(seed_CHW.shape[1]))
+    pens = pages.pens(int(seed_CHW.shape[0]))
+    middle, angle = rng.uniform(0.3, 0.7, 2) * canvas, rng.uniform(0, np.pi)
+    reach = np.array([np.cos(angle), np.sin(angle)]) * canvas * (0.1 + 0.25 * strength)
+    picture = Image.new("L", (canvas, canvas))
+    line = [tuple(middle - reach), tuple(middle + reach)]
+    ImageDraw.Draw(picture).line(line, fill=255, width=round(canvas * (0.04 + 0.05 * strength)))
+    alpha = np.array(picture)
+    by_chance = rng.permutation(len(pens))
+    result = [ink.region(alpha, "ink", pens[int(by_chance[0])])]
+    try:
+        return result, ink.edited(result, seed_CHW)
+    except ValueError:  # black on black: any other pen shows
+        result = [ink.region(alpha, "ink", pens[int(by_chance[1])])]
+        return result, ink.edited(result, seed_CHW)
 
 
 def _truths(round_: Round, params: Params, splits: dict[str, Any]) -> dict[str, int]:
@@ -158,8 +199,8 @@ def _project(studio: LabelStudio, round_: Round, params: Params, kind: projects.
 
 def _together(
     studio: LabelStudio,
-    work: Mapping[str, Sequence[tuple[str, int]]],
-    sit_down: Callable[[Person, Sequence[tuple[str, int]]], int],
+    work: Mapping[str, Sequence[_T]],
+    sit_down: Callable[[Person, Sequence[_T]], int],
 ) -> int:
     """Two work at a time, each in a session of their own; how much was done. More would wait for SQLite."""
 

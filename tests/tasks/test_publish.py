@@ -8,15 +8,17 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from data.records import UNREADABLE, Candidate, Verdict, Vote
 from data.shards import encode_png
-from tasks import projects, publish
+from tasks import pages, projects, publish
 from tasks.labelling import LabelStudio
 from tasks.params import Validate
+from tasks.seeds import seed_images
 
 
 def candidate(number: int, **changes: Any) -> Candidate:
@@ -25,33 +27,60 @@ def candidate(number: int, **changes: Any) -> Candidate:
     return replace(made, **changes)
 
 
+def picture(task: dict[str, Any]) -> Image.Image:
+    return Image.open(io.BytesIO(base64.b64decode(task["data"]["image"].split(",")[1])))
+
+
 def raw(studio: LabelStudio, project: int) -> list[dict[str, Any]]:
     return list(studio.changed(project, "1970-01-01T00:00:00.000000Z"))
 
 
-def test_drawing_tasks_are_blank_and_published_once(studio: LabelStudio, open_round: Callable[..., Any]) -> None:
+def test_a_practice_comes_first_then_blank_canvases(studio: LabelStudio, open_round: Callable[..., Any]) -> None:
     play = open_round()
     assert publish.publish_drawing(studio, play.round, play.params, play.splits) == 4
     assert publish.publish_drawing(studio, play.round, play.params, play.splits) == 0
     project = studio.find(f"{play.params.campaign} 001 draw")
     assert project is not None
-    tasks = raw(studio, project)
-    assert [set(task["data"]) for task in tasks] == [{"image", "key"}] * 4
-    canvas = Image.open(io.BytesIO(base64.b64decode(tasks[0]["data"]["image"].split(",")[1])))
+    practice, *tasks = sorted(raw(studio, project), key=lambda task: int(task["id"]))
+    assert [set(task["data"]) for task in tasks] == [{"image", "key", "note"}] * 4
+    canvas = picture(tasks[0])
     assert canvas.size == (280, 280)
     assert canvas.getextrema() == (0, 0)
+    assert practice["data"]["key"] == projects.guide_key(play.round)
+    assert "does not count" in practice["data"]["note"]
+    assert 0 < picture(practice).getextrema()[1] < 128, "faint, to be traced"
+    people = studio.tasks(project)
+    assert people[projects.guide_key(play.round)].people == publish.EVERYBODY
+    assert {people[key].people for key in projects.drawing_keys(play.round, play.params)} == {1}
     assert publish.unfinished(studio, play.round) == 4
+
+
+def test_editing_tasks_show_their_seed_images(studio: LabelStudio, open_round: Callable[..., Any]) -> None:
+    play = open_round(collect={"edits": 3})
+    assert publish.publish_editing(studio, play.round, play.params, play.splits) == 3
+    assert publish.publish_editing(studio, play.round, play.params, play.splits) == 0
+    project = studio.find(projects.title(play.params.campaign, play.round, "edit"))
+    assert project is not None
+    shown = {task["data"]["key"]: np.array(picture(task)) for task in raw(studio, project)}
+    for key, index in zip(shown, seed_images(1, play.params, len(play.pool)).edits, strict=True):
+        assert (shown[key][::10, ::10] == play.pool.pixels_NCHW[index, 0].numpy()).all()
+
+
+def test_no_edits_no_project(studio: LabelStudio, open_round: Callable[..., Any]) -> None:
+    play = open_round()
+    assert publish.publish_editing(studio, play.round, play.params, play.splits) == 0
+    assert studio.find(projects.title(play.params.campaign, play.round, "edit")) is None
 
 
 def test_a_second_project_of_the_same_title_is_not_used(studio: LabelStudio, open_round: Callable[..., Any]) -> None:
     play = open_round()
     title = projects.title(play.params.campaign, play.round, "draw")
-    page = projects.draw_page(play.pool.classes)
+    page = pages.draw_page(play.pool.classes)
     first = studio.ensure_project(title, page, instruction="")
     assert studio.ensure_project(title, page, instruction="") == first
     assert studio.find(title[:-1]) is None, "a title is compared whole"
     publish.publish_drawing(studio, play.round, play.params, play.splits)
-    assert len(raw(studio, first)) == 4, "a project that a half-dead run left empty is filled"
+    assert len(raw(studio, first)) == 1 + 4, "a project that a half-dead run left empty is filled"
 
 
 def test_what_validators_see_gives_nothing_away(studio: LabelStudio, open_round: Callable[..., Any]) -> None:

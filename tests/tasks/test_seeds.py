@@ -17,7 +17,7 @@ def params() -> Params:
 
 def everything(number: int, params: Params, pool: int) -> list[int]:
     found = seed_images(number, params, pool)
-    return [*(index for own in found.attacks.values() for index in own), *found.drawings]
+    return [*(index for own in found.attacks.values() for index in own), *found.drawings, *found.edits]
 
 
 def test_derive_is_the_same_everywhere() -> None:
