@@ -1,0 +1,1 @@
+"""What it costs, measured: `python -m benchmarks.NAME [--quick] [--json FILE]`."""

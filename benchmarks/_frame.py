@@ -1,0 +1,82 @@
+"""What every benchmark shares: its options, its table with the target beside what was measured, fair timing."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Literal
+
+from data.files import write_whole
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One figure. target: what was promised of it, None where it only stands for comparison."""
+
+    name: str
+    value: float
+    unit: str
+    target: float | None
+    better: Literal["higher", "lower"]
+
+    @property
+    def met(self) -> bool | None:
+        if self.target is None:
+            return None
+        return self.value >= self.target if self.better == "higher" else self.value <= self.target
+
+
+def interleaved(
+    variants: Mapping[str, Callable[[], object]], repeats: int, clock: Callable[[], float] = time.perf_counter
+) -> dict[str, float]:
+    """Median seconds of each variant; one turn to warm up, then `repeats` in which they take turns, so that what else
+    the machine does falls on all of them alike. clock: `time.process_time` leaves out what other processes take."""
+    if repeats < 1:
+        raise ValueError(f"repeats must be >= 1, got {repeats}")
+    spent: dict[str, list[float]] = {name: [] for name in variants}
+    for _ in range(repeats + 1):
+        for name, run in variants.items():
+            began = clock()
+            run()
+            spent[name].append(clock() - began)
+    return {name: median(times[1:]) for name, times in spent.items()}
+
+
+def table(results: Sequence[Measured]) -> str:
+    """A row a figure."""
+    rows = [("", "measured", "target", "")]
+    for r in results:
+        wanted = "" if r.target is None else f"{'≥' if r.better == 'higher' else '≤'} {_number(r.target)} {r.unit}"
+        verdict = {None: "", True: "met", False: "MISSED"}[r.met]
+        rows.append((r.name, f"{_number(r.value)} {r.unit}", wanted, verdict))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    return "\n".join(
+        "  ".join((cell.ljust if i in (0, 3) else cell.rjust)(widths[i]) for i, cell in enumerate(row)).rstrip()
+        for row in rows
+    )
+
+
+def main(measure: Callable[[bool], Sequence[Measured]], about: str | None) -> int:
+    """Run `measure(quick)`, print its table, write its JSON if asked; 1 when a target was missed.
+
+    The file holds a list of {"name", "value", "unit", "target", "better", "met"}.
+    """
+    parser = argparse.ArgumentParser(description=about.splitlines()[0] if about else None)
+    parser.add_argument("--quick", action="store_true", help="fewer repeats and less data: to see that it runs")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
+    given = parser.parse_args()
+    results = measure(given.quick)
+    print(table(results))
+    if given.json:
+        content = [asdict(r) | {"met": r.met} for r in results]
+        write_whole(given.json, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
+    return int(any(r.met is False for r in results))
+
+
+def _number(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
