@@ -4,63 +4,83 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import torch
+from PIL import Image, ImageOps
 
-from data.sets._pictures import fit
-from data.shards import Images, decode_png
+from data.shards import Images
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 SIZE, CHANNELS = 28, 3
-NAMED = 5  # unreadable files named in the error
+NAMED = 5  # files named in an error
 
 
 def load(split: str, *, root: Path, size: int | None, channels: int | None, seed: int) -> Images:
     """The `train` or `test` part; the classes are the folders of train, in their order by name.
 
-    FileNotFoundError for a missing folder; ValueError for fewer than two classes, a class without images, a class of
-    test that train does not have, or files that are no images: they are counted and the first are named.
+    Of each image the middle is taken, as large a square as it has, and brought to `size`, antialiased.
+    FileNotFoundError for a missing folder; ValueError for fewer than two classes, a class without training images, a
+    class of test that train does not have, or files that are no sound images: they are counted, the first are named.
     """
     if split not in ("train", "test"):
         raise ValueError(f"split must be train or test, got {split!r}")
+    folder = root / split
     classes = _classes(root / "train")
     if len(classes) < 2:
-        raise ValueError(f"at least two classes are wanted, a folder each, in {root / 'train'}, got {len(classes)}")
-    unknown = sorted(set(_classes(root / split)) - set(classes))
+        got = f"{len(classes)}: {', '.join(classes)}" if classes else "none"
+        raise ValueError(f"at least two classes are wanted, a folder each, in {root / 'train'}, got {got}")
+    unknown = sorted(set(_classes(folder)) - set(classes))
     if unknown:
-        raise ValueError(f"{root / split} has classes that train does not have: {', '.join(unknown[:NAMED])}")
-    pixels, labels, keys, broken = [], [], [], []
-    for label, name in enumerate(classes):
-        files = sorted(p for p in (root / split / name).glob("*") if p.suffix.lower() in SUFFIXES)
-        if not files and split == "train":
-            raise ValueError(f"every class needs training images, {root / split / name} has no PNG or JPEG file")
-        for path in files:
-            try:
-                image_CHW = decode_png(path.read_bytes(), channels or CHANNELS)
-            except ValueError:
-                broken.append(path)
-                continue
-            pixels.append(_square(image_CHW, size or SIZE))
-            labels.append(label)
-            keys.append(path.relative_to(root).as_posix())
-    if broken:
-        named = ", ".join(str(p) for p in broken[:NAMED])
-        raise ValueError(
-            f"{len(broken)} files under {root / split} are no readable images: {named}; mend or remove them"
-        )
-    if not pixels:
-        raise ValueError(f"images are wanted under {root / split}/<class>/, got none")
-    return Images(torch.stack(pixels), torch.tensor(labels), tuple(keys), tuple(classes))
-
-
-def _square(image_CHW: torch.Tensor, size: int) -> torch.Tensor:
-    """The middle of the image, as large as it can be, at size×size."""
-    height, width = image_CHW.shape[1:]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return fit(image_CHW[None, :, top : top + side, left : left + side], size, None)[0]
+        raise ValueError(f"{folder} has classes that train does not have: {', '.join(unknown[:NAMED])}")
+    files = [(path, label) for label, name in enumerate(classes) for path in _files(folder / name)]
+    empty = sorted(set(range(len(classes))) - {label for _, label in files})
+    if not files or (empty and split == "train"):
+        named = ", ".join(str(folder / classes[label]) for label in empty[:NAMED])
+        raise ValueError(f"every class needs images ({', '.join(SUFFIXES)}), none were found in {named}")
+    pixels_NCHW = _read([path for path, _ in files], size or SIZE, channels or CHANNELS)
+    labels_N = torch.tensor([label for _, label in files], dtype=torch.long)
+    return Images(pixels_NCHW, labels_N, tuple(p.relative_to(root).as_posix() for p, _ in files), tuple(classes))
 
 
 def _classes(folder: Path) -> list[str]:
     if not folder.is_dir():
-        raise FileNotFoundError(f"a folder of images is wanted at {folder} and is not there; check data.root")
+        raise FileNotFoundError(
+            f"a folder of images is wanted at {folder} and is not there; set data.root to the folder that holds "
+            "train/<class>/ and test/<class>/"
+        )
     return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+
+
+def _files(folder: Path) -> list[Path]:
+    found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
+    return sorted(p for p in found if p.is_file())
+
+
+def _read(paths: list[Path], size: int, channels: int) -> torch.Tensor:
+    pixels_NCHW = torch.empty(len(paths), channels, size, size, dtype=torch.uint8)
+    broken = []
+    for i, path in enumerate(paths):
+        try:
+            pixels_NCHW[i] = _picture(path, size, channels)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            broken.append(f"{path}: {error}")
+    if broken:
+        more = f"\nand {len(broken) - NAMED} more" if len(broken) > NAMED else ""
+        raise ValueError(
+            f"{len(broken)} of {len(paths)} files are no readable images; mend or remove them:\n"
+            + "\n".join(broken[:NAMED])
+            + more
+        )
+    return pixels_NCHW
+
+
+def _picture(path: Path, size: int, channels: int) -> torch.Tensor:
+    """The middle square of an image file as uint8 channels×size×size, the way up that its camera noted."""
+    mode = "L" if channels == 1 else "RGB"
+    with Image.open(path, formats=("PNG", "JPEG")) as opened:
+        opened.draft(mode, (2 * size, 2 * size))  # a large JPEG is decoded at a fraction, never under this
+        picture = ImageOps.exif_transpose(opened)
+        if picture.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut at 255
+            picture = Image.fromarray((np.asarray(picture, dtype=np.uint32) // 257).astype(np.uint8))
+        fitted = ImageOps.fit(picture.convert(mode), (size, size), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(fitted).reshape(size, size, channels)).permute(2, 0, 1)
