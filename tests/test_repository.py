@@ -1,0 +1,115 @@
+"""What the repository holds, and what it must not."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+LOCKS = sorted((ROOT / "locks").glob("*.txt"))
+SECRETS = re.compile(
+    r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36}\b|\bhf_[A-Za-z0-9]{30,}\b"
+    r"|(?i:password|token|secret)\w*\"?\s*[:=]\s*f?[\"'][A-Za-z0-9_+/-]{20,}[\"']"
+)
+
+
+def tracked() -> list[Path]:
+    """The files that Git knows, or would take in."""
+    command = ["git", "ls-files", "-co", "--exclude-standard", "-z"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    return [ROOT / name for name in done.stdout.split("\0") if name and (ROOT / name).is_file()]
+
+
+def texts() -> dict[Path, str]:
+    found = {}
+    for path in tracked():
+        try:
+            found[path.relative_to(ROOT)] = path.read_text(encoding="utf-8")
+        except UnicodeDecodeError:
+            continue  # a picture
+    return found
+
+
+@pytest.mark.parametrize("lock", LOCKS, ids=lambda path: path.name)
+def test_a_lock_holds_hashed_versions_and_no_addresses(lock: Path) -> None:
+    text = lock.read_text()
+    assert "://" not in text
+    assert not re.search(r"^--|^-[ief]", text, re.M), "no option of an installer, such as an index"
+    pins = re.findall(r"^[a-z0-9][^\s=]*==\S+", text, re.M | re.I)
+    assert pins
+    blocks = re.split(r"^(?=[A-Za-z0-9])", text, flags=re.M)[1:]
+    assert all("--hash=sha256:" in block for block in blocks)
+    assert len(blocks) == len(pins), "every requirement is pinned"
+
+
+def test_no_other_lock_file() -> None:
+    """They record where things are downloaded from."""
+    names = {path.name for path in tracked()}
+    assert not names & {"uv.lock", "poetry.lock", "Pipfile.lock", "pdm.lock", "package-lock.json", "yarn.lock"}
+
+
+def test_what_is_depended_on_is_locked() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    names = {re.split(r"[<>=!~\s\[;]", each)[0].lower() for each in wanted}
+    locked = {pin.split("==")[0].split("[")[0].lower() for pin in (ROOT / "locks/dadc.txt").read_text().splitlines()}
+    assert names <= locked, f"not locked: {sorted(names - locked)}; run `make lock`"
+
+
+def test_no_secret_is_committed() -> None:
+    assert SECRETS.search(f'"token": "{"0123456789" * 4}"'), "the pattern finds what it is for"
+    found = {str(path): match.group()[:40] for path, text in texts().items() if (match := SECRETS.search(text))}
+    assert found == {}
+
+
+def test_a_module_has_at_most_400_lines() -> None:
+    long = {str(p): n for p, text in texts().items() if p.suffix == ".py" and (n := text.count("\n")) > 400}
+    assert long == {}
+
+
+def test_no_large_file() -> None:
+    large = {str(p.relative_to(ROOT)): p.stat().st_size for p in tracked() if p.stat().st_size > 1_000_000}
+    assert large == {}, "DVC keeps data"
+
+
+def test_every_module_says_what_it_is() -> None:
+    bare = [
+        str(path)
+        for path, text in texts().items()
+        if path.suffix == ".py" and path.parts[0] != "tests" and not text.startswith('"""')
+    ]
+    assert bare == []
+
+
+def test_modules_are_tested_or_reached_by_a_contract() -> None:
+    """tests/ mirrors the tree: a folder of code has a folder of tests."""
+    for folder in ("data", "flows", "models", "tasks"):
+        assert list((ROOT / "tests" / folder).glob("test_*.py")), folder
+
+
+@pytest.mark.parametrize("heavy", ["torch", "mlflow", "label_studio_sdk", "gradio", "sklearn"])
+def test_the_command_starts_without_heavy_packages(heavy: str) -> None:
+    code = f"import sys, flows.cli, tasks.services, tasks.params; sys.exit({heavy!r} in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
+
+
+def test_contracts_name_modules_that_exist_and_miss_no_step() -> None:
+    """A new file of tasks/ is a step, or one that the steps share: the contracts must say which."""
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (steps,) = [c["modules"] for c in contracts if c["type"] == "independence"]
+    (below,) = [c["source_modules"] for c in contracts if c["name"] == "kinds and shared files know no step"]
+    there = {f"tasks.{path.stem}" for path in (ROOT / "tasks").glob("[a-z]*.py")}
+    kinds = {f"tasks.{path.parent.name}" for path in (ROOT / "tasks").glob("*/__init__.py")}
+    assert set(steps) | set(below) == there | kinds
+    assert not set(steps) & set(below)
+
+
+def test_imports_go_down_only() -> None:
+    program = Path(sys.executable).parent / "lint-imports"
+    done = subprocess.run([program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-3000:]
