@@ -1,41 +1,17 @@
-"""An open round with a target and no people yet: for the tests of publishing, pulling, playing and serving."""
+"""Open rounds, Label Studio and model servers for the tests of the steps."""
 
 from __future__ import annotations
 
-import json
-import socket
-import threading
-import time
-import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import ExitStack
 from pathlib import Path
-from typing import Any
 
 import pytest
-import torch
-import uvicorn
-import yaml
+from people import Play, make_round
+from people import model_server as serve
 
-from data.layout import Round, Workspace
-from data.sets import digits
-from data.shards import Images, write_candidates, write_images
-from tasks import checkpoint
 from tasks.labelling import LabelStudio, connect
-from tasks.params import Params, read
-from tasks.serve import app
 from tasks.services import Services, find
-from tasks.workspace import write_index
-
-
-@dataclass(frozen=True)
-class Play:
-    """An open round 001 of a campaign that nobody else has."""
-
-    round: Round
-    params: Params
-    splits: dict[str, Any]
-    pool: Images
 
 
 @pytest.fixture
@@ -43,35 +19,7 @@ def open_round(tmp_path: Path, checkout: Path) -> Callable[..., Play]:
     """Makes an open round; keyword arguments change sections of params.yaml."""
 
     def make(**changes: dict[str, object]) -> Play:
-        workspace = Workspace(tmp_path)
-        content = yaml.safe_load((checkout / "params.yaml").read_text())
-        content["campaign"] = f"t-{uuid.uuid4().hex[:12]}"
-        content["attack"]["count"] = 2
-        content["collect"]["drawings"] = 4
-        content["simulate"] |= {"annotators": 2, "validators": 3, "tries": 2}
-        for section, values in changes.items():
-            content[section] |= values
-        round_ = workspace.round(1)
-        round_.folder.mkdir(parents=True)
-        round_.params.write_text(yaml.safe_dump(content))
-        workspace.base.mkdir(parents=True)
-        pool = digits.load("train", root=tmp_path, size=None, channels=None, seed=0).take(range(60))
-        write_images(workspace.split("pool"), pool)
-        splits = {
-            "classes": list(pool.classes),
-            "channels": 1,
-            "size": 28,
-            "splits": {"pool": {"n": len(pool), "md5": ""}},
-        }
-        workspace.splits.write_text(json.dumps(splits))
-        workspace.index.write_text('{"rounds": {}, "collected": {}}')
-        card = checkpoint.Card("nsl_cnn", pool.classes, 1, 28, 0)
-        torch.manual_seed(0)
-        workspace.round(0).folder.mkdir()
-        checkpoint.save(workspace.round(0).model, card.build(), card)
-        write_index(round_, "collected", {"target": "data/rounds/000/model.safetensors"})
-        write_candidates(round_.attack, [])
-        return Play(round_, read(round_.params), splits, pool)
+        return make_round(tmp_path, checkout, **changes)
 
     return make
 
@@ -84,23 +32,6 @@ def studio(stack: Path) -> LabelStudio:
 
 @pytest.fixture
 def model_server() -> Iterator[Callable[[Path], Services]]:
-    """Serves the target of a workspace on a free port; the services that a client needs to find it."""
-    running: list[tuple[uvicorn.Server, threading.Thread]] = []
-
-    def start(root: Path) -> Services:
-        listener = socket.socket()
-        listener.bind(("127.0.0.1", 0))
-        server = uvicorn.Server(uvicorn.Config(app(root, "dadc", "secret"), log_level="warning"))
-        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-        thread.start()
-        running.append((server, thread))
-        deadline = time.monotonic() + 30
-        while not server.started and time.monotonic() < deadline:
-            time.sleep(0.02)
-        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        return Services(None, None, None, None, model_url=url, model_user="dadc", model_password="secret")
-
-    yield start
-    for server, thread in running:
-        server.should_exit = True
-        thread.join(10)
+    """Serves the target of a workspace on a free port."""
+    with ExitStack() as running:
+        yield lambda root: running.enter_context(serve(root))

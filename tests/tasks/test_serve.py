@@ -146,7 +146,7 @@ def test_label_studio_asks_it_about_the_drawing(
     alpha = np.zeros((280, 280), np.uint8)
     alpha[60:220, 120:160] = 255
     drawing = [ink.region(alpha, "ink")]
-    click = {"result": [{"from_name": "ask", "to_name": "image", "type": "keypointlabels", "value": {"x": 1, "y": 1}}]}
+    field = {"from_name": "model_says", "to_name": "note", "type": "textarea", "value": {"text": ["?"]}}
 
     def ask(context: Any) -> Any:
         path = f"{studio.url}/api/ml/{backend.id}/interactive-annotating"
@@ -155,7 +155,7 @@ def test_label_studio_asks_it_about_the_drawing(
 
     saved = threading.Timer(1.5, ann.save_draft, (task, drawing))
     saved.start()
-    said = ask(click)["data"]
+    said = ask({"result": [field]})["data"]
     saved.join()
     net, card = checkpoint.load(play.round.workspace.round(0).model)
     answers, probabilities = checkpoint.answer(net, ink.drawing(drawing, 28, 1)[None])

@@ -1,0 +1,89 @@
+"""An open round with a target and no people yet, and its model server: for all tests in which people take part."""
+
+from __future__ import annotations
+
+import json
+import socket
+import threading
+import time
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import uvicorn
+import yaml
+
+from data.layout import Round, Workspace
+from data.sets import digits
+from data.shards import Images, write_candidates, write_images
+from tasks import checkpoint
+from tasks.params import Params, read
+from tasks.serve import app
+from tasks.services import Services
+from tasks.workspace import write_index
+
+
+@dataclass(frozen=True)
+class Play:
+    """An open round 001 of a campaign that nobody else has."""
+
+    round: Round
+    params: Params
+    splits: dict[str, Any]
+    pool: Images
+
+
+def make_round(folder: Path, checkout: Path, **changes: dict[str, object]) -> Play:
+    """An open round 001 in a workspace of its own; keyword arguments change sections of params.yaml."""
+    workspace = Workspace(folder)
+    content = yaml.safe_load((checkout / "params.yaml").read_text())
+    content["campaign"] = f"t-{uuid.uuid4().hex[:12]}"
+    content["attack"]["count"] = 2
+    content["collect"]["drawings"] = 4
+    content["simulate"] |= {"annotators": 2, "validators": 3, "tries": 2}
+    for section, values in changes.items():
+        content[section] |= values
+    round_ = workspace.round(1)
+    round_.folder.mkdir(parents=True)
+    round_.params.write_text(yaml.safe_dump(content))
+    workspace.base.mkdir(parents=True)
+    pool = digits.load("train", root=folder, size=None, channels=None, seed=0).take(range(60))
+    write_images(workspace.split("pool"), pool)
+    splits = {
+        "classes": list(pool.classes),
+        "channels": 1,
+        "size": 28,
+        "splits": {"pool": {"n": len(pool), "md5": ""}},
+    }
+    workspace.splits.write_text(json.dumps(splits))
+    workspace.index.write_text('{"rounds": {}, "collected": {}}')
+    card = checkpoint.Card("nsl_cnn", pool.classes, 1, 28, 0)
+    torch.manual_seed(0)
+    workspace.round(0).folder.mkdir()
+    checkpoint.save(workspace.round(0).model, card.build(), card)
+    write_index(round_, "collected", {"target": "data/rounds/000/model.safetensors"})
+    write_candidates(round_.attack, [])
+    return Play(round_, read(round_.params), splits, pool)
+
+
+@contextmanager
+def model_server(root: Path) -> Iterator[Services]:
+    """The model server of a workspace on a free port; the services that a client needs to find it."""
+    listener = socket.socket()
+    listener.bind(("127.0.0.1", 0))
+    server = uvicorn.Server(uvicorn.Config(app(root, "dadc", "secret"), log_level="warning"))
+    thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 30
+    while not server.started and time.monotonic() < deadline:
+        time.sleep(0.02)
+    url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+    try:
+        yield Services(None, None, None, None, model_url=url, model_user="dadc", model_password="secret")
+    finally:
+        server.should_exit = True
+        thread.join(10)
