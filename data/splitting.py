@@ -28,6 +28,13 @@ def split_train(images: Images, *, pool: int, validation: int, limit: int | None
         )
     order = _stratified(images.labels_N, seed)
     parts = {"pool": order[:pool], "validation": order[pool : pool + validation], "train": order[pool + validation : n]}
+    left = torch.bincount(images.labels_N[parts["train"]], minlength=k)
+    if int(left.min()) == 0:
+        lost = [images.classes[i] for i in (left == 0).nonzero().flatten().tolist()]
+        raise ValueError(
+            f"no image of {', '.join(lost[:5])} would be left to train on; lower data.pool or data.validation, "
+            "or bring more images of it"
+        )
     return {name: images.take(part.sort().values) for name, part in parts.items()}
 
 

@@ -1,0 +1,136 @@
+"""A team's own images: any size, depth and orientation; a word for everything that is wrong with a folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from data.sets import folder
+from data.shards import Images
+
+
+def write(path: Path, picture: Image.Image, **given: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture.save(path, **given)  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for split in ("train", "test"):
+        for name, colour in (("cat", "red"), ("dog", "blue")):
+            write(tmp_path / split / name / "one.png", Image.new("RGB", (40, 30), colour))
+    return tmp_path
+
+
+def load(root: Path, split: str = "train", size: int | None = None, channels: int | None = None) -> Images:
+    return folder.load(split, root=root, size=size, channels=channels, seed=0)
+
+
+def image(images: Images, key: str) -> torch.Tensor:
+    return images.pixels_NCHW[images.keys.index(key)]
+
+
+def test_keys_labels_and_sizes(root: Path) -> None:
+    write(root / "train" / "cat" / "more" / "two.JPG", Image.new("RGB", (33, 90), "red"), format="JPEG")
+    images = load(root)
+    assert images.keys == ("train/cat/more/two.JPG", "train/cat/one.png", "train/dog/one.png")
+    assert images.classes == ("cat", "dog")
+    assert images.labels_N.tolist() == [0, 0, 1]
+    assert images.pixels_NCHW.shape == (3, 3, 28, 28)
+    assert image(images, "train/cat/one.png")[:, 0, 0].tolist() == [255, 0, 0]
+    assert load(root, "test", size=64, channels=1).pixels_NCHW.shape == (2, 1, 64, 64)
+
+
+def test_the_middle_is_taken_and_shrunk_without_aliasing(root: Path) -> None:
+    wide = np.zeros((40, 120, 3), dtype=np.uint8)
+    wide[:, :40], wide[:, 80:] = (255, 0, 0), (0, 255, 0)  # what is cut off
+    wide[:, 40:80:2] = 255  # stripes of one pixel in what is kept
+    write(root / "train" / "cat" / "wide.png", Image.fromarray(wide))
+    found = image(load(root, size=10), "train/cat/wide.png")
+    # far from the edge, where the filter ends, the stripes are an even grey
+    assert (found[:, 2:8, 2:8].int() - 127).abs().max() <= 12
+    assert found[:, :, 0].min() > 90, "at most the filter's edge is of what was cut off"
+
+
+def test_grey_colour_palette_and_sixteen_bits(root: Path) -> None:
+    at = root / "train" / "cat"
+    write(at / "grey.png", Image.new("L", (28, 28), 100))
+    write(at / "palette.png", Image.new("RGB", (28, 28), (10, 200, 30)).convert("P"))
+    write(at / "deep.png", Image.fromarray(np.full((28, 28), 100 * 257, dtype=np.uint16)))
+    write(at / "bit.png", Image.new("1", (28, 28), 1))
+    colour, grey = load(root), load(root, channels=1)
+    for name, value in (("grey", 100), ("deep", 100), ("bit", 255)):
+        for images in (colour, grey):
+            assert image(images, f"train/cat/{name}.png").unique().tolist() == [value], name
+    red, green, blue = image(colour, "train/cat/palette.png")[:, 0, 0].tolist()
+    assert green > 150 > 80 > max(red, blue)
+
+
+def test_a_photo_taken_sideways_stands_upright(root: Path) -> None:
+    sideways = Image.new("L", (28, 28), 0)
+    sideways.paste(255, (0, 0, 14, 28))  # light on the left, and the camera says: turn by 90° clockwise
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    write(root / "train" / "cat" / "phone.jpg", sideways, exif=exif)
+    found = image(load(root, channels=1), "train/cat/phone.jpg")[0]
+    assert found[:10].min() > 200
+    assert found[18:].max() < 50
+
+
+def test_litter_of_an_operating_system_is_passed_over(root: Path) -> None:
+    (root / "train" / ".cache").mkdir()
+    (root / "train" / "cat" / "Thumbs.db").write_bytes(b"x")
+    (root / "train" / "cat" / "._one.png").write_bytes(b"x")
+    (root / "train" / "notes.txt").write_text("x")
+    assert len(load(root)) == 2
+    assert load(root).classes == ("cat", "dog")
+
+
+def test_a_missing_folder_is_named(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"none/train and is not there; set data\.root to the folder"):
+        load(tmp_path / "none")
+    (root / "test").rename(root / "held-out")
+    with pytest.raises(FileNotFoundError, match="/test and is not there"):
+        load(root, "test")
+
+
+def test_one_class_only_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "train").mkdir()
+    with pytest.raises(ValueError, match="at least two classes are wanted, a folder each, .* got none"):
+        load(tmp_path)
+    write(tmp_path / "train" / "cat" / "one.png", Image.new("L", (9, 9)))
+    with pytest.raises(ValueError, match="at least two classes are wanted, a folder each, .* got 1: cat"):
+        load(tmp_path)
+
+
+def test_a_class_without_images_is_named(root: Path) -> None:
+    (root / "train" / "eel").mkdir()
+    (root / "train" / "eel" / "one.gif").write_bytes(b"GIF89a")
+    with pytest.raises(ValueError, match=r"every class needs images \(\.png, .*none were found in .*train/eel$"):
+        load(root)
+    assert len(load(root, "test")) == 2, "a class may be missing from the test images"
+
+
+def test_a_class_of_test_that_train_does_not_have_is_named(root: Path) -> None:
+    write(root / "test" / "eel" / "one.png", Image.new("L", (9, 9)))
+    with pytest.raises(ValueError, match="classes that train does not have: eel"):
+        load(root, "test")
+
+
+def test_unreadable_files_are_counted_and_the_first_named(root: Path) -> None:
+    at = root / "train" / "dog"
+    sound = (at / "one.png").read_bytes()
+    for i in range(6):
+        (at / f"broken{i}.png").write_bytes(sound[: 40 + i] if i else b"")
+    (at / "bitmap.png").write_bytes(b"BM" + bytes(200))
+    with pytest.raises(ValueError, match="7 of 9 files are no readable images; mend or remove them") as caught:
+        load(root)
+    lines = str(caught.value).splitlines()
+    assert [Path(line.split(": ")[0]).name for line in lines[1:6]] == ["bitmap.png"] + [
+        f"broken{i}.png" for i in range(4)
+    ]
+    assert lines[6] == "and 2 more"
