@@ -81,7 +81,10 @@ def command(panel: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
 
 
 def _prefect(root: Path) -> None:
-    """Point Prefect at the campaign's server if it is up; else a flow runs on a server of its own."""
+    """Point Prefect at the campaign's server if it is up; else a flow runs on a server of its own.
+
+    What can be refused is refused before a flow is started: at once, and without a failed run.
+    """
     from tasks.services import find
 
     address = find(root).prefect_url
@@ -123,9 +126,13 @@ def run(
     """Run rounds, from wherever the campaign stands, until round N is closed."""
     root = _root()
     _prefect(root)
+    from flows.base import load
     from flows.campaign import campaign
     from flows.report import show
 
+    here = load(root)
+    if rounds > 0:
+        here.studio.check()
     campaign(root, rounds, simulate)
     show(root)
 
@@ -181,9 +188,12 @@ def open_() -> None:
     _prefect(root)
     from flows.base import load
     from flows.campaign import campaign
-    from flows.open import open_round
+    from flows.open import open_round, to_open
 
-    if not load(root).closed:
+    here = load(root)
+    to_open(here)
+    here.studio.check()
+    if not here.closed:
         campaign(root, 0)
     open_round(root)
 
@@ -193,8 +203,13 @@ def collect() -> None:
     """Pull what people made, judge it on the frozen target, ask for the votes it needs."""
     root = _root()
     _prefect(root)
+    from flows.base import load
     from flows.collect import collect as flow
+    from flows.collect import open_one
 
+    here = load(root)
+    open_one(here)
+    here.studio.check()
     flow(root)
 
 
@@ -203,8 +218,10 @@ def close() -> None:
     """Freeze what was collected, train, fine-tune, evaluate, promote or not, commit, tag, log."""
     root = _root()
     _prefect(root)
-    from flows.close import close_round
+    from flows.base import load
+    from flows.close import close_round, to_close
 
+    to_close(load(root))
     close_round(root)
 
 
@@ -222,8 +239,13 @@ def simulate() -> None:
     """Simulated people draw and vote in the open round until nothing more is asked of them."""
     root = _root()
     _prefect(root)
+    from flows.base import load
     from flows.campaign import play
+    from flows.collect import open_one
 
+    here = load(root)
+    open_one(here)
+    here.studio.check()
     play(root)
 
 

@@ -34,8 +34,6 @@ def close_round(root: Path) -> str:
     if state(round_) is State.CLOSED:
         say(f"round {round_.name} is closed")
         return round_.name
-    check_branch(campaign.workspace)
-    check_committed(campaign.workspace)
     if state(round_) is State.OPEN:
         candidates = up_to_date(campaign, round_) if round_.number > 0 else []
         freeze(round_, candidates)
@@ -58,6 +56,8 @@ def to_close(campaign: Campaign) -> Round:
         return done[-1]
     if state(round_) is State.OPENING:
         raise WorkspaceError(f"round {round_.name} is half opened; `dadc open` goes on with it")
+    check_branch(campaign.workspace)
+    check_committed(campaign.workspace)
     return round_
 
 
