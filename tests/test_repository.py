@@ -39,6 +39,7 @@ def texts() -> dict[Path, str]:
 def test_a_lock_holds_hashed_versions_and_no_addresses(lock: Path) -> None:
     text = lock.read_text()
     assert "://" not in text
+    assert not re.search(r"[\s(]/\w", text), "no path of the machine it was made on"
     assert not re.search(r"^--|^-[ief]", text, re.M), "no option of an installer, such as an index"
     pins = re.findall(r"^[a-z0-9][^\s=]*==\S+", text, re.M | re.I)
     assert pins
