@@ -220,7 +220,7 @@ def path(net: nn.Module, name: str, tuned: torch.Tensor, images: Images, params:
             with torch.no_grad():
                 weight.copy_(torch.lerp(start, tuned, alpha))
             answers_N, _ = checkpoint.answer(net, images.pixels_NCHW)
-            robust = _attacked(net, images, params).answers == images.labels_N
+            robust = _attacked(net, images, params, drop=True).answers == images.labels_N
             points.append(Point(alpha, tuple((answers_N == images.labels_N).tolist()), tuple(robust.tolist())))
     finally:
         with torch.no_grad():
@@ -254,8 +254,9 @@ def place(net: nn.Module, name: str, tuned: torch.Tensor, alpha: float) -> None:
         weight.copy_(torch.lerp(weight, tuned, alpha))
 
 
-def _attacked(net: nn.Module, images: Images, params: Params) -> attacks.Attacked:
-    module, own = kind("attacks", "pgd", params.rift.attack, "rift.attack")
+def _attacked(net: nn.Module, images: Images, params: Params, *, drop: bool = False) -> attacks.Attacked:
+    """drop: leave an image as soon as it fools, for the verdict alone; else go on to the worst image."""
+    module, own = kind("attacks", "pgd", {**params.rift.attack, "drop": drop}, "rift.attack")
     start_NCHW = checkpoint.to_float(images.pixels_NCHW)
     seed = derive(params.seed, "rift", "attack")
     return attacks.attack(module, net, start_NCHW, images.labels_N, params.threat, own, seed)

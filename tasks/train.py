@@ -157,7 +157,8 @@ def quick(net: nn.Module, validation: Images, few: torch.Tensor, params: Params)
     answers_N, _ = checkpoint.answer(net, validation.pixels_NCHW)
     clean = (answers_N == validation.labels_N).float().mean().item()
     images_NCHW, labels_N = checkpoint.to_float(validation.pixels_NCHW[few]), validation.labels_N[few]
-    module, own = kind("attacks", "pgd", {"steps": QUICK_STEPS, "step_size": params.threat.epsilon / 4}, "train")
+    given = {"steps": QUICK_STEPS, "step_size": params.threat.epsilon / 4, "drop": True}
+    module, own = kind("attacks", "pgd", given, "train")
     seed = derive(params.seed, "train", "quick")
     found = attacks.attack(module, net, images_NCHW, labels_N, params.threat, own, seed)
     return clean, (found.answers == labels_N).float().mean().item()

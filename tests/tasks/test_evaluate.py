@@ -53,10 +53,10 @@ def people(net: torch.nn.Module, pool: Images) -> list[Candidate]:
     """Judged candidates of two annotators, pool images upside down, one of each kind that the rates tell apart."""
     flipped = pool.pixels_NCHW.flip(2)
     answers_N, _ = checkpoint.answer(net, flipped)
-    fools = [i for i in range(len(pool)) if answers_N[i] != pool.labels_N[i]][:8]
+    fools = [i for i in range(len(pool)) if answers_N[i] != pool.labels_N[i]][:18]
     harmless = [i for i in range(len(pool)) if answers_N[i] == pool.labels_N[i]][:2]
-    assert (len(fools), len(harmless)) == (8, 2)
-    verdicts = [Verdict.VERIFIED] * 6 + [Verdict.PENDING, Verdict.REJECTED] + [Verdict.VERIFIED, Verdict.PENDING]
+    assert (len(fools), len(harmless)) == (18, 2)
+    verdicts = [Verdict.VERIFIED] * 16 + [Verdict.PENDING, Verdict.REJECTED] + [Verdict.VERIFIED, Verdict.PENDING]
     return [
         Candidate(
             f"001/p/{pool.keys[i]}",
@@ -104,14 +104,14 @@ def test_two_rounds(campaign: tuple[Round, Round, dict[str, Any]]) -> None:
 
     stage.run("evaluate", evaluate, second)
     metrics, table = json.loads(second.metrics.read_text()), pq.read_table(second.predictions).to_pydict()
-    assert metrics["collected"] == 10
-    assert metrics["fooling"] == 8
-    assert metrics["verified_fooling"] == 6
+    assert metrics["collected"] == 20
+    assert metrics["fooling"] == 18
+    assert metrics["verified_fooling"] == 16
     assert metrics["pending"] == 1
-    assert metrics["mer"] == 0.8
-    assert metrics["vmer"] == {"low": 0.6, "high": 0.7}
+    assert metrics["mer"] == 0.9
+    assert metrics["vmer"] == {"low": 0.8, "high": 0.85}
     assert metrics["split_by"] == "task"
-    assert metrics["by_source"]["simulated"]["mer"] == 0.8
+    assert metrics["by_source"]["simulated"]["mer"] == 0.9
 
     test, net = stage.images(second.workspace, "test"), checkpoint.load(second.model)[0]
     answers, _ = checkpoint.answer(net, test.pixels_NCHW)
@@ -136,7 +136,7 @@ def test_two_rounds(campaign: tuple[Round, Round, dict[str, Any]]) -> None:
     assert "nothing was gained" in metrics["gate"]["reasons"][0]
     assert metrics["heal"]["rate"] == 0, "the target's weights heal nothing that fooled the target"
     verified = sum(c.fooling and c.verified for c in read_candidates(second.candidates))
-    assert metrics["heal"]["n"] == verified >= 6
+    assert metrics["heal"]["n"] == verified >= 16
     assert metrics["heal"]["relapse"]["n"] == 0
 
     shard = read_candidates(second.candidates)

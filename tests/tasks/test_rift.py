@@ -188,7 +188,7 @@ def test_tuning_gains_and_moves_one_weight(selection: str, tried: int) -> None:
 @pytest.fixture
 def trained(make_workspace: Callable[..., Path]) -> Round:
     """Round 000 after its train stage, with RiFT switched on for it."""
-    rates = {"epochs": 2, "learning_rate": 0.02, "tolerance": 0.2, "candidates": 2, "attack": ATTACK}
+    rates = {"epochs": 4, "learning_rate": 0.1, "batch": 16, "tolerance": 1.0, "candidates": 5, "attack": ATTACK}
     workspace = Workspace(
         make_workspace(data={"size": 20}, rift=rates, first={"rift": True}, train={"epochs": 3, "batch": 16})
     )
@@ -225,7 +225,7 @@ def test_the_stage_gains_on_an_undertrained_network_and_makes_the_same_bytes_aga
 
 def test_where_nothing_is_gained_or_it_is_off_the_trained_weights_are_kept(trained: Round) -> None:
     text = trained.params.read_text()
-    trained.params.write_text(text.replace("learning_rate: 0.02", "learning_rate: 1.0e-12"))
+    trained.params.write_text(text.replace("learning_rate: 0.1", "learning_rate: 1.0e-12"))
     stage.run("rift", rift, trained)
     assert json.loads(trained.rift.read_text())["alpha"] == 0.0
     assert trained.model.read_bytes() == trained.trained.read_bytes()
