@@ -1,0 +1,191 @@
+"""A round that real people's browsers work in: a real mouse and keyboard in headless Chromium."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from people import Play, make_round, model_server
+
+from tasks import projects
+from tasks.labelling import LabelStudio, connect
+from tasks.publish import attach_model, publish_drawing, publish_editing
+from tasks.services import find
+
+PICTURES = Path(__file__).parents[2] / "docs" / "images"
+PASSWORD = "correct-horse-7"
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
+FLAGS += ["--disable-component-update", "--disable-sync"]
+EMPTY = "Labeled regions will appear here"
+
+
+@dataclass(frozen=True)
+class Scene:
+    """An open round with tasks to draw and to edit, and the browser that people use."""
+
+    play: Play
+    studio: LabelStudio
+    browser: Any
+
+    def project(self, kind: projects.Kind) -> int:
+        found = self.studio.find(projects.title(self.play.params.campaign, self.play.round, kind))
+        assert found is not None
+        return found
+
+    def email(self, name: str) -> str:
+        return f"{name}.{self.play.params.campaign}@example.org"
+
+
+@dataclass
+class Someone:
+    """A person at a browser of their own."""
+
+    page: Any
+    studio_url: str
+    received: list[tuple[str, str]] = field(default_factory=list)  # address and text of what the page was sent
+
+    def enter(self, project: int) -> None:
+        """Start labelling, and close the instructions once they were read."""
+        self.page.goto(f"{self.studio_url}/projects/{project}/data?labeling=1")
+        self.page.get_by_text("Labeling Instructions").wait_for(timeout=60_000)
+        self.ready()
+        self.page.keyboard.press("Escape")
+        self.page.get_by_text("Labeling Instructions").wait_for(state="hidden")
+
+    def ready(self) -> None:
+        """Wait until the task's picture is there and the page has come to rest."""
+        self.page.locator("canvas").first.wait_for(timeout=60_000)
+        before = None
+        for _ in range(100):
+            box = self.page.locator("canvas").first.bounding_box()
+            if box is not None and box["width"] > 100 and box == before:
+                return
+            before = box
+            self.page.wait_for_timeout(300)
+        raise AssertionError("the page does not come to rest")
+
+    def stroke(self, *points: tuple[float, float]) -> None:
+        """Draw with the mouse held down through points, given as shares of the picture's width and height."""
+        box = self.page.locator("canvas").first.bounding_box()
+        places = [(box["x"] + x * box["width"], box["y"] + y * box["height"]) for x, y in points]
+        self.page.mouse.move(*places[0])
+        self.page.mouse.down()
+        for place in places[1:]:
+            self.page.mouse.move(*place, steps=8)
+        self.page.mouse.up()
+
+    def ask(self) -> tuple[str, float]:
+        """Type ? and press Enter; what the model says, and the seconds until it stood on the page."""
+        page = self.page
+        page.get_by_placeholder("type ? and press Enter").click()
+        page.keyboard.type("?")
+        page.keyboard.press("Enter")
+        started = time.monotonic()
+        shown = page.get_by_test_id("textarea-regions").get_by_text("Model says")
+        shown.wait_for(timeout=15_000)
+        return shown.inner_text(), time.monotonic() - started
+
+    def key(self, name: str) -> None:
+        """Press a key outside of any field."""
+        self.page.keyboard.press("Escape")
+        self.page.evaluate("document.activeElement && document.activeElement.blur()")
+        self.page.keyboard.press(name)
+
+    def submit(self) -> None:
+        """Press Submit and wait until it is stored and the next task, or the end, is there."""
+        address = re.compile(r"/api/tasks/\d+/annotations")
+        with (
+            self.page.expect_response(lambda r: "next_task" in r.url, timeout=60_000),
+            self.page.expect_response(
+                lambda r: address.search(r.url) and r.request.method == "POST", timeout=60_000
+            ) as stored,
+        ):
+            self.page.get_by_test_id("bottombar-submit-button").click()
+        assert stored.value.status == 201
+
+    def picture(self, name: str, tmp_path: Path) -> None:
+        """A screenshot; into the docs if DADC_SCREENSHOTS is set."""
+        folder = PICTURES if os.environ.get("DADC_SCREENSHOTS") else tmp_path
+        self.page.screenshot(path=str(folder / f"{name}.png"))
+
+
+@pytest.fixture(scope="module")
+def scene(stack: Path, checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    from playwright.sync_api import sync_playwright
+
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert program, "chromium was wanted and is not there; install it (Debian: apt-get install chromium)"
+    services = find(stack)
+    studio = connect(services)
+    play = make_round(
+        tmp_path_factory.mktemp("people"),
+        checkout,
+        collect={"drawings": 2, "edits": 2},
+        validate={"consensus": 2, "max_votes": 3, "non_fooling_share": 1.0},
+    )
+    with pytest.MonkeyPatch.context() as patch, model_server(play.round.workspace.root) as served:
+        patch.setenv("LABEL_STUDIO_URL", studio.url)
+        patch.setenv("LABEL_STUDIO_API_KEY", services.label_studio_token or "")
+        publish_drawing(studio, play.round, play.params, play.splits)
+        publish_editing(studio, play.round, play.params, play.splits)
+        attach_model(studio, play.round, play.params, served)
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(executable_path=program, headless=True, args=FLAGS)
+            yield Scene(play, studio, browser)
+            browser.close()
+
+
+@pytest.fixture
+def sit_down(scene: Scene) -> Iterator[Callable[[str], Someone]]:
+    """A person of this name at a browser, logged in; who has no account yet makes one at the invited address."""
+    with _contexts(scene) as make:
+
+        def someone(name: str) -> Someone:
+            made = make()
+            page = made.page
+            known = scene.email(name) in scene.studio.emails().values()
+            page.goto(f"{scene.studio.url}/user/login/" if known else scene.studio.invite())
+            page.fill("[name=email]", scene.email(name))
+            page.fill("[name=password]", PASSWORD)
+            page.press("[name=password]", "Enter")
+            page.wait_for_url(lambda url: "/user/" not in url, timeout=60_000)
+            return made
+
+        yield someone
+
+
+@contextmanager
+def _contexts(scene: Scene) -> Iterator[Callable[[], Someone]]:
+    opened: list[Any] = []
+
+    def make() -> Someone:
+        context = scene.browser.new_context(viewport={"width": 1400, "height": 900})
+        opened.append(context)
+        made = Someone(context.new_page(), scene.studio.url)
+
+        def keep(response: Any) -> None:
+            if "/api/" in response.url and "json" in response.headers.get("content-type", ""):
+                with suppress(Exception):  # the page was left before it had arrived
+                    made.received.append((response.url, response.text()))
+
+        made.page.on("requestfinished", lambda request: keep(request.response()))
+        return made
+
+    try:
+        yield make
+    finally:
+        for context in opened:
+            context.close()
+
+
+def images(received: Sequence[tuple[str, str]]) -> str:
+    """All that a page was sent, as one text."""
+    return "\n".join(f"{address}\n{text}" for address, text in received)

@@ -1,0 +1,169 @@
+"""What annotators and validators do in Label Studio, with a real mouse and keyboard, two accounts each.
+
+The tests are one story in their order: ann and bob draw, edit, and judge what the other made; cat is called in where
+they disagree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from data.records import UNREADABLE
+from data.shards import decode_png
+from tasks import projects, pull
+from tasks.annotations import candidates, edit_bases
+from tasks.judge import judge
+from tasks.publish import publish_validation, unfinished
+from tasks.validate import validate
+
+from .conftest import Scene, Someone, images
+
+SEVEN = ((0.3, 0.2), (0.65, 0.2), (0.45, 0.8))
+
+
+def judged(scene: Scene) -> dict[str, Any]:
+    """The round's candidates by now, judged on its target."""
+    play = scene.play
+    pull.pull(scene.studio, play.round)
+    made = candidates(play.round, play.params, play.splits)
+    return {c.key: c for c in judge(made, play.round.workspace.round(0).model)}
+
+
+def says(candidate: Any, classes: tuple[str, ...]) -> str:
+    return f"Model says {classes[candidate.answer]} ({candidate.probability:.0%})"
+
+
+def test_draw_and_ask(scene: Scene, sit_down: Callable[[str], Someone], tmp_path: Path) -> None:
+    answers = {}
+    for name, digit in (("ann", "7"), ("bob", "1")):
+        person = sit_down(name)
+        person.page.goto(f"{scene.studio.url}/projects/{scene.project('draw')}/data?labeling=1")
+        person.page.get_by_text("Draw something that every person reads at once").wait_for(timeout=60_000)
+        if name == "ann":
+            person.picture("label-studio-instructions", tmp_path)
+        person.enter(scene.project("draw"))
+        person.page.get_by_text("Practice, does not count").wait_for()
+        person.stroke((0.4, 0.3), (0.6, 0.3), (0.6, 0.7))
+        if name == "ann":
+            person.picture("label-studio-practice", tmp_path)
+        person.key("3")
+        person.submit()
+        person.ready()
+        person.page.get_by_text("Draw any class").wait_for()
+        person.stroke(*(SEVEN if digit == "7" else ((0.5, 0.2), (0.5, 0.8))))
+        if digit == "7":
+            person.stroke((0.38, 0.5), (0.62, 0.5))
+        answers[name], seconds = person.ask()
+        assert seconds <= 6
+        person.key(digit)
+        assert person.page.get_by_role("radio", name=digit).is_checked()
+        if name == "ann":
+            person.picture("label-studio-draw", tmp_path)
+        person.submit()
+    made = judged(scene)
+    assert sorted(made) == projects.drawing_keys(scene.play.round, scene.play.params), "the practice is none of them"
+    by_person = {c.annotator.split(".")[0]: c for c in made.values()}
+    assert {name: c.intended for name, c in by_person.items()} == {"ann": 7, "bob": 1}
+    for name, candidate in by_person.items():
+        assert candidate.wellformed
+        assert candidate.seconds > 0
+        assert says(candidate, scene.play.pool.classes) == answers[name], "the page and the record say the same"
+    pixels = decode_png(by_person["ann"].image, 1)[0].numpy()
+    ink = np.argwhere(pixels > 127) / 28
+    assert np.allclose(ink.min(axis=0), (0.2, 0.3), atol=0.09), "the ink lies where the mouse was"
+    assert np.allclose(ink.max(axis=0), (0.8, 0.65), atol=0.09)
+
+
+def test_edit_and_ask(scene: Scene, sit_down: Callable[[str], Someone], tmp_path: Path) -> None:
+    answers = {}
+    for name in ("ann", "bob"):
+        person = sit_down(name)
+        person.enter(scene.project("edit"))
+        person.page.get_by_text("Paint over the picture: people").wait_for()
+        person.key("b")
+        person.stroke((0.1, 0.5), (0.9, 0.5))
+        person.key("w")
+        person.stroke((0.1, 0.9), (0.9, 0.9))
+        answers[name], seconds = person.ask()
+        assert seconds <= 6
+        person.key("4")
+        assert person.page.get_by_role("radio", name="4").is_checked()
+        if name == "ann":
+            person.picture("label-studio-edit", tmp_path)
+        person.submit()
+    edited = {key: c for key, c in judged(scene).items() if "/edit/" in key}
+    bases = edit_bases(scene.play.round, scene.play.params, scene.play.splits)
+    assert edited.keys() == bases.keys()
+    for key, candidate in edited.items():
+        assert (candidate.wellformed, candidate.intended) == (True, 4)
+        assert candidate.seed_image in scene.play.pool.keys
+        pixels, base = decode_png(candidate.image, 1)[0], bases[key][0]
+        assert (pixels[13:15, 4:24] == 0).all(), "black covers"
+        assert (pixels[25, 4:24] == 255).all(), "white adds"
+        assert bool((pixels[:10] == base[:10]).all()), "the rest is the seed image"
+        assert says(candidate, scene.play.pool.classes) == answers[candidate.annotator.split(".")[0]]
+    assert unfinished(scene.studio, scene.play.round) == 0
+
+
+def test_validate(scene: Scene, sit_down: Callable[[str], Someone], tmp_path: Path) -> None:
+    made = judged(scene)
+    publish_validation(scene.studio, scene.play.round, list(made.values()), scene.play.params)
+    project = scene.project("validate")
+    for name, pressed, meant in (("ann", "8", "8"), ("bob", "u", "unreadable")):
+        person = sit_down(name)
+        person.received.clear()
+        person.enter(project)
+        for number in range(len(made)):
+            person.ready()
+            person.key(pressed)
+            person.page.wait_for_timeout(100)
+            assert person.page.get_by_role("radio", name=meant).is_checked()
+            if (name, number) == ("ann", 0):
+                person.picture("label-studio-validate", tmp_path)
+            person.submit()
+        person.page.get_by_text("No More Tasks Left in Queue").wait_for(timeout=30_000)
+        assert_blind(person, made.values())
+    disputed = votes_counted(scene, made)
+    assert {key: sorted(votes) for key, votes in disputed.items()} == {
+        key: [UNREADABLE] if c.annotator.startswith("ann") else [8] for key, c in made.items()
+    }, "nobody's vote on their own candidate counts"
+
+    third = sit_down("cat")
+    third.page.goto(f"{scene.studio.url}/projects/{project}/data?labeling=1")
+    third.page.get_by_text("No More Tasks Left in Queue").wait_for(timeout=60_000)
+    publish_validation(scene.studio, scene.play.round, settled(scene, made), scene.play.params)
+    third.enter(project)
+    for _ in made:
+        third.ready()
+        third.key("8")
+        third.page.wait_for_timeout(100)
+        third.submit()
+    third.page.get_by_text("No More Tasks Left in Queue").wait_for(timeout=30_000)
+    assert {len(votes) for votes in votes_counted(scene, made).values()} == {2}
+
+
+def votes_counted(scene: Scene, made: dict[str, Any]) -> dict[str, list[int]]:
+    """What was voted on each candidate, as far as it counts."""
+    return {c.key: [vote.choice for vote in c.votes if vote.counted] for c in settled(scene, made)}
+
+
+def settled(scene: Scene, made: dict[str, Any]) -> list[Any]:
+    pull.pull(scene.studio, scene.play.round)
+    return validate(list(made.values()), pull.votes(scene.play.round), scene.play.params.validate_)
+
+
+def assert_blind(person: Someone, made: Any) -> None:
+    """The page was sent nothing of the candidate but its image."""
+    sent = images(person.received)
+    assert '"data":' in sent, "the tasks were looked at"
+    for candidate in made:
+        assert candidate.key not in sent
+        assert candidate.seed_image not in sent or not candidate.seed_image
+    for word in ("Model says", "intended", "fooling", "simulated", "/draw/", "/edit/"):
+        assert word not in sent, word
+    assert '"annotations_results": "[' not in sent
+    assert '"annotations_results":"[' not in sent
