@@ -10,6 +10,8 @@ PYTHONS := '>=3.11,<3.14'
 COMPILE = $(UV) pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-emit-find-links --no-header
 export PATH := $(CURDIR)/$(BIN):$(PATH)
+# Two threads that wait for each other cost more than they bring, on small networks and busy machines.
+export OMP_NUM_THREADS ?= 1
 unexport VIRTUAL_ENV PYTHONPATH
 
 help: ## what there is to make
