@@ -12,12 +12,12 @@ from data.files import md5, write_whole
 from data.layout import SPLITS, Round
 from data.records import Candidate
 from data.shards import read_candidates, write_candidates
+from tasks.metrics import BY_ANNOTATOR
 from tasks.params import Params
 from tasks.seeds import derive
 from tasks.workspace import closed, git
 
 PATTERN = ("train", "train", "validation", "train", "test")  # dealt out in turn: three fifths train
-BY_ANNOTATOR = 5  # annotators from which each split gets one of its own
 
 
 def freeze(round_: Round, candidates: Sequence[Candidate], params: Params, target: Round | None) -> None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from data.records import Candidate
-from tasks.freeze import BY_ANNOTATOR, split
+from tasks.freeze import split
+from tasks.metrics import BY_ANNOTATOR
 
 
 def drawn(round_: int, annotator: str, n: int) -> list[Candidate]:
