@@ -90,7 +90,8 @@ def _prefect(root: Path) -> None:
     address = find(root).prefect_url
     if address:
         os.environ["PREFECT_API_URL"] = address
-    os.environ.setdefault("PREFECT_HOME", str(root / ".dadc" / "prefect"))
+    home = Path(os.environ.setdefault("PREFECT_HOME", str(root / ".dadc" / "prefect")))
+    home.mkdir(parents=True, exist_ok=True)
 
 
 @command(CAMPAIGN)
@@ -196,6 +197,15 @@ def open_() -> None:
     if not here.closed:
         campaign(root, 0)
     open_round(root)
+
+
+@command(ROUND)
+def invite() -> None:
+    """Print where an annotator makes an account, and the pages of the open round to send them to."""
+    root = _root()
+    from flows.report import invitation
+
+    print(invitation(root))
 
 
 @command(ROUND)

@@ -95,3 +95,22 @@ def advice(root: Path) -> str:
     return (
         f"round {now.name} is {state(now)}: `dadc {'open' if state(now) is State.OPENING else 'close'}` goes on with it"
     )
+
+
+def invitation(root: Path) -> str:
+    """Where people make an account, and the pages of the open round, a line each."""
+    from tasks.labelling import connect
+    from tasks.params import read
+    from tasks.projects import KINDS, title
+    from tasks.services import find
+
+    studio = connect(find(root))
+    lines = [f"{'account':<9} {studio.invite()}"]
+    now = current(Workspace(root))
+    if now is not None and state(now) is State.OPEN:
+        campaign = read(now.params).campaign
+        for kind in KINDS:
+            project = studio.find(title(campaign, now, kind))
+            if project is not None:
+                lines.append(f"{kind:<9} {studio.url}/projects/{project}/data?labeling=1")
+    return "\n".join(lines)

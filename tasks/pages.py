@@ -10,10 +10,10 @@ from xml.sax.saxutils import quoteattr
 
 from tasks.projects import INK, INTENDED, NOTE, PEN, SAYS, SEEN, UNREADABLE_CHOICE
 
-# Name of a pen → the colour it paints, and the colour of its button: white on white could not be read.
+# Name of a pen → the colour it paints, and the one it has on the page: white on white could not be seen.
 PENS: dict[str, tuple[tuple[int, int, int], str]] = {
     "black": ((0, 0, 0), "#111827"),
-    "white": ((255, 255, 255), "#cbd5e1"),
+    "white": ((255, 255, 255), "#e5e7eb"),
     "red": ((220, 38, 38), "#dc2626"),
     "green": ((22, 163, 74), "#16a34a"),
     "blue": ((37, 99, 235), "#2563eb"),
@@ -24,25 +24,39 @@ _STYLE = """<Style>.task{display:flex;flex-wrap:wrap;gap:24px;align-items:flex-s
 _IMAGE = """<Image name="image" value="$image" smoothing="false" zoom="false" zoomControl="false"
  brightnessControl="false" contrastControl="false" rotateControl="false" width="448px" maxWidth="448px"/>"""
 _ASK = (
-    "<li>What does the model see? Click the field under that question, type <b>?</b> and press <b>Enter</b>. "
+    "What does the model see? Click the field under that question, type <b>?</b> and press <b>Enter</b>. "
     "Its answer comes within six seconds. Change your picture and ask again, as often as you like. "
-    "A <b>?</b> without an answer means that the model is away: go on without it.</li>"
+    "A <b>?</b> without an answer means that the model is away: go on without it."
 )
 
+
+def _steps(*steps: str) -> str:
+    """Numbered by hand: Label Studio shows a list without its numbers."""
+    return "".join(f"<p>{number}. {step}</p>" for number, step in enumerate(steps, 1))
+
+
 DRAW_HELP = (
-    "<p><b>Draw something that every person reads at once and that the model gets wrong.</b></p><ol>"
-    "<li>Draw with the mouse, a pen or a finger. The slider beside the brush changes its width; "
-    "the eraser is below it.</li>"
-    "<li>Choose the class you meant: click it, or press its key.</li>" + _ASK + "<li>Press <b>Submit</b>.</li></ol>"
-    "<p>Other people will say what they see in your drawing, without knowing what you meant. It counts if they see the "
-    "same as you and the model does not. The first task is a practice and does not count.</p>"
+    "<p><b>Draw something that every person reads at once and that the model gets wrong.</b></p>"
+    + _steps(
+        "Draw with the mouse, a pen or a finger. The slider beside the brush changes its width; "
+        "the eraser is below the brush.",
+        "Choose the class you meant: click it, or press its key.",
+        _ASK,
+        "Press <b>Submit</b>.",
+    )
+    + "<p>Other people will say what they see in your drawing, without knowing what you meant. It counts if they see "
+    "the same as you and the model does not. The first task is a practice and does not count.</p>"
 )
 EDIT_HELP = (
-    "<p><b>Paint over the picture so that every person still reads it and the model gets it wrong.</b></p><ol>"
-    "<li>Choose a pen below the picture. What you paint covers what is under it, or adds to it. "
-    "To change the pen press <b>Escape</b> first.</li>"
-    "<li>Choose the class that a person sees now.</li>" + _ASK + "<li>Press <b>Submit</b>.</li></ol>"
-    "<p>Other people will say what they see, without knowing what you meant or what the picture was.</p>"
+    "<p><b>Paint over the picture so that every person still reads it and the model gets it wrong.</b></p>"
+    + _steps(
+        "Choose a pen below the picture and paint. Paint covers what is under it, wholly. "
+        "Press <b>Escape</b> to change the pen, and to see the picture as bright as it is.",
+        "Choose the class that a person sees now.",
+        _ASK,
+        "Press <b>Submit</b>.",
+    )
+    + "<p>Other people will say what they see, without knowing what you meant or what the picture was.</p>"
 )
 VALIDATE_HELP = (
     "<p><b>Say which class you see.</b> Click it or press its key, then press <b>Submit</b>.</p>"
@@ -79,7 +93,8 @@ def edit_page(classes: Sequence[str], channels: int) -> str:
     for number, name in enumerate(pens(channels)):
         key = "" if name[0] in taken else f" hotkey={quoteattr(name[0])}"
         selected = " selected='true'" if number == 0 else ""
-        labels.append(f"<Label value={quoteattr(name)} background={quoteattr(PENS[name][1])}{key}{selected}/>")
+        text = " selectedColor='#111827'" if name == "white" else ""
+        labels.append(f"<Label value={quoteattr(name)} background={quoteattr(PENS[name][1])}{text}{key}{selected}/>")
     return _people_page(classes, "".join(labels), "Paint something first", "What does a person see now?")
 
 

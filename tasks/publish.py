@@ -18,7 +18,7 @@ from tasks.seeds import derive
 from tasks.services import ServiceDown, Services
 
 EVERYBODY = 1000  # people the practice task is given to
-FAINT = 0.4  # brightness of the picture that is traced in it
+FAINT = 0.6  # brightness of the picture that is traced in it
 
 
 def publish_drawing(studio: LabelStudio, round_: Round, params: Params, splits: dict[str, Any]) -> int:

@@ -10,10 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
+from conftest import run
 
 from data.records import UNREADABLE
 from data.shards import decode_png
+from flows.report import invitation
 from tasks import projects, pull
 from tasks.annotations import candidates, edit_bases
 from tasks.judge import judge
@@ -37,15 +40,23 @@ def says(candidate: Any, classes: tuple[str, ...]) -> str:
     return f"Model says {classes[candidate.answer]} ({candidate.probability:.0%})"
 
 
+def test_who_runs_a_round_is_told_where_to_send_people(scene: Scene) -> None:
+    root = scene.play.round.workspace.root
+    assert invitation(root) == f"account   {scene.studio.invite()}", "no round is open"
+    for command in (["init"], ["add", str(scene.play.round.params)], ["commit", "--message", "open"]):
+        run(root, "git", "-c", "user.name=test", "-c", "user.email=test@localhost", *command)
+    account, *pages = invitation(root).splitlines()
+    assert httpx.get(account.split()[1]).text.count("<form") == 1
+    assert pages == [
+        f"{kind:<9} {scene.studio.url}/projects/{scene.project(kind)}/data?labeling=1" for kind in ("draw", "edit")
+    ]
+
+
 def test_draw_and_ask(scene: Scene, sit_down: Callable[[str], Someone], tmp_path: Path) -> None:
     answers = {}
     for name, digit in (("ann", "7"), ("bob", "1")):
         person = sit_down(name)
-        person.page.goto(f"{scene.studio.url}/projects/{scene.project('draw')}/data?labeling=1")
-        person.page.get_by_text("Draw something that every person reads at once").wait_for(timeout=60_000)
-        if name == "ann":
-            person.picture("label-studio-instructions", tmp_path)
-        person.enter(scene.project("draw"))
+        assert "Draw something that every person reads at once" in person.enter(scene.project("draw"))
         person.page.get_by_text("Practice, does not count").wait_for()
         person.stroke((0.4, 0.3), (0.6, 0.3), (0.6, 0.7))
         if name == "ann":
@@ -82,7 +93,7 @@ def test_edit_and_ask(scene: Scene, sit_down: Callable[[str], Someone], tmp_path
     answers = {}
     for name in ("ann", "bob"):
         person = sit_down(name)
-        person.enter(scene.project("edit"))
+        assert "every person still reads it" in person.enter(scene.project("edit"))
         person.page.get_by_text("Paint over the picture: people").wait_for()
         person.key("b")
         person.stroke((0.1, 0.5), (0.9, 0.5))
@@ -116,7 +127,7 @@ def test_validate(scene: Scene, sit_down: Callable[[str], Someone], tmp_path: Pa
     for name, pressed, meant in (("ann", "8", "8"), ("bob", "u", "unreadable")):
         person = sit_down(name)
         person.received.clear()
-        person.enter(project)
+        assert "Say which class you see" in person.enter(project)
         for number in range(len(made)):
             person.ready()
             person.key(pressed)

@@ -48,7 +48,7 @@ def test_a_practice_comes_first_then_blank_canvases(studio: LabelStudio, open_ro
     assert canvas.getextrema() == (0, 0)
     assert practice["data"]["key"] == projects.guide_key(play.round)
     assert "does not count" in practice["data"]["note"]
-    assert 0 < picture(practice).getextrema()[1] < 128, "faint, to be traced"
+    assert 0 < picture(practice).getextrema()[1] < 160, "faint, to be traced"
     people = studio.tasks(project)
     assert people[projects.guide_key(play.round)].people == publish.EVERYBODY
     assert {people[key].people for key in projects.drawing_keys(play.round, play.params)} == {1}
