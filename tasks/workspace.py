@@ -150,7 +150,7 @@ def check_committed(workspace: Workspace) -> None:
     """Refuse uncommitted code or params.yaml: the round's commit must say what made it."""
     changed = git(workspace, "status", "--porcelain", "--", *CODE)
     if changed:
-        names = ", ".join(line[3:] for line in changed.splitlines()[:5])
+        names = ", ".join(line.split(maxsplit=1)[1] for line in changed.splitlines()[:5])
         raise WorkspaceError(f"code and params.yaml must be committed, changed: {names}; `git commit` first")
 
 
