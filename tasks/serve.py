@@ -8,12 +8,8 @@ a file's name or an address, and nothing of it is logged.
 from __future__ import annotations
 
 import argparse
-import json
 import secrets
-import threading
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,81 +17,22 @@ import torch
 from fastapi import Body, Depends, FastAPI, HTTPException, Request
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from starlette.concurrency import run_in_threadpool
-from torch import nn
 
 from data.layout import Workspace
 from data.shards import decode_png
 from tasks import checkpoint, ink
 from tasks.annotations import edit_bases
+from tasks.bounded import Bounded
 from tasks.labelling import LabellingError, LabelStudio, connect
 from tasks.params import read
 from tasks.projects import NOTE, SAYS
 from tasks.services import ServiceDown, StackError, find
+from tasks.target import Target
 from tasks.workspace import read_index
 
 MAX_BODY = 2 * 2**20  # bytes
 PATIENCE = 7.0  # seconds to wait for the drawing; the page saves it every 5
 LOOK = 0.15  # seconds between two looks
-
-_Message = MutableMapping[str, Any]
-_Receive = Callable[[], Awaitable[_Message]]
-_Send = Callable[[_Message], Awaitable[None]]
-_App = Callable[[MutableMapping[str, Any], _Receive, _Send], Awaitable[None]]
-
-
-@dataclass(frozen=True)
-class Answer:
-    """The target's answer to one image."""
-
-    answer: int  # class index
-    class_: str
-    probability: float  # of the answer
-    probabilities: tuple[float, ...]
-    round: int  # that trained the target
-
-    def __str__(self) -> str:
-        return f"Model says {self.class_} ({self.probability:.0%})"
-
-
-class Target:
-    """The network that is attacked now; read again when it is another."""
-
-    def __init__(self, workspace: Workspace) -> None:
-        self._workspace = workspace
-        self._lock = threading.Lock()
-        self._loaded: tuple[tuple[Path, int, int], nn.Module, checkpoint.Card] | None = None
-
-    def get(self) -> tuple[nn.Module, checkpoint.Card]:
-        """Network and card. FileNotFoundError with what to do if there is none yet."""
-        path = current(self._workspace)
-        if path is None:
-            raise FileNotFoundError("no round has a network yet; `dadc open` trains the first")
-        stat = path.stat()
-        name = (path, stat.st_mtime_ns, stat.st_size)
-        with self._lock:
-            if self._loaded is None or self._loaded[0] != name:
-                self._loaded = (name, *checkpoint.load(path))
-            return self._loaded[1:]
-
-    def answer(self, pixels_CHW: torch.Tensor) -> Answer:
-        """Its answer to an image of its own size and channels. ValueError for another."""
-        net, card = self.get()
-        wanted = (card.channels, card.size, card.size)
-        if tuple(pixels_CHW.shape) != wanted:
-            raise ValueError(f"an image of {wanted} was wanted, got {tuple(pixels_CHW.shape)}")
-        with self._lock:
-            answers_N, probabilities_NK = checkpoint.answer(net, pixels_CHW[None])
-        chosen, probabilities = int(answers_N[0]), tuple(float(p) for p in probabilities_NK[0])
-        return Answer(chosen, card.classes[chosen], probabilities[chosen], probabilities, card.round)
-
-
-def current(workspace: Workspace) -> Path | None:
-    """The target of the last round that collects, else the last network that there is."""
-    index = read_index(workspace)
-    targets = [workspace.root / entry["target"] for _, entry in sorted(index["collected"].items())]
-    networks = [workspace.round(int(name)).model for name in sorted(index["rounds"])]
-    there = [path for path in (*networks, *targets) if path.exists()]
-    return there[-1] if there else None
 
 
 def app(root: Path, user: str, password: str) -> FastAPI:
@@ -110,7 +47,7 @@ def app(root: Path, user: str, password: str) -> FastAPI:
             raise HTTPException(401, "user or password is wrong", {"WWW-Authenticate": "Basic"})
 
     server = FastAPI(title="dadc model server", docs_url=None, redoc_url=None, openapi_url=None)
-    server.add_middleware(_Bounded)
+    server.add_middleware(Bounded, limit=MAX_BODY)
     guarded = [Depends(let_in)]
 
     @server.get("/health")
@@ -232,40 +169,6 @@ def _version(target: Target) -> str:
         return f"round {target.get()[1].round:03d}"
     except FileNotFoundError:
         return "none"
-
-
-class _Bounded:
-    """Refuses a body that is too large before it is read."""
-
-    def __init__(self, inner: _App) -> None:
-        self._inner = inner
-
-    async def __call__(self, scope: MutableMapping[str, Any], receive: _Receive, send: _Send) -> None:
-        if scope["type"] != "http":
-            await self._inner(scope, receive, send)
-            return
-        length = dict(scope["headers"]).get(b"content-length", b"0")
-        if not length.isdigit() or int(length) > MAX_BODY:
-            await _refuse(send)
-            return
-        seen = 0
-
-        async def bounded() -> _Message:
-            nonlocal seen
-            message = await receive()
-            seen += len(message.get("body", b""))
-            if seen > MAX_BODY:
-                raise HTTPException(413, f"at most {MAX_BODY} bytes")
-            return message
-
-        await self._inner(scope, bounded, send)
-
-
-async def _refuse(send: _Send) -> None:
-    body = json.dumps({"detail": f"at most {MAX_BODY} bytes were wanted"}).encode()
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": 413, "headers": headers})
-    await send({"type": "http.response.body", "body": body})
 
 
 def serve(root: Path, port: int) -> None:

@@ -17,8 +17,9 @@ from data.shards import encode_png
 from tasks import checkpoint, ink, projects
 from tasks.labelling import LabelStudio
 from tasks.publish import attach_model, publish_drawing
-from tasks.serve import MAX_BODY, current
+from tasks.serve import MAX_BODY
 from tasks.services import Services
+from tasks.target import current
 from tasks.workspace import write_index
 
 LOG_IN = ("dadc", "secret")
