@@ -115,6 +115,12 @@ class LabelStudio:
                 found.setdefault(task["data"]["key"], Task(int(task["id"]), int(task["overlap"])))
         return found
 
+    def free(self, project: int) -> dict[str, int]:
+        """Tasks that have no annotation yet: key → id."""
+        query = _filter("total_annotations", "equal", "Number", 0)
+        found = self._tasks(project, "id,data", query=query)
+        return {str(task["data"].get("key")): int(task["id"]) for task in found if isinstance(task["data"], dict)}
+
     def publish(self, project: int, tasks: Mapping[str, Mapping[str, Any]]) -> int:
         """Publish the tasks whose key is not there yet; how many. tasks: key → the task's other data."""
         there = self.tasks(project) if tasks else {}

@@ -47,14 +47,18 @@ class Model(Frozen):
 class Threat(Frozen):
     """A threat model: what an attack may do to an image."""
 
-    norm: Literal["linf"]
-    epsilon: float = Field(gt=0)
+    norm: Literal["linf", "l2"]
+    epsilon: float = Field(gt=0)  # radius in that norm, pixels in [0, 1]
 
     @model_validator(mode="after")
     def _in_pixels(self) -> Threat:
         if self.norm == "linf" and self.epsilon >= 1:
             raise ValueError(
                 f"a radius under 1, pixels lie in [0, 1]; for {self.epsilon:g}/255 write {self.epsilon / 255:.5f}"
+            )
+        if self.norm == "l2" and self.epsilon >= 32:  # 3 is usual at 3×224×224
+            raise ValueError(
+                f"an L2 radius under 32, pixels lie in [0, 1]; for {self.epsilon:g}/255 write {self.epsilon / 255:.5f}"
             )
         return self
 
@@ -67,6 +71,7 @@ class Attack(Frozen):
 class Collect(Frozen):
     drawings: Count
     edits: Annotated[int, Field(ge=0)]
+    fools: Count
     every: Count
 
 
@@ -75,6 +80,14 @@ class Validate(Frozen):
     max_votes: Count
     non_fooling_share: Share
     unsettled: Literal["pending", "rejected"]
+    # Defaults: what a round is held to that was opened before there were these rules.
+    probes: Annotated[int, Field(ge=0)] = 0
+    probe_votes: Count = 1
+    probe_accuracy: Share = 0.0
+    judged_from: Count = 1
+    annotator_rejected: Share = 1.0
+    validator_dissent: Share = 1.0
+    validator_siding: Share = 1.0
 
     @model_validator(mode="after")
     def _enough_votes(self) -> Validate:
@@ -94,6 +107,12 @@ class TrainCandidates(Frozen):
     non_fooling: bool
 
 
+class Awp(Frozen):
+    """Adversarial weight perturbation (arXiv:2004.05884), an addition to any loss."""
+
+    gamma: float = Field(gt=0, lt=1)  # length of the move of a weight, as a share of its own
+
+
 class Train(Frozen):
     init: Literal["scratch", "target"]
     optimizer: Literal["adam", "sgd"]
@@ -105,6 +124,7 @@ class Train(Frozen):
     augment: dict[KindName, KindParams]
     loss: Loss
     candidates: TrainCandidates
+    awp: Awp | None = None  # defaults, here and below: what a round has that was opened before there was the key
 
 
 class First(Frozen):
@@ -133,6 +153,16 @@ class Evaluate(Frozen):
     attacks: dict[KindName, KindParams]
     shifts: dict[KindName, KindParams]
     masking: Share
+    battery: dict[KindName, KindParams] = {}  # noqa: RUF012  frozen
+    epsilons: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(), strict=False)
+    precision: Literal["fp32", "bf16"] = "fp32"
+
+    @model_validator(mode="after")
+    def _named_once(self) -> Evaluate:
+        both = sorted(self.attacks.keys() & self.battery.keys())
+        if both:
+            raise ValueError(f"each attack in attacks or in battery, {', '.join(both)} stands in both")
+        return self
 
 
 class Promote(Frozen):
@@ -223,7 +253,11 @@ def check_kinds(params: Params) -> None:
     for where, loss in (("train.loss", params.train.loss), ("first.loss", params.first.loss)):
         _under_threat("losses", loss.name, loss.params, where, params.threat)
     _under_threat("attacks", "pgd", params.rift.attack, "rift.attack", params.threat)
-    for where, kinds in (("attack.kinds", params.attack.kinds), ("evaluate.attacks", params.evaluate.attacks)):
+    for where, kinds in (
+        ("attack.kinds", params.attack.kinds),
+        ("evaluate.attacks", params.evaluate.attacks),
+        ("evaluate.battery", params.evaluate.battery),
+    ):
         for name, given in kinds.items():
             _under_threat("attacks", name, given, f"{where}.{name}", params.threat)
     for name, given in params.train.augment.items():
