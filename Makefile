@@ -87,6 +87,10 @@ root=$$(git rev-parse --show-toplevel 2>/dev/null) || {
     echo "dadc: a Git checkout of the project is wanted, $$PWD is in none; clone it first" >&2
     exit 1
 }
+[ -f "$$root/flows/cli.py" ] || {
+    echo "dadc: a Git checkout of the project is wanted, $$root is one of something else" >&2
+    exit 1
+}
 cd "$$root" && PATH=$$here:$$PATH exec "$$here/python" -m flows.cli "$$@"
 endef
 export LAUNCHER
