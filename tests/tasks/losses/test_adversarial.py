@@ -1,0 +1,136 @@
+"""Adversarial training, TRADES, MART and SCORE against values worked out by hand, and AWP against its definition."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from models import nsl_cnn
+from tasks.losses import Inner, divergence, mart, pgd_at, score, trades, weighted_mean
+from tasks.params import Threat
+
+THREAT = Threat(norm="linf", epsilon=0.1)
+ONE = torch.ones(1)
+LABEL = torch.tensor([1])
+IMAGE = torch.full((1, 1, 1, 2), 0.5)
+
+
+def two_pixels() -> nn.Module:
+    """Logits (0, 3a − 4b) of an image of two pixels: (0, −0.5) at (0.5, 0.5), and (0, −1.2) at its worst within 0.1."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False))
+    with torch.no_grad():
+        net[1].weight.copy_(torch.tensor([[0.0, 0.0], [3.0, -4.0]]))
+    return net
+
+
+def p(logit: float) -> float:
+    """Probability of class 1 where the logits are 0 and `logit`."""
+    return 1 / (1 + math.exp(-logit))
+
+
+def kl(first: float, second: float) -> float:
+    a, b = p(first), p(second)
+    return a * math.log(a / b) + (1 - a) * math.log((1 - a) / (1 - b))
+
+
+def value(module: Any, threat: Threat = THREAT, weight: torch.Tensor = ONE, **given: object) -> float:
+    params = module.Params(**given)
+    found: float = module.loss(two_pixels(), IMAGE, LABEL, weight, params, threat, torch.Generator()).item()
+    return found
+
+
+def test_adversarial_training_by_hand() -> None:
+    assert value(pgd_at) == pytest.approx(-math.log(p(-1.2)), rel=1e-5)
+    assert value(pgd_at, clean=0.25) == pytest.approx(-0.75 * math.log(p(-1.2)) - 0.25 * math.log(p(-0.5)), rel=1e-5)
+    # under L2 the worst is 0.1 along (−3, 4) / 5: the logit falls by 0.1 · 5
+    assert value(pgd_at, Threat(norm="l2", epsilon=0.1), steps=30) == pytest.approx(-math.log(p(-1.0)), rel=0.01)
+    assert value(pgd_at, epsilon=0.05) == pytest.approx(-math.log(p(-0.85)), rel=1e-5)
+
+
+def test_trades_by_hand() -> None:
+    """The KL from the clean answer is highest where the logit is: at one end of the ball or, by the start, the other."""
+    ends = kl(-0.5, -1.2), kl(-0.5, 0.2)
+    found = (value(trades, beta=2.0) + math.log(p(-0.5))) / 2
+    assert min(abs(found - end) for end in ends) < 1e-5
+    assert value(trades, beta=0.0) == pytest.approx(-math.log(p(-0.5)), rel=1e-5)
+
+
+def test_mart_by_hand() -> None:
+    boosted = -math.log(p(-1.2)) - math.log(1 - (1 - p(-1.2)))
+    assert value(mart, beta=0.0) == pytest.approx(boosted, rel=1e-5)
+    assert value(mart, beta=5.0) == pytest.approx(boosted + 5 * kl(-0.5, -1.2) * (1 - p(-0.5)), rel=1e-5)
+
+
+def test_score_by_hand() -> None:
+    assert value(score, smoothing=0.0) == pytest.approx(2 * (1 - p(-1.2)) ** 2, rel=1e-5)
+    assert value(score) == pytest.approx(2 * (0.95 - p(-1.2)) ** 2, rel=1e-5)
+    apart = 2 * (p(-0.5) - p(-1.2)) ** 2
+    assert value(score, beta=3.0) == pytest.approx(2 * (0.95 - p(-0.5)) ** 2 + 3 * apart, rel=1e-5)
+
+
+def test_weights_are_shares() -> None:
+    values = torch.tensor([1.0, 3.0])
+    assert weighted_mean(values, torch.tensor([1.0, 3.0])).item() == pytest.approx(2.5)
+    assert weighted_mean(values, torch.zeros(2)).item() == 0
+
+
+def test_the_divergence_is_torchs_and_stays_finite() -> None:
+    torch.manual_seed(0)
+    a, b = torch.randn(5, 4), torch.randn(5, 4)
+    wanted = F.kl_div(b.log_softmax(1), a.softmax(1), reduction="none").sum(1)
+    assert torch.allclose(divergence(a, b), wanted, atol=1e-6)
+    assert divergence(a, a).tolist() == [0] * 5
+    sure = torch.tensor([[300.0, -300.0]], requires_grad=True)
+    found = divergence(sure, -sure.detach())
+    found.sum().backward()
+    assert torch.isfinite(found).all()
+    assert sure.grad is not None
+    assert torch.isfinite(sure.grad).all()
+
+
+@pytest.mark.parametrize("module", [pgd_at, trades, mart, score])
+def test_the_attack_sees_eval_mode_and_the_loss_training_mode(module: Any) -> None:
+    """Batch norm's statistics move once a training pass, and not for the attack's steps."""
+    net = nn.Sequential(nn.BatchNorm2d(1, momentum=None), nn.Flatten(), nn.Linear(16, 3)).train()
+    images, labels = torch.rand(4, 1, 4, 4), torch.arange(4) % 3
+    adversarial = module.adversarial(net, images, labels, module.Params(), THREAT, torch.Generator())
+    assert int(net[0].num_batches_tracked) == 0  # type: ignore[arg-type]
+    assert net.training
+    assert float((adversarial - images).abs().max()) <= 0.1 + 1e-6
+    assert adversarial.min() >= 0
+    assert adversarial.max() <= 1
+    module.loss_at(net, images, adversarial, labels, torch.ones(4), module.Params())
+    assert int(net[0].num_batches_tracked) == (1 if module in (pgd_at, score) else 2)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("module", [pgd_at, trades, mart, score])
+def test_the_loss_is_higher_on_what_it_made(module: Any) -> None:
+    torch.manual_seed(0)
+    net, images, labels = nsl_cnn.build(4, 3, 16), torch.rand(8, 3, 16, 16), torch.arange(8) % 4
+    params = module.Params()
+    made = module.adversarial(net, images, labels, params, THREAT, torch.Generator())
+    at = [module.loss_at(net, images, x, labels, torch.ones(8), params).item() for x in (images, made)]
+    assert at[1] > at[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "word"),
+    [
+        ({"epsilon": 8.0}, r"trades: epsilon must be under 1, .*got 8; for 8/255 write 0\.03137"),
+        ({"step_size": 0.3}, r"trades: step_size must be at most 2 × epsilon = 0\.2, the ball's width, got 0\.3"),
+    ],
+)
+def test_radii_and_steps_that_make_no_sense_are_refused(given: dict[str, float], word: str) -> None:
+    with pytest.raises(ValueError, match=word):
+        trades.check(trades.Params(**given), THREAT)  # type: ignore[arg-type]
+
+
+def test_the_usual_step_reaches_across_the_ball() -> None:
+    assert Inner(steps=10).step(THREAT) == pytest.approx(0.025)
+    assert Inner(steps=1).step(THREAT) == pytest.approx(0.1)
+    assert Inner(steps=5, step_size=0.03).step(THREAT) == 0.03
