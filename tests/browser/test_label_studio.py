@@ -42,9 +42,12 @@ def says(candidate: Any, classes: tuple[str, ...]) -> str:
 
 def test_who_runs_a_round_is_told_where_to_send_people(scene: Scene) -> None:
     root = scene.play.round.workspace.root
+    by = ("git", "-c", "user.name=test", "-c", "user.email=test@localhost")
+    run(root, *by, "init", "--quiet")
+    run(root, *by, "commit", "--quiet", "--allow-empty", "--message", "nothing yet")
     assert invitation(root) == f"account   {scene.studio.invite()}", "no round is open"
-    for command in (["init"], ["add", str(scene.play.round.params)], ["commit", "--message", "open"]):
-        run(root, "git", "-c", "user.name=test", "-c", "user.email=test@localhost", *command)
+    run(root, *by, "add", str(scene.play.round.params))
+    run(root, *by, "commit", "--quiet", "--message", "open")
     account, *pages = invitation(root).splitlines()
     assert httpx.get(account.split()[1]).text.count("<form") == 1
     assert pages == [

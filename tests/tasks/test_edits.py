@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from data.records import HUMAN
+from data.records import HUMAN, SIMULATED
 from data.shards import decode_png
-from tasks import ink, pages, pull
+from tasks import ink, pages, pull, simulate
 from tasks.annotations import Line, candidates, edit_bases
+from tasks.labelling import LabelStudio
 from tasks.projects import INTENDED, editing_keys
+from tasks.publish import publish_drawing, publish_editing
+from tasks.services import Services
 
 RNG = np.random.default_rng(0)
 
@@ -108,3 +112,25 @@ def test_an_edit_becomes_a_candidate_with_its_seed_image(open_round: Callable[..
     assert "there is none" in reasons[1]
     assert "task of the round" in reasons[2]
     assert "task of the round" in reasons[3], "a drawing task's key means nothing on an editing page"
+
+
+def test_simulated_annotators_edit_too(
+    studio: LabelStudio, open_round: Callable[..., Any], model_server: Callable[[Path], Services]
+) -> None:
+    play = open_round(collect={"drawings": 1, "edits": 3}, simulate={"label_error": 0.0})
+    given = (play.round, play.params, play.splits)
+    services = model_server(play.round.workspace.root)
+    publish_drawing(studio, *given)
+    publish_editing(studio, *given)
+    assert simulate.draw(studio, services, *given) == 4
+    assert simulate.draw(studio, services, *given) == 0
+    pull.pull(studio, play.round)
+    edited = sorted((c for c in candidates(*given) if "/edit/" in c.key), key=lambda c: c.key)
+    assert [c.key for c in edited] == editing_keys(play.round, play.params)
+    bases = edit_bases(*given)
+    for made in edited:
+        assert (made.source, made.wellformed) == (SIMULATED, True)
+        seed = play.pool.keys.index(made.seed_image)
+        assert made.intended == int(play.pool.labels_N[seed])
+        changed = (decode_png(made.image, 1) != bases[made.key]).float().mean()
+        assert 0 < changed < 0.3, "painted over in part"
