@@ -22,6 +22,7 @@ def init(workspace: Workspace, params: Params, remote: str | None, say: Callable
     remote: a folder's absolute path or an address DVC knows; None: the one that is set, else `.dadc/remote`.
     """
     check_kinds(params)
+    check_remote(remote)
     if not workspace.splits.exists():
         freeze_data(workspace, params, say)
     check_same(workspace, params)
@@ -82,6 +83,12 @@ def check_same(workspace: Workspace, params: Params) -> None:
             )
 
 
+def check_remote(remote: str | None) -> None:
+    """Refuse a relative path: it would mean another folder in every clone."""
+    if remote and "://" not in remote and not Path(remote).expanduser().is_absolute():
+        raise WorkspaceError(f"--remote wants an absolute path or an address, got {remote!r}")
+
+
 def set_remote(workspace: Workspace, remote: str | None) -> None:
     """Name the DVC remote by an absolute path or address, so that a clone elsewhere can pull."""
     config = workspace.root / ".dvc" / "config"
@@ -91,8 +98,6 @@ def set_remote(workspace: Workspace, remote: str | None) -> None:
         remote = str(workspace.local / "remote")
     if "://" not in remote:
         folder = Path(remote).expanduser()
-        if not folder.is_absolute():
-            raise WorkspaceError(f"--remote wants an absolute path or an address, got {remote!r}")
         folder.mkdir(parents=True, exist_ok=True)
         remote = str(folder)
     dvc(workspace, "remote", "add", "--quiet", "--force", "--default", REMOTE, remote)

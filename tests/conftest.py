@@ -96,6 +96,20 @@ def make_workspace(tmp_path: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small workspace after `dadc init`, to be copied."""
+    root = copy_checkout(tmp_path_factory.mktemp("template") / "workspace", SMALL)
+    dadc(root, "init")
+    return root
+
+
+@pytest.fixture
+def initialised(template: Path, tmp_path: Path) -> Path:
+    """A workspace of one's own after `dadc init`."""
+    return Path(shutil.copytree(template, tmp_path / "initialised", symlinks=True))
+
+
+@pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The root of a workspace whose Label Studio, Prefect, MLflow and model server are up for the whole session."""
     from flows.stack import down, up

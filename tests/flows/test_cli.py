@@ -70,25 +70,25 @@ def test_a_workspace_that_is_not_ready(make_workspace: Make) -> None:
     assert "HEAD is detached" in refused(root, "init")
     run(root, "git", "checkout", "--quiet", "main")
     assert "absolute path" in refused(root, "init", "--remote", "here")
-    assert "is ready" in dadc(root, "init").stdout
-    head = run(root, "git", "rev-parse", "HEAD").stdout
-    assert "is ready" in dadc(root, "init").stdout
-    assert run(root, "git", "rev-parse", "HEAD").stdout == head, "init twice is init once"
+    assert "is ready" in dadc(root, "init").stdout, "mended, the same command works"
+
+
+def test_init_twice_is_init_once(initialised: Path) -> None:
+    head = run(initialised, "git", "rev-parse", "HEAD").stdout
+    assert "is ready" in dadc(initialised, "init").stdout
+    assert run(initialised, "git", "rev-parse", "HEAD").stdout == head
 
 
 def test_services_that_are_down_name_the_command_that_starts_them(
-    make_workspace: Make, monkeypatch: pytest.MonkeyPatch
+    initialised: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    root = make_workspace()
-    dadc(root, "init")
     monkeypatch.setenv("LABEL_STUDIO_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "x" * 40)
-    assert "`dadc up`" in refused(root, "open")
+    assert "`dadc up`" in refused(initialised, "open")
 
 
-def test_a_params_yaml_of_another_campaign(make_workspace: Make) -> None:
-    root = make_workspace()
-    dadc(root, "init")
+def test_a_params_yaml_of_another_campaign(initialised: Path) -> None:
+    root = initialised
     path = root / "params.yaml"
     path.write_text(path.read_text().replace("campaign: digits", "campaign: other"))
     run(root, "git", "commit", "--all", "--quiet", "--message", "another campaign")
