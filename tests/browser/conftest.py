@@ -136,7 +136,7 @@ def scene(stack: Path, checkout: Path, tmp_path_factory: pytest.TempPathFactory)
         tmp_path_factory.mktemp("people"),
         checkout,
         collect={"drawings": 2, "edits": 2},
-        validate={"consensus": 2, "max_votes": 3, "non_fooling_share": 1.0},
+        validate={"consensus": 2, "max_votes": 3, "non_fooling_share": 1.0, "probes": 0},
     )
     with pytest.MonkeyPatch.context() as patch, model_server(play.round.workspace.root) as served:
         patch.setenv("LABEL_STUDIO_URL", studio.url)
