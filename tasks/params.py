@@ -71,7 +71,7 @@ class Attack(Frozen):
 class Collect(Frozen):
     drawings: Count
     edits: Annotated[int, Field(ge=0)]
-    fools: Count
+    fools: Count = 12
     every: Count
 
 
@@ -153,7 +153,7 @@ class Evaluate(Frozen):
     attacks: dict[KindName, KindParams]
     shifts: dict[KindName, KindParams]
     masking: Share
-    battery: dict[KindName, KindParams] = {}  # noqa: RUF012  frozen
+    battery: dict[KindName, KindParams] = {}
     epsilons: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(), strict=False)
     precision: Literal["fp32", "bf16"] = "fp32"
 
