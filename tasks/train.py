@@ -19,13 +19,17 @@ from data.shards import Images, candidate_images, read_candidates
 from models._pretrained import start_from
 from tasks import attacks, augments, checkpoint, stage
 from tasks.checkpoint import Card
+from tasks.losses import repeatable
+from tasks.losses._awp import perturbed
 from tasks.params import Loss, Params, TrainCandidates, kind, module_of
 from tasks.params import Train as Choices
 from tasks.seeds import derive
 
+UNDEFENDED = ("plain",)  # losses that promise nothing under attack: what they have of it may fall
 QUICK = 256  # validation images, at most, that PGD is tried on after each epoch
 QUICK_STEPS = 10  # of that PGD, each a quarter of the radius
 MOMENTUM = 0.9  # of SGD
+FALL = 0.15  # PGD accuracy on validation, below its best epoch, that ends the training: more is no chance
 
 
 @dataclass(frozen=True)
@@ -125,17 +129,15 @@ def fit(
             images_BCHW = augments.augmented(checkpoint.to_float(training.pixels_NCHW[index]), kinds, change)
             images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
             labels_B, weights_B = training.labels_N[index], training.weights_N[index]
-            with torch.autocast("cpu", torch.bfloat16, enabled=choices.precision == "bf16"):
-                value = module.loss(net, images_BCHW, labels_B, weights_B, own, params.threat, noise)
-            if not torch.isfinite(value):
+            optimizer.zero_grad(set_to_none=True)
+            value = _backward(net, (images_BCHW, labels_B, weights_B), module, own, params, noise)
+            if not math.isfinite(value):
                 raise ValueError(
-                    f"the loss is {value.item()} in epoch {epoch}: training has diverged; "
+                    f"the loss is {value} in epoch {epoch}: training has diverged; "
                     f"lower train.learning_rate (now {choices.learning_rate:g})"
                 )
-            optimizer.zero_grad(set_to_none=True)
-            value.backward()
             optimizer.step()
-            total += value.item() * len(index)
+            total += value * len(index)
         speed = len(order) / (time.monotonic() - spent)
         clean, robust = quick(net, validation, few, params)
         epochs.append({"epoch": epoch, "loss": total / len(order), "clean": clean, "robust": robust})
@@ -146,9 +148,56 @@ def fit(
             f"train {name}: epoch {epoch}/{choices.epochs}  loss {total / len(order):.3f}  clean {clean:.1%}  "
             f"pgd {robust:.1%}  {speed:.0f} images/s  {left:.0f} s left"
         )
+        if fallen := _fallen([each["robust"] for each in epochs]) if loss.name not in UNDEFENDED else "":
+            stage.say(f"train {name}: stopped after epoch {epoch}, epoch {kept} is kept: {fallen}")
+            break
     net.load_state_dict(best)
     net = net.to(memory_format=torch.contiguous_format).eval()
-    return net, {"kept": kept, "epochs": epochs, "images": len(training.order), "loss": loss.name}
+    told = {"kept": kept, "epochs": epochs, "images": len(training.order), "loss": loss.name}
+    return net, told | ({"stopped": fallen} if fallen else {})
+
+
+def _backward(
+    net: nn.Module,
+    batch: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    module: Any,
+    own: Any,
+    params: Params,
+    noise: torch.Generator,
+) -> float:
+    """One batch's loss, whose gradients the weights then have; on moved weights where `train.awp` asks for it."""
+    choices = params.train
+
+    def precision() -> torch.autocast:
+        return torch.autocast("cpu", torch.bfloat16, enabled=choices.precision == "bf16")
+
+    if choices.awp is None:
+        with precision():
+            value: torch.Tensor = module.loss(net, *batch, own, params.threat, noise)
+        value.backward()
+        return value.item()
+    with precision():
+        again = repeatable(module, net, *batch, own, params.threat, noise)
+
+    def anew() -> torch.Tensor:
+        with precision():  # one for each: within it, weights once cast are kept, moved or not
+            return again()
+
+    with perturbed(net, anew, choices.awp):
+        value = anew()
+        value.backward()
+    return value.item()
+
+
+def _fallen(robust: list[float]) -> str:
+    """Why training should end, where the last epoch's PGD accuracy lies far below the best one's; else nothing."""
+    best = max(robust)
+    if best - robust[-1] <= FALL:
+        return ""
+    return (
+        f"PGD accuracy on validation fell from {best:.1%} to {robust[-1]:.1%}, more than {FALL:.0%}, as happens when a "
+        "loss is learned by heart; give its attack more steps, or lower train.learning_rate"
+    )
 
 
 def quick(net: nn.Module, validation: Images, few: torch.Tensor, params: Params) -> tuple[float, float]:

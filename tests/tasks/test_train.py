@@ -18,8 +18,8 @@ from data.shards import Images, encode_png, write_candidates
 from tasks import checkpoint, stage
 from tasks.freeze import freeze
 from tasks.init import freeze_data
-from tasks.params import Loss, Params, TrainCandidates, read
-from tasks.train import QUICK, fit, quick, train, training_set
+from tasks.params import Awp, Loss, Params, TrainCandidates, read
+from tasks.train import QUICK, _fallen, fit, quick, train, training_set
 
 CHOICES = TrainCandidates(weight=0.5, repeat=3, non_fooling=False)
 PLAIN = Loss(name="plain", params={})
@@ -173,11 +173,33 @@ def test_no_batch_of_one_image_is_left_over() -> None:
 
 @pytest.mark.parametrize(
     "choice",
-    [{"optimizer": "sgd", "learning_rate": 0.01}, {"precision": "bf16"}, {"augment": {"gaussian_noise": {}}}],
+    [
+        {"optimizer": "sgd", "learning_rate": 0.01},
+        {"precision": "bf16"},
+        {"augment": {"gaussian_noise": {}}},
+        {"awp": Awp(gamma=0.01)},
+    ],
 )
-def test_sgd_bf16_and_augmentation_learn(choice: dict[str, object]) -> None:
+def test_sgd_bf16_augmentation_and_awp_learn(choice: dict[str, object]) -> None:
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 2))
     epochs = fit_small(net, small(epochs=20, **choice), n=32)["epochs"]
     assert epochs[-1]["loss"] < 0.8 * epochs[0]["loss"]  # type: ignore[index]
     assert all(weight.dtype == torch.float32 for weight in net.parameters())
+
+
+def test_a_fall_of_pgd_accuracy_ends_the_training_and_the_best_epoch_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loss of one step at a high rate loses what it had; here the fall that counts is set to none at all."""
+    assert _fallen([0.1, 0.5, 0.36]) == ""
+    assert "fell from 50.0% to 34.0%" in _fallen([0.1, 0.5, 0.34])
+    monkeypatch.setattr("tasks.train.FALL", -1.0)
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    params = small(epochs=5)
+    with stage.reproducible(params, "test"):
+        loss = Loss(name="pgd_at", params={"steps": 2})
+        told = fit(net, training_set(images(9), [], CHOICES), images(8), params, loss, "001")[1]
+    assert len(told["epochs"]) == 1
+    assert told["kept"] == 1
+    assert "PGD accuracy on validation fell" in told["stopped"]
+    assert "stopped" not in fit_small(net, params), "a plain loss promises nothing under attack"

@@ -11,8 +11,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from models import nsl_cnn
-from tasks.losses import Inner, divergence, mart, pgd_at, score, trades, weighted_mean
-from tasks.params import Threat
+from tasks.losses import Inner, divergence, mart, nsl, pgd_at, plain, repeatable, score, trades, weighted_mean
+from tasks.losses._awp import perturbed
+from tasks.params import Awp, Threat
 
 THREAT = Threat(norm="linf", epsilon=0.1)
 ONE = torch.ones(1)
@@ -53,7 +54,7 @@ def test_adversarial_training_by_hand() -> None:
 
 
 def test_trades_by_hand() -> None:
-    """The KL from the clean answer is highest where the logit is: at one end of the ball or, by the start, the other."""
+    """The KL from the clean answer is highest where the logit is, or lowest: at an end of the ball."""
     ends = kl(-0.5, -1.2), kl(-0.5, 0.2)
     found = (value(trades, beta=2.0) + math.log(p(-0.5))) / 2
     assert min(abs(found - end) for end in ends) < 1e-5
@@ -134,3 +135,50 @@ def test_the_usual_step_reaches_across_the_ball() -> None:
     assert Inner(steps=10).step(THREAT) == pytest.approx(0.025)
     assert Inner(steps=1).step(THREAT) == pytest.approx(0.1)
     assert Inner(steps=5, step_size=0.03).step(THREAT) == 0.03
+
+
+def test_the_weights_move_by_a_share_of_their_length_uphill_and_come_back() -> None:
+    net = two_pixels()
+    weight = net[1].weight  # type: ignore[index,union-attr]
+    before = weight.detach().clone()  # type: ignore[union-attr,operator]
+    run = repeatable(plain, net, IMAGE, LABEL, ONE, plain.Params(), THREAT, torch.Generator())
+    with perturbed(net, run, Awp(gamma=0.1)):
+        # the loss's gradient is (1 − p) · (0.5, 0.5) for class 0 and minus that for class 1: of length 1, ±0.5 each
+        wanted = before + 0.1 * before.norm() * torch.tensor([[0.5, 0.5], [-0.5, -0.5]])
+        assert torch.allclose(weight, wanted, atol=1e-6)  # type: ignore[arg-type]
+        value = run()
+        value.backward()
+    assert torch.equal(weight, before)  # type: ignore[arg-type]
+    moved = -0.5 - 2 * 0.5 * 0.1 * 5  # both logits move by half of 0.1 · ‖w‖, against each other
+    assert value.item() == pytest.approx(-math.log(p(moved)), rel=1e-5)
+    gradient = (1 - p(moved)) * torch.tensor([[0.5, 0.5], [-0.5, -0.5]])
+    assert torch.allclose(weight.grad, gradient, atol=1e-6)  # type: ignore[union-attr,arg-type]
+
+
+@pytest.mark.parametrize("module", [plain, nsl, pgd_at, trades, mart, score])
+def test_the_perturbation_adds_to_any_loss(module: Any) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(4 * 36, 3)).train()
+    images, labels = torch.rand(6, 1, 8, 8), torch.arange(6) % 3
+    params = module.Params(**({"step_size": 0.05} if module is nsl else {}))
+    state = {name: value.clone() for name, value in net.state_dict().items()}
+    run = repeatable(module, net, images, labels, torch.ones(6), params, THREAT, torch.Generator())
+    with perturbed(net, run, Awp(gamma=0.05)):
+        assert all(torch.equal(value, old) for value, old in zip(net.buffers(), _buffers(net, state), strict=True))
+        above = run()
+    assert all(weight.grad is None for weight in net.parameters())
+    assert all(torch.equal(state[name], value) for name, value in net.named_parameters())
+    assert above.item() > run().item()
+
+
+def _buffers(net: nn.Module, state: dict[str, torch.Tensor]) -> list[torch.Tensor]:
+    return [state[name] for name, _ in net.named_buffers()]
+
+
+def test_an_error_inside_leaves_the_weights() -> None:
+    net = two_pixels()
+    before = net[1].weight.detach().clone()  # type: ignore[index,union-attr,operator]
+    run = repeatable(plain, net, IMAGE, LABEL, ONE, plain.Params(), THREAT, torch.Generator())
+    with pytest.raises(RuntimeError, match="stop"), perturbed(net, run, Awp(gamma=0.1)):
+        raise RuntimeError("stop")
+    assert torch.equal(net[1].weight, before)  # type: ignore[index,union-attr,arg-type]
