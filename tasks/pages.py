@@ -88,10 +88,11 @@ def draw_page(classes: Sequence[str]) -> str:
 
 def edit_page(classes: Sequence[str], channels: int) -> str:
     """What an annotator sees over a picture: the pens, the classes, the model's answer on demand."""
-    taken = set(_keys(classes).values())
+    taken = set(hotkeys(classes).values())
     labels = []
     for number, name in enumerate(pens(channels)):
         key = "" if name[0] in taken else f" hotkey={quoteattr(name[0])}"
+        taken.add(name[0])
         selected = " selected='true'" if number == 0 else ""
         text = " selectedColor='#111827'" if name == "white" else ""
         labels.append(f"<Label value={quoteattr(name)} background={quoteattr(PENS[name][1])}{text}{key}{selected}/>")
@@ -106,7 +107,7 @@ def pens(channels: int) -> list[str]:
 def validate_page(classes: Sequence[str]) -> str:
     """What a validator sees: the image alone, the classes and `unreadable`."""
     _check(classes)
-    keys = _keys(classes)
+    keys = hotkeys(classes)
     if "u" not in keys.values():
         keys[UNREADABLE_CHOICE] = "u"
     return f"""<View>{_IMAGE}
@@ -128,7 +129,7 @@ def _people_page(classes: Sequence[str], labels: str, missing: str, question: st
 <Text name="{NOTE}" value="${NOTE}"/>
 <Header value={quoteattr(question)} size="5"/>
 <Choices name="{INTENDED}" toName="image" choice="single-radio" showInline="true" required="true"
- requiredMessage="Choose a class">{_choices(classes, _keys(classes))}</Choices>
+ requiredMessage="Choose a class">{_choices(classes, hotkeys(classes))}</Choices>
 <Header value="What does the model see?" size="5"/>
 <TextArea name="{SAYS}" toName="{NOTE}" smartOnly="true" rows="1" placeholder="type ? and press Enter"/>
 </View></View></View>"""
@@ -140,7 +141,7 @@ def _choices(names: Iterable[str], keys: Mapping[str, str]) -> str:
     return "".join(f"<Choice value={quoteattr(name)}{hotkeys.get(name, '')}/>" for name in names)
 
 
-def _keys(classes: Sequence[str]) -> dict[str, str]:
+def hotkeys(classes: Sequence[str]) -> dict[str, str]:
     """A class whose name is one letter or digit has that as its key, if no other class wants it."""
     wanted = {name: name.lower() for name in classes if len(name) == 1 and name.isascii() and name.isalnum()}
     return {name: key for name, key in wanted.items() if list(wanted.values()).count(key) == 1}
