@@ -41,7 +41,7 @@ QUIET = {
     "PYTHONUNBUFFERED": "1",
 }
 # Label Studio takes any variable for a setting of its own, HOST and DEBUG too, so it sees these only.
-PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "DADC_CI_RUN")
+PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CI_RUN")
 
 
 def up(
