@@ -8,6 +8,7 @@ from enum import StrEnum
 UNREADABLE = -1  # a vote: this image shows none of the classes
 HUMAN = "human"
 SIMULATED = "simulated"
+PROBE = "probe"  # of what validators are tested with; never in a shard
 PEOPLE = (HUMAN, SIMULATED)  # the sources that MER and vMER count
 
 

@@ -61,7 +61,7 @@ def up_to_date(campaign: Campaign, round_: Round) -> list[Candidate]:
     params = read(round_.params)
     pull(campaign, round_)
     candidates, votes = decode(campaign, round_, params)
-    return validate(judge(round_, candidates), votes, params)
+    return validate(judge(round_, candidates), votes, round_)
 
 
 def open_one(campaign: Campaign) -> Round:
@@ -103,9 +103,11 @@ def judge(round_: Round, candidates: list[Candidate]) -> list[Candidate]:
 
 
 @step("validate")
-def validate(candidates: list[Candidate], votes: Mapping[str, list[Vote]], params: Params) -> list[Candidate]:
-    """Votes → verdicts."""
-    return validating.validate(candidates, votes, params.validate_)
+def validate(candidates: list[Candidate], votes: Mapping[str, list[Vote]], round_: Round) -> list[Candidate]:
+    """Votes → verdicts, without those of accounts that the campaign's record says not to trust."""
+    from tasks.pull import past
+
+    return validating.validate(candidates, votes, read(round_.params).validate_, past(round_))
 
 
 @step("publish votes")

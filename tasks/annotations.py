@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import torch
 
 from data.layout import Round
-from data.records import HUMAN, SIMULATED, UNREADABLE, Candidate, Vote
+from data.records import HUMAN, PROBE, SIMULATED, UNREADABLE, Candidate, Vote
 from data.shards import encode_png, read_candidates, read_images
 from tasks import ink
 from tasks.params import Params
@@ -34,6 +34,7 @@ from tasks.projects import (
     vote_key,
 )
 from tasks.seeds import seed_images
+from tasks.trust import Answer
 
 DELETED = "deleted after it was pulled"
 _VOTE_TYPES = {SEEN: "choices"}
@@ -236,6 +237,36 @@ def votes(round_: Round, params: Params, splits: dict[str, Any], given: Sequence
             reason = "a second vote of the same person"
         cast.append(Vote(author, choice, annotation.first.id, annotation.at, counted=not reason, reason=reason))
     return found
+
+
+def probes(round_: Round, params: Params, splits: Mapping[str, Any]) -> list[Candidate]:
+    """The round's probes, as if they were candidates, which they never become: pool images with their own class."""
+    if not params.validate_.probes:
+        return []
+    pool = read_images(round_.workspace.split("pool"), splits["channels"])
+    return [
+        Candidate(
+            key=f"{round_.name}/probe/{number:04d}",
+            round=round_.number,
+            source=PROBE,
+            image=encode_png(pool.pixels_NCHW[index]),
+            intended=int(pool.labels_N[index]),
+            seed_image=pool.keys[index],
+        )
+        for number, index in enumerate(seed_images(round_.number, params, len(pool)).probes)
+    ]
+
+
+def probe_answers(round_: Round, params: Params, splits: dict[str, Any]) -> list[Answer]:
+    """What validators answered to the round's probes; `unreadable` is wrong, and one answer a person counts."""
+    known = probes(round_, params, splits)
+    cast = votes(round_, params, splits, known)
+    return [
+        Answer(vote.validator, vote.choice == probe.intended)
+        for probe in known
+        for vote in cast.get(probe.key, ())
+        if vote.counted
+    ]
 
 
 def _seed_keys(round_: Round, params: Params) -> dict[str, str]:

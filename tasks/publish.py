@@ -11,13 +11,13 @@ from data.layout import Round
 from data.records import Candidate, Verdict
 from data.shards import decode_png, read_images
 from tasks import ink, pages, projects, stage
-from tasks.annotations import DELETED, edit_bases
+from tasks.annotations import DELETED, edit_bases, probes
 from tasks.labelling import LabelStudio
 from tasks.params import Params, Validate, read
 from tasks.seeds import derive
 from tasks.services import ServiceDown, Services
 
-EVERYBODY = 1000  # people the practice task is given to
+EVERYBODY = 1000  # people the practice task and the probes are given to
 FAINT = 0.6  # brightness of the picture that is traced in it
 
 
@@ -73,11 +73,12 @@ def publish_validation(studio: LabelStudio, round_: Round, candidates: Sequence[
     How many tasks are new.
 
     The task holds the image and a key that says nothing; the order is shuffled. It is first given to as many people as
-    a consensus needs; while their votes disagree, to one more at a time up to `max_votes`.
+    a consensus needs; while their votes disagree, to one more at a time up to `max_votes`. The probes are among the
+    first, look the same, and are given to everybody.
     """
-    wanted = sorted(
-        (c for c in candidates if due(c, params)), key=lambda c: (derive(params.seed, "order", c.key), c.key)
-    )
+    judged = [c for c in candidates if due(c, params)]
+    known = probes(round_, params, {"channels": stage.base(round_.workspace).channels}) if judged else []
+    wanted = sorted([*judged, *known], key=lambda c: (derive(params.seed, "order", c.key), c.key))
     base = stage.base(round_.workspace)
     project = studio.ensure_project(
         projects.title(params.campaign, round_, "validate"),
@@ -91,11 +92,14 @@ def publish_validation(studio: LabelStudio, round_: Round, candidates: Sequence[
         key: {"image": ink.picture(decode_png(c.image, base.channels))} for key, c in by_key.items() if key not in there
     }
     studio.publish(project, pictures)
+    for_everybody = {projects.vote_key(params, probe) for probe in known}
+    if for_everybody - there.keys():
+        there = studio.tasks(project)
     for key, candidate in by_key.items():
-        people = people_wanted(candidate, params.validate_)
+        people = EVERYBODY if key in for_everybody else people_wanted(candidate, params.validate_)
         if key in there and people > there[key].people:
             studio.ask_for(there[key].id, people)
-    return len(pictures)
+    return len(pictures.keys() - for_everybody)
 
 
 def due(candidate: Candidate, params: Params) -> bool:
@@ -117,13 +121,16 @@ def people_wanted(candidate: Candidate, rules: Validate) -> int:
 
 
 def unfinished(studio: LabelStudio, round_: Round) -> int:
-    """Tasks of the round that still want somebody; the practice, which always does, is not one of them."""
-    campaign = read(round_.params).campaign
+    """Tasks of the round that still want somebody; the practice and the probes, which always do, are none of them."""
+    params = read(round_.params)
     left = 0
     for kind in projects.KINDS:
-        project = studio.find(projects.title(campaign, round_, kind))
+        project = studio.find(projects.title(params.campaign, round_, kind))
         if project is not None:
             left += studio.counts(project)[0] - (kind == "draw")
+        if project is not None and kind == "validate" and params.validate_.probes:
+            known = probes(round_, params, {"channels": stage.base(round_.workspace).channels})
+            left -= len({projects.vote_key(params, probe) for probe in known} & studio.tasks(project).keys())
     return left
 
 

@@ -15,13 +15,16 @@ from typing import Any
 
 from data.layout import Round
 from data.records import Vote
-from tasks.annotations import Annotation, Line, candidates, gather, lines
+from data.shards import read_candidates
+from tasks.annotations import Annotation, Line, candidates, gather, lines, probe_answers
 from tasks.annotations import votes as votes_on
 from tasks.labelling import LabelStudio
 from tasks.params import read
 from tasks.projects import KINDS, Kind, title
+from tasks.trust import Answer, Past
+from tasks.workspace import closed
 
-__all__ = ["candidates", "pull", "votes"]
+__all__ = ["candidates", "past", "pull", "votes"]
 
 OVERLAP = timedelta(seconds=10)  # asked for again: a change may be stamped before and stored after another
 MAX_RAW = 8 * 2**20  # characters of one annotation that the record keeps
@@ -49,6 +52,19 @@ def votes(round_: Round) -> dict[str, list[Vote]]:
     params = read(round_.params)
     splits: dict[str, Any] = json.loads(round_.workspace.splits.read_text(encoding="utf-8"))
     return votes_on(round_, params, splits, candidates(round_, params, splits))
+
+
+def past(round_: Round) -> Past:
+    """What the record holds of people besides the round's candidates: those of the closed rounds before it, and every
+    answer to a probe. FileNotFoundError if a closed round's record is not here."""
+    before = [r for r in closed(round_.workspace) if 0 < r.number < round_.number]
+    splits: dict[str, Any] = json.loads(round_.workspace.splits.read_text(encoding="utf-8"))
+    answers: list[Answer] = []
+    for each in (*before, round_):
+        if not each.annotations.exists() and each.annotations.with_name(f"{each.annotations.name}.dvc").exists():
+            raise FileNotFoundError(f"{each.annotations} is wanted and is not there; `dvc pull` brings what DVC keeps")
+        answers += probe_answers(each, read(each.params), splits)
+    return Past([c for r in before for c in read_candidates(r.candidates)], answers)
 
 
 def news(

@@ -25,7 +25,7 @@ from PIL import Image, ImageDraw
 from data.layout import Round
 from data.shards import Images, encode_png, read_images
 from tasks import ink, pages, projects, strokes
-from tasks.annotations import candidates
+from tasks.annotations import candidates, probes
 from tasks.labelling import LabelStudio, Person
 from tasks.params import Params
 from tasks.seeds import derive, seed_images
@@ -168,12 +168,12 @@ def _paint_over(seed_CHW: torch.Tensor, strength: float, rng: np.random.Generato
 
 
 def _truths(round_: Round, params: Params, splits: dict[str, Any]) -> dict[str, int]:
-    """Validation task → the class of the pool image its candidate was made from."""
+    """Validation task → the class of the pool image its candidate was made from, or that is the probe."""
     pool = read_images(round_.workspace.split("pool"), splits["channels"])
     labels = dict(zip(pool.keys, pool.labels_N.tolist(), strict=True))
     return {
         projects.vote_key(params, c): labels[c.seed_image]
-        for c in candidates(round_, params, splits)
+        for c in (*candidates(round_, params, splits), *probes(round_, params, splits))
         if c.wellformed and c.seed_image in labels
     }
 

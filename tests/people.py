@@ -45,6 +45,7 @@ def make_round(folder: Path, checkout: Path, **changes: dict[str, object]) -> Pl
     content["attack"]["count"] = 2
     content["collect"]["drawings"] = 4
     content["simulate"] |= {"annotators": 2, "validators": 3, "tries": 2}
+    content["validate"]["probes"] = 0
     for section, values in changes.items():
         content[section] |= values
     round_ = workspace.round(1)

@@ -15,7 +15,7 @@ from PIL import Image
 
 from data.records import UNREADABLE, Candidate, Verdict, Vote
 from data.shards import encode_png
-from tasks import pages, projects, publish
+from tasks import annotations, pages, projects, publish
 from tasks.labelling import LabelStudio
 from tasks.params import Validate
 from tasks.seeds import seed_images
@@ -100,6 +100,36 @@ def test_what_validators_see_gives_nothing_away(studio: LabelStudio, open_round:
     assert {c.key for c in fooling} <= set(order)
     assert order != sorted(order), "shuffled"
     assert publish.publish_validation(studio, play.round, [*plain, *fooling], play.params) == 0
+
+
+def test_probes_look_like_candidates_and_are_given_to_everybody(
+    studio: LabelStudio, open_round: Callable[..., Any]
+) -> None:
+    play = open_round(validate={"probes": 3, "consensus": 2, "non_fooling_share": 0.0})
+    assert publish.publish_validation(studio, play.round, [candidate(1, answer=3)], play.params) == 0
+    project = studio.find(projects.title(play.params.campaign, play.round, "validate"))
+    assert project is not None
+    assert raw(studio, project) == [], "where there is nothing to hide among, no probe"
+    made = [candidate(n) for n in range(9)]
+    assert publish.publish_validation(studio, play.round, made, play.params) == 9
+    known = annotations.probes(play.round, play.params, play.splits)
+    assert [(p.source, p.by_people, len(p.image) > 0) for p in known] == [("probe", False, True)] * 3
+    keys = {projects.vote_key(play.params, p) for p in known}
+    tasks = sorted(raw(studio, project), key=lambda task: int(task["id"]))
+    assert len(tasks) == 12
+    assert {frozenset(t["data"]) for t in tasks} == {frozenset({"image", "key"})}
+    assert {(len(t["data"]["key"]), picture(t).size, picture(t).mode) for t in tasks} == {(32, (280, 280), "L")}
+    places = [number for number, task in enumerate(tasks) if task["data"]["key"] in keys]
+    assert len(places) == 3
+    assert places != [0, 1, 2], "among the others"
+    assert places != [9, 10, 11], "among the others"
+    people = {key: task.people for key, task in studio.tasks(project).items()}
+    assert {people[key] for key in keys} == {publish.EVERYBODY}
+    assert {n for key, n in people.items() if key not in keys} == {2}
+    publish.publish_drawing(studio, play.round, play.params, play.splits)
+    assert publish.unfinished(studio, play.round) == 9 + play.params.collect.drawings
+    assert publish.publish_validation(studio, play.round, made, play.params) == 0
+    assert len(raw(studio, project)) == 12
 
 
 def test_undecided_candidates_are_given_to_one_more_person(studio: LabelStudio, open_round: Callable[..., Any]) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from data.records import SIMULATED, Candidate, Verdict
 from tasks import simulate, strokes
-from tasks.annotations import candidates
+from tasks.annotations import candidates, probe_answers
 from tasks.judge import judge
 from tasks.labelling import LabelStudio
 from tasks.publish import publish_drawing, publish_validation, unfinished
@@ -65,6 +65,28 @@ def test_a_round_is_played_to_its_end_and_not_beyond(
         assert len(candidate.votes) == 2
         assert len({vote.validator for vote in candidate.votes} | {candidate.annotator}) == 3
     assert pull(studio, round_) == 0
+
+
+def test_simulated_validators_answer_every_probe(
+    studio: LabelStudio, open_round: Callable[..., Any], model_server: Callable[[Path], Services]
+) -> None:
+    play = open_round(
+        simulate={"label_error": 0.0, "vote_error": 0.0}, validate={"non_fooling_share": 1.0, "probes": 2}
+    )
+    round_, params, splits = play.round, play.params, play.splits
+    services = model_server(round_.workspace.root)
+    publish_drawing(studio, round_, params, splits)
+    simulate.draw(studio, services, round_, params, splits)
+    pull(studio, round_)
+    publish_validation(studio, round_, verdicts(play), params)
+    assert simulate.vote(studio, services, round_, params, splits) == 4 * 2 + 2 * 3
+    assert simulate.vote(studio, services, round_, params, splits) == 0
+    pull(studio, round_)
+    answers = probe_answers(round_, params, splits)
+    assert Counter(a.validator.split(".")[0] for a in answers) == {f"validator-{n}": 2 for n in (1, 2, 3)}
+    assert all(a.right for a in answers)
+    assert unfinished(studio, round_) == 0
+    assert {c.key for c in verdicts(play)} == {f"001/draw/{n:04d}" for n in range(4)}, "no probe is a candidate"
 
 
 def test_split_votes_bring_a_third(
