@@ -71,6 +71,7 @@ def evaluate(round_: Round, params: Params) -> None:
             "round": round_.number,
             **metrics.error_rates(metrics.by_people(own)),
             "by_source": metrics.by_source(own, _right_seeds(round_, target, own)),
+            "agreement": metrics.agreement(own),
             "split_by": metrics.split_by(campaign),
             "clean": answers.accuracy(answers.clean_N),
             "robust": robust,
