@@ -3,16 +3,22 @@
 A file proposes images and no more. The base cuts what it gets to the threat model and to [0, 1], keeps the worst of
 the clean image and of all restarts, and decides in fp32 what fooled the network: no attack marks its own work.
 An attack whose Params has `restarts` is run that many times; one that has rules for its parameters beyond their types
-brings `check(params, threat)`.
+brings `check(params, threat)`; `passes(params)` says what an image costs it, in gradients, where that is not steps ×
+restarts. One with OWN_BUDGET, such as a rotation, is outside the norm ball: only [0, 1] holds for it, and its accuracy
+is not one within the threat model.
+
+Attack files know labels to get away from and nothing else. A targeted attack is the same file on another network, whose
+two logits are "the target class" and "any other".
 
 Tensors are N×C×H×W, pixels in [0, 1]; `norm` and `epsilon` are the threat model's.
 """
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from types import ModuleType
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -28,7 +34,7 @@ class Attacked:
     """What an attack made of N images."""
 
     images: torch.Tensor  # N×C×H×W, fp32, the worst found within the threat model
-    success: torch.Tensor  # bool N: the answer is not the label
+    success: torch.Tensor  # bool N: the answer is not the label; of a targeted attack, it is the target class
     answers: torch.Tensor  # int64 N, the network's answers to `images`
     right: torch.Tensor  # bool N: the clean image was answered with the label
 
@@ -48,25 +54,56 @@ def attack(
     seed: int,
     *,
     batch: int = 256,
+    targets: torch.Tensor | None = None,
+    precision: Literal["fp32", "bf16"] = "fp32",
 ) -> Attacked:
     """Run one attack on labelled images, in batches, and judge it.
 
     name: a file of tasks/attacks/, or its module; images: fp32 N×C×H×W in [0, 1]; labels: int64 N; params: the
-    attack's own. The same seed and batch give the same images. The network is in eval mode while it runs, and left as
-    it was; the results lie on the CPU.
+    attack's own; targets: int64 N, the class each image is to be answered with, or None for any wrong one; precision:
+    of the attack's own steps. Verdicts are in fp32: an image that only bf16 takes for fooled is attacked anew in fp32.
+    The same seed and batch give the same images. The network is in eval mode while it runs, and left as it was; the
+    results lie on the CPU.
     ValueError: images or labels of the wrong kind, parameters that make no sense under this threat model.
     """
     module: Any = module_of("tasks.attacks", name, "attacks") if isinstance(name, str) else name
     _check(module, images, labels, threat, params)
+    if targets is not None and (targets.shape != labels.shape or targets.dtype != torch.int64):
+        raise ValueError(f"{len(labels)} labels want as many int64 targets, got {targets.dtype} {tuple(targets.shape)}")
+    if targets is not None and bool((targets == labels).any()):
+        raise ValueError(
+            f"a target must be another class than the label, image {int((targets == labels).int().argmax())} has both"
+        )
+    fast = copy.deepcopy(net).to(memory_format=torch.channels_last).eval() if precision == "bf16" else None
     parts = []
     with evaluating(net):
         for at in range(0, len(images), batch):
-            part, part_labels = images[at : at + batch], labels[at : at + batch]
-            parts.append(_worst(module, net, part, part_labels, threat, params, derive(seed, module.__name__, at)))
+            one = slice(at, at + batch)
+            aims = None if targets is None else targets[one].to(device_of(net))
+            work = _Work(module, net, fast, threat, params, aims)
+            parts.append(_worst(work, images[one], labels[one], derive(seed, module.__name__, at)))
     if not parts:
         none = torch.zeros(0, dtype=torch.bool)
         return Attacked(images.cpu(), none, torch.zeros(0, dtype=torch.long), none)
     return Attacked(*(torch.cat([getattr(part, f) for part in parts]) for f in Attacked.__dataclass_fields__))
+
+
+def own_budget(module: Any) -> bool:
+    """Whether an attack is outside the norm ball."""
+    return bool(getattr(module, "OWN_BUDGET", False))
+
+
+def cost(module: Any, params: Any) -> float:
+    """What an attack takes for one image at most, in gradients: the order in which a battery runs."""
+    if hasattr(module, "passes"):
+        return float(module.passes(params))
+    return float(getattr(params, "steps", 1) * getattr(params, "restarts", 1))
+
+
+def margin(net: nn.Module, images_BCHW: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
+    """How far the strongest wrong class stands over the label, B; above 0 the image fools. No gradient."""
+    with torch.no_grad():
+        return _over(net(images_BCHW).float(), labels_B)
 
 
 def input_gradient(
@@ -116,52 +153,115 @@ def random_start(clean_BCHW: torch.Tensor, norm: str, epsilon: float, generator:
     return (clean_BCHW + epsilon * change.to(clean_BCHW)).clamp(0, 1)
 
 
-def _worst(
-    module: Any,
-    net: nn.Module,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    threat: Threat,
-    params: Frozen,
-    seed: int,
-) -> Attacked:
-    device = device_of(net)
-    clean, labels = images.to(device), labels.to(device)
-    best = clean.clone()
-    margin, answers = _judged(net, clean, labels)
-    right = answers == labels
-    for restart in range(getattr(params, "restarts", 1)):
-        # every image gets the first run, for training and RiFT want the worst of all; a further one is for what stands
-        index = torch.arange(len(labels), device=device) if restart == 0 else (answers == labels).nonzero()[:, 0]
-        if len(index) == 0:
-            break
-        generator = torch.Generator().manual_seed(derive(seed, restart))
-        found = module.perturb(net, clean[index], labels[index], threat, params, generator)
-        if found.shape != clean[index].shape or not torch.isfinite(found).all():
+@dataclass(frozen=True)
+class _Work:
+    """One attack on one batch of images."""
+
+    module: Any
+    net: nn.Module
+    fast: nn.Module | None  # the network in bf16's memory format, or None for fp32
+    threat: Threat
+    params: Frozen
+    targets: torch.Tensor | None
+
+    def judged(self, images: torch.Tensor, labels: torch.Tensor, index: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """How far the wrong answer stands over the right one, the answers, and whether the aim is reached; fp32."""
+        logits = logits_of(self.net, images)
+        if not torch.isfinite(logits).all():
+            raise ValueError("the network answers with NaN or infinity, which is no robustness; train it anew")
+        for what, given in (("labels", labels), ("targets", self.targets)):
+            if given is not None and (given.min() < 0 or given.max() >= logits.shape[1]):
+                got = f"{int(given.min())}..{int(given.max())}"
+                raise ValueError(f"{what} must lie in 0..{logits.shape[1] - 1}, the network's classes, got {got}")
+        answers = logits.argmax(1)
+        if self.targets is None:
+            return _over(logits, labels), answers, answers != labels
+        return -_over(logits, self.targets[index]), answers, answers == self.targets[index]
+
+    def proposed(self, clean: torch.Tensor, labels: torch.Tensor, index: torch.Tensor, seed: int) -> torch.Tensor:
+        """What the attack makes of the images `index` names, cut to the threat model and to [0, 1]."""
+        if self.fast is None:
+            return self._run(self.net, clean, labels, index, seed)
+        with torch.autocast(clean.device.type, torch.bfloat16):
+            found = self._run(self.fast, clean.contiguous(memory_format=torch.channels_last), labels, index, seed)
+            with torch.no_grad():
+                seems = self._reached(self.fast(found).argmax(1), labels, index)
+        _, _, fooled = self.judged(found, labels, index)
+        false = (seems & ~fooled).nonzero()[:, 0]
+        if len(false):
+            found[false] = self._run(self.net, clean[false], labels[false], index[false], derive(seed, "fp32"))
+        return found
+
+    def _reached(self, answers: torch.Tensor, labels: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+        return answers != labels if self.targets is None else answers == self.targets[index]
+
+    def _run(
+        self, net: nn.Module, clean: torch.Tensor, labels: torch.Tensor, index: torch.Tensor, seed: int
+    ) -> torch.Tensor:
+        generator = torch.Generator().manual_seed(seed)
+        if self.targets is None:
+            found: torch.Tensor = self.module.perturb(net, clean, labels, self.threat, self.params, generator)
+        else:
+            found = clean.clone()
+            for target in self.targets[index].unique().tolist():
+                group = (self.targets[index] == target).nonzero()[:, 0]
+                away = torch.zeros_like(labels[group])
+                towards = _Towards(net, target)
+                found[group] = self.module.perturb(towards, clean[group], away, self.threat, self.params, generator)
+        if found.shape != clean.shape or not torch.isfinite(found).all():
             raise ValueError(
-                f"{module.__name__} was given images of shape {tuple(clean[index].shape)} and must give as many finite "
+                f"{self.module.__name__} was given images of shape {tuple(clean.shape)} and must give as many finite "
                 f"ones, got shape {tuple(found.shape)}, {int((~torch.isfinite(found)).sum())} pixels not finite"
             )
-        found = project(found.detach().float(), clean[index], threat.norm, threat.epsilon)
-        found_margin, found_answers = _judged(net, found, labels[index])
-        fooled, before = found_answers != labels[index], answers[index] != labels[index]
-        better = (fooled & ~before) | ((fooled == before) & (found_margin > margin[index]))
+        found = found.detach().float()
+        if own_budget(self.module):
+            return found.clamp(0, 1)
+        return project(found, clean, self.threat.norm, self.threat.epsilon)
+
+
+class _Towards(nn.Module):
+    """A network that answers 0 for any class but one, and 1 for that: to get away from 0 is to get to it.
+
+    Its cross-entropy for 0 rises along the same direction as that for the class falls.
+    """
+
+    def __init__(self, net: nn.Module, target: int) -> None:
+        super().__init__()
+        self.net, self.target = net, target
+        self.training = net.training
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        logits_BK = self.net(images_BCHW).float()
+        wanted = torch.zeros(logits_BK.shape[1], dtype=torch.bool, device=logits_BK.device)
+        wanted[self.target] = True
+        return torch.stack([logits_BK[:, ~wanted].logsumexp(1), logits_BK[:, self.target]], dim=1)
+
+
+def _worst(work: _Work, images: torch.Tensor, labels: torch.Tensor, seed: int) -> Attacked:
+    device = device_of(work.net)
+    clean, labels = images.to(device), labels.to(device)
+    best, everyone = clean.clone(), torch.arange(len(labels), device=device)
+    reach, answers, done = work.judged(clean, labels, everyone)
+    right = answers == labels
+    for restart in range(getattr(work.params, "restarts", 1)):
+        # every image gets the first run, for training and RiFT want the worst of all; a further one is for what stands
+        index = everyone if restart == 0 else (~done).nonzero()[:, 0]
+        if len(index) == 0:
+            break
+        found = work.proposed(clean[index], labels[index], index, derive(seed, restart))
+        found_reach, found_answers, found_done = work.judged(found, labels[index], index)
+        before = done[index]
+        better = (found_done & ~before) | ((found_done == before) & (found_reach > reach[index]))
         taken = index[better]
-        best[taken], margin[taken], answers[taken] = found[better], found_margin[better], found_answers[better]
-    return Attacked(best.cpu(), (answers != labels).cpu(), answers.cpu(), right.cpu())
+        best[taken], reach[taken] = found[better], found_reach[better]
+        answers[taken], done[taken] = found_answers[better], found_done[better]
+    return Attacked(best.cpu(), done.cpu(), answers.cpu(), right.cpu())
 
 
-def _judged(net: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """How far the strongest wrong class stands over the label, and the answers; fp32."""
-    logits = logits_of(net, images)
-    if not torch.isfinite(logits).all():
-        raise ValueError("the network answers with NaN or infinity, which is no robustness; train it anew")
-    if labels.min() < 0 or labels.max() >= logits.shape[1]:
-        got = f"{int(labels.min())}..{int(labels.max())}"
-        raise ValueError(f"labels must lie in 0..{logits.shape[1] - 1}, the network's classes, got {got}")
-    own = logits.gather(1, labels[:, None])
-    others = logits.scatter(1, labels[:, None], -torch.inf)
-    return (others.amax(1) - own[:, 0]), logits.argmax(1)
+def _over(logits_BK: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
+    """The strongest other class's logit less the label's."""
+    others_B = logits_BK.scatter(1, labels_B[:, None], -torch.inf).amax(1)
+    return others_B - logits_BK.gather(1, labels_B[:, None])[:, 0]
 
 
 def _check(module: Any, images: torch.Tensor, labels: torch.Tensor, threat: Threat, params: Frozen) -> None:

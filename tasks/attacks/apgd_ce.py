@@ -1,0 +1,36 @@
+"""Auto-PGD on the cross-entropy (arXiv:2003.01690); what differs stands in tasks/attacks/_apgd.py."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from tasks.attacks._apgd import climb
+from tasks.params import Count, Frozen, Threat
+
+
+class Params(Frozen):
+    steps: Count = 100
+    restarts: Count = 1
+
+
+def passes(params: Params) -> float:
+    """Gradients of an image, at most."""
+    return (params.steps + 1) * params.restarts
+
+
+def perturb(
+    net: nn.Module,
+    images_BCHW: torch.Tensor,
+    labels_B: torch.Tensor,
+    threat: Threat,
+    params: Params,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """B×C×H×W pixels in [0, 1] → as many, within the threat model."""
+    return climb(net, images_BCHW, labels_B, labels_B, _rise, threat, params.steps, generator)
+
+
+def _rise(logits_BK: torch.Tensor, labels_B: torch.Tensor, towards_B: torch.Tensor) -> torch.Tensor:
+    return F.cross_entropy(logits_BK, labels_B, reduction="none")
