@@ -285,6 +285,18 @@ def down() -> None:
     stop(root)
 
 
+@command(ROUND)
+def play(
+    port: Annotated[int, typer.Option(help="of the page")] = 7860,
+    host: Annotated[str, typer.Option(help="0.0.0.0 opens it to other machines")] = "127.0.0.1",
+    workers: Annotated[int, typer.Option(min=1, max=16, help="processes")] = 1,
+) -> None:
+    """Serve a page on which everybody can draw, see the answer after every stroke, and flag what fools the model."""
+    from flows.play import play as run_page
+
+    run_page(_root(), port, host, workers)
+
+
 @command(STACK)
 def serve(port: Annotated[int, typer.Option(help="on 127.0.0.1")]) -> None:
     """Serve the target's answer to an image; `dadc up` does it for you."""

@@ -88,11 +88,8 @@ def _candidates(round_: _Apart) -> list[Candidate]:
 
 def app() -> FastAPI:
     """What each of several processes serves; run at the workspace's root."""
-    import torch
-
     from tasks.play import app as page
 
-    torch.set_num_threads(1)
     return page(Path.cwd(), watch(Path.cwd()))
 
 

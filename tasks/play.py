@@ -5,8 +5,9 @@ and sends on what it found to fool it. A request holds a PNG, a class and, to fl
 it is a file's name or an address, nothing is logged, and no cookie is set. Any number of processes may serve it: what
 they share are files in .dadc, Label Studio and the target.
 
-The page is Gradio's, its canvas our own: Gradio's event queue takes longer than a player should wait for an answer
-(`benchmarks.play` measures both), and belongs to one process.
+The page is Gradio's, its canvas our own. Gradio's Sketchpad would be quick enough (`benchmarks.play` measures both),
+but it takes no keys, shows nothing over the drawing, leaves every stroke as a file on the server, and answers through a
+queue that belongs to one process.
 """
 
 from __future__ import annotations
@@ -154,6 +155,7 @@ class Tries:
 
 def app(root: Path, look: Look) -> FastAPI:
     """The page and what it asks, for the campaign at `root`. look: as in `Game`."""
+    torch.set_num_threads(1)
     game = Game(root, look)
     game.target.get()
     quick, slow = ThreadPoolExecutor(2), ThreadPoolExecutor(2)  # answers never wait for Label Studio

@@ -1,0 +1,68 @@
+"""Places, galleries and what is healed, on candidates made by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from data.records import HUMAN, Candidate, Verdict
+from tasks.flags import shown_name
+from tasks.standing import Rank, standing
+
+PENDING, VERIFIED, REJECTED = Verdict.PENDING, Verdict.VERIFIED, Verdict.REJECTED
+
+
+def made(key: str, by: str, answer: int, verdict: Verdict = PENDING, round_: int = 2, source: str = HUMAN) -> Candidate:
+    """A candidate meant as class 0."""
+    return Candidate(key, round_, source, b"", 0, annotator=by, answer=answer, verdict=verdict, at=f"2026-01-01T{key}")
+
+
+ALL = [
+    made("a", "ann", 1, VERIFIED),
+    made("b", "ann", 1),
+    made("c", "ann", 0),
+    made("d", "bob", 2, VERIFIED),
+    made("e", "bob", 2, REJECTED),
+    made("f", "bob", 2, VERIFIED, round_=1),
+    made("g", "cat", 0),
+    made("h", "", 3, VERIFIED, round_=1, source="pgd"),
+    made("i", "dan", 1, VERIFIED),
+]
+NOW = {"a": 1, "b": 1, "d": 2, "e": 2, "f": 0, "h": 3, "i": 1}  # f is healed
+
+
+def test_places_go_by_verified_fools_then_by_fools() -> None:
+    seen = standing(ALL, NOW, 2)
+    assert seen.ranks == (Rank("bob", 3, 3, 2), Rank("ann", 3, 2, 1), Rank("dan", 1, 1, 1), Rank("cat", 1, 0, 0))
+    assert [seen.of(name)[0] for name in ("bob", "ann", "dan", "cat", "nobody")] == [1, 2, 3, 4, 4]
+    level = standing([*ALL, made("j", "dan", 1)], {**NOW, "j": 1}, 2)
+    assert [level.of(name)[0] for name in ("ann", "dan", "cat")] == [2, 2, 4]
+
+
+def test_the_gallery_holds_what_is_verified_and_still_fools() -> None:
+    seen = standing(ALL, NOW, 2)
+    assert [fool.candidate.key for fool in seen.gallery] == ["i", "d", "a", "h"], "the newest first; f is healed"
+    assert [(fool.candidate.key, fool.state) for fool in seen.own("bob")] == [
+        ("e", "rejected"),
+        ("d", "verified"),
+        ("f", "healed"),
+    ]
+    assert [fool.state for fool in seen.own("ann")] == ["being read", "verified"]
+    many = [replace(ALL[0], key=f"{n:03d}") for n in range(100)]
+    assert len(standing(many, {c.key: 1 for c in many}, 2).gallery) == 24
+
+
+def test_what_is_wanted_counts_the_open_round_alone() -> None:
+    assert standing(ALL, NOW, 2).verified == 3
+    assert standing(ALL, NOW, 1).verified == 1, "f; an attack is nobody"
+    assert standing(ALL, NOW, None).verified == 0
+    assert standing([], {}, 1).ranks == ()
+
+
+def test_malformed_candidates_are_no_try() -> None:
+    assert standing([made("a", "ann", 1).rejected("no ink", wellformed=False)], {}, 2).ranks == ()
+
+
+def test_nobodys_address_is_shown() -> None:
+    assert shown_name("ann-b.my-campaign@play.invalid") == "ann-b"
+    assert shown_name("annotator-1.x@simulated.invalid") == "simulated"
+    assert shown_name("someone@example.org") == "an annotator"
