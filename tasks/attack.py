@@ -40,7 +40,8 @@ def candidates(net: torch.nn.Module, seeds: Images, name: str, round_: Round, pa
     seed = derive(params.seed, "attack", round_.name, name)
     start_NCHW = checkpoint.to_float(seeds.pixels_NCHW)
     found = attacks.attack(module, net, start_NCHW, seeds.labels_N, params.threat, own, seed)
-    blobs = [encode_png(pixels) for pixels in rounded(found.images, start_NCHW, params.threat)]
+    threat = None if attacks.own_budget(module) else params.threat
+    blobs = [encode_png(pixels) for pixels in rounded(found.images, start_NCHW, threat)]
     stored_NCHW = torch.stack([decode_png(blob, seeds.channels) for blob in blobs])
     answers_N, probabilities_NK = checkpoint.answer(net, stored_NCHW)
     return [
@@ -58,16 +59,23 @@ def candidates(net: torch.nn.Module, seeds: Images, name: str, round_: Round, pa
     ]
 
 
-def rounded(images_NCHW: torch.Tensor, seeds_NCHW: torch.Tensor, threat: Threat) -> torch.Tensor:
-    """Attacked images → uint8, rounded so that none leaves the L∞ ball around its seed image; both in [0, 1].
+def rounded(images_NCHW: torch.Tensor, seeds_NCHW: torch.Tensor, threat: Threat | None) -> torch.Tensor:
+    """Attacked images → uint8, rounded so that none leaves the ball around its seed image; both in [0, 1].
 
-    A radius written with five digits, 0.03137 for 8/255, reaches its eight levels.
+    threat: None for an attack with a budget of its own. A radius written with five digits, 0.03137 for 8/255, reaches
+    its eight levels. Under L2 an image that rounding would push out has every pixel rounded towards its seed image.
     """
-    if threat.norm != "linf":
-        raise ValueError(f"machine candidates are rounded within linf, got norm {threat.norm!r}")
-    low = ((seeds_NCHW - threat.epsilon) * 255 - 1e-3).ceil()
-    high = ((seeds_NCHW + threat.epsilon) * 255 + 1e-3).floor()
-    return (images_NCHW * 255).round().clamp(low, high).clamp(0, 255).to(torch.uint8)
+    levels_NCHW = (images_NCHW * 255).round()
+    if threat is not None and threat.norm == "linf":
+        low = ((seeds_NCHW - threat.epsilon) * 255 - 1e-3).ceil()
+        high = ((seeds_NCHW + threat.epsilon) * 255 + 1e-3).floor()
+        levels_NCHW = levels_NCHW.clamp(low, high)
+    elif threat is not None:
+        seeds_NCHW = (seeds_NCHW * 255).round()
+        inward_NCHW = seeds_NCHW + (images_NCHW * 255 - seeds_NCHW).trunc()
+        far = (levels_NCHW - seeds_NCHW).flatten(1).norm(dim=1) > threat.epsilon * 255 + 1e-3
+        levels_NCHW = torch.where(far[:, None, None, None], inward_NCHW, levels_NCHW)
+    return levels_NCHW.clamp(0, 255).to(torch.uint8)
 
 
 if __name__ == "__main__":

@@ -100,6 +100,23 @@ def test_rounding_stays_in_the_ball_and_in_the_picture(epsilon: float, levels: i
     assert down.flatten().tolist() == [max(0, value - levels) for value in (0, 100, 250, 255)]
 
 
+def test_rounding_stays_within_a_length_too() -> None:
+    torch.manual_seed(0)
+    seeds = torch.randint(0, 256, (50, 3, 8, 8), dtype=torch.uint8)
+    floats, change = checkpoint.to_float(seeds), torch.randn(50, 3, 8, 8)
+    for epsilon in (0.05, 0.5, 2.0):
+        moved = floats + change * (epsilon / change.flatten(1).norm(dim=1))[:, None, None, None]
+        found = checkpoint.to_float(rounded(moved.clamp(0, 1), floats, Threat(norm="l2", epsilon=epsilon)))
+        length = (found - floats).flatten(1).norm(dim=1)
+        assert length.max() <= epsilon + 1e-5
+        assert epsilon < 0.1 or length.min() > 0.5 * epsilon
+
+
+def test_an_attack_with_a_budget_of_its_own_is_only_rounded() -> None:
+    floats = torch.full((1, 1, 1, 2), 0.5)
+    assert rounded(torch.tensor([[[[0.0, 0.999]]]]), floats, None).flatten().tolist() == [0, 255]
+
+
 @pytest.mark.parametrize("arguments", [[], ["1"], ["001", "002"], ["abc"]])
 def test_a_wrong_argument_says_what_is_wanted(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:

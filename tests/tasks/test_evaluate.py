@@ -31,7 +31,7 @@ SECTIONS = {
     "threat": {"epsilon": 0.02},
     "train": {"epochs": 4, "batch": 16},
     "attack": {"count": 6, "kinds": {"pgd": PGD}},
-    "evaluate": {"attacks": {"fgsm": {}, "pgd": PGD}},
+    "evaluate": {"attacks": {"fgsm": {}, "pgd": PGD}, "battery": {"apgd_ce": {"steps": 6}}, "epsilons": [0.05, 0.005]},
 }
 
 
@@ -127,6 +127,14 @@ def test_two_rounds(campaign: tuple[Round, Round, dict[str, Any]]) -> None:
         assert told["low"] < told["accuracy"] < told["high"] or told["accuracy"] in (0, 1)
     shifts = [v["accuracy"] for k, v in metrics["ood"].items() if k != "mean"]
     assert metrics["ood"]["mean"]["accuracy"] == pytest.approx(sum(shifts) / len(shifts))
+    assert metrics["robust"]["worst"]["accuracy"] <= min(
+        metrics["robust"][name]["accuracy"] for name in ("fgsm", "pgd")
+    )
+    told = metrics["battery"]["apgd_ce"]
+    assert 0 < told["tried"] < len(test)
+    assert told["tried"] - told["broken"] == round(metrics["robust"]["worst"]["accuracy"] * len(test))
+    assert list(metrics["curve"]) == ["0.005", "0.05"]
+    assert metrics["clean"]["accuracy"] >= metrics["curve"]["0.005"]["accuracy"] > metrics["curve"]["0.05"]["accuracy"]
     assert metrics["clean"]["accuracy"] > 0.5
     assert metrics["clean"] == before["clean"], "the same weights have the same figures in every round"
     assert metrics["robust"] == before["robust"]
