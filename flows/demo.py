@@ -23,9 +23,9 @@ def main() -> int:
     code = dadc(clone, "init")
     code = starting.wait() or code
     code = code or dadc(clone, "run", "--rounds", str(ROUNDS), "--simulate")
-    print(where(clone))
-    if not keep:
-        code = dadc(clone, "down") or code
+    print(where(clone, keep))
+    # `up` again changes nothing and prints the log-in.
+    code = dadc(clone, "up" if keep else "down") or code
     print(f"the demo took {time.monotonic() - began:.0f} s" + ("" if code == 0 else " and failed"))
     return code
 
@@ -63,15 +63,17 @@ def dadc(clone: Path, *arguments: str) -> int:
     ).returncode
 
 
-def where(clone: Path) -> str:
+def where(clone: Path, keep: bool) -> str:
     """Where to look at what the demo made."""
-    return "\n".join(
-        [
-            f"the rounds      {clone}/data/rounds/",
-            f"their figures   cd {NAME} && dvc metrics show",
-            "MLflow, Label Studio, Prefect: `KEEP=1 make demo` leaves them up and prints the log-in",
-        ]
-    )
+    lines = [
+        f"the rounds      {clone}/data/rounds/",
+        f"their figures   cd {NAME} && ../.venv/bin/dvc metrics show",
+    ]
+    if keep:
+        lines.append(f"the services are up; cd {NAME} && ../.venv/bin/dadc down stops them")
+    else:
+        lines.append("MLflow, Label Studio, Prefect   KEEP=1 make demo leaves them up and prints the log-in")
+    return "\n".join(lines)
 
 
 def _git(folder: Path, *arguments: str) -> str:
