@@ -87,7 +87,7 @@ function show() {
   where.width = where.height = map ? map.length : 1;
   if (!map) return;
   const pixels = brush.createImageData(map.length, map.length);
-  map.flat().forEach((value, index) => pixels.data.set([255, 90 + value * .55, 40, value * .8], 4 * index));
+  map.flat().forEach((value, index) => pixels.data.set([255, 90 + value * .55, 40, value * value / 300], 4 * index));
   brush.putImageData(pixels, 0, 0);
 }
 
