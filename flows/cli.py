@@ -149,6 +149,18 @@ def status() -> None:
 
 
 @command(CAMPAIGN)
+def leaderboard(
+    number: Annotated[int | None, typer.Option("--round", metavar="NNN", help="one round [all that collect]")] = None,
+    file: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help="write the rows there too")] = None,
+) -> None:
+    """Print what each annotator and validator did, and who is set aside."""
+    root = _root()
+    from flows.board import show
+
+    show(root, number, file.absolute() if file else None)
+
+
+@command(CAMPAIGN)
 def decide(
     number: Annotated[int, typer.Argument(metavar="ROUND", help="a closed round")],
     promote: Annotated[bool, typer.Option("--promote/--refuse", help="make its challenger champion, or not")],

@@ -24,7 +24,7 @@ from tasks.projects import KINDS, Kind, title
 from tasks.trust import Answer, Past
 from tasks.workspace import closed
 
-__all__ = ["candidates", "past", "pull", "votes"]
+__all__ = ["candidates", "past", "probed", "pull", "votes"]
 
 OVERLAP = timedelta(seconds=10)  # asked for again: a change may be stamped before and stored after another
 MAX_RAW = 8 * 2**20  # characters of one annotation that the record keeps
@@ -58,13 +58,17 @@ def past(round_: Round) -> Past:
     """What the record holds of people besides the round's candidates: those of the closed rounds before it, and every
     answer to a probe. FileNotFoundError if a closed round's record is not here."""
     before = [r for r in closed(round_.workspace) if 0 < r.number < round_.number]
-    splits: dict[str, Any] = json.loads(round_.workspace.splits.read_text(encoding="utf-8"))
-    answers: list[Answer] = []
-    for each in (*before, round_):
-        if not each.annotations.exists() and each.annotations.with_name(f"{each.annotations.name}.dvc").exists():
-            raise FileNotFoundError(f"{each.annotations} is wanted and is not there; `dvc pull` brings what DVC keeps")
-        answers += probe_answers(each, read(each.params), splits)
+    answers = [answer for each in (*before, round_) for answer in probed(each)]
     return Past([c for r in before for c in read_candidates(r.candidates)], answers)
+
+
+def probed(round_: Round) -> list[Answer]:
+    """The answers to the round's probes. FileNotFoundError if the record of a closed round is not here."""
+    record = round_.annotations
+    if not record.exists() and record.with_name(f"{record.name}.dvc").exists():
+        raise FileNotFoundError(f"{record} is wanted and is not there; `dvc pull` brings what DVC keeps")
+    splits: dict[str, Any] = json.loads(round_.workspace.splits.read_text(encoding="utf-8"))
+    return probe_answers(round_, read(round_.params), splits)
 
 
 def news(

@@ -12,7 +12,7 @@ DOCS = {path.name: path.read_text() for path in (*ROOT.glob("docs/*.md"), ROOT /
 WORDS = [
     *("campaign", "round", "target", "challenger", "champion", "candidate", "source", "annotator", "validator"),
     *("collected", "judged", "fooling", "vote", "consensus", "verdict", "MER", "vMER", "shard", "epsilon", "heal"),
-    *("relapse", "gate", "MRC", "RiFT", "shift", "workspace"),
+    *("relapse", "gate", "MRC", "RiFT", "shift", "workspace", "probe", "set aside", "agreement"),
 ]
 
 

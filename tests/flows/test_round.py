@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import shutil
@@ -19,6 +21,7 @@ from conftest import dadc, run
 from data.files import md5
 from data.layout import Workspace
 from data.shards import read_candidates
+from tasks.params import read
 from tasks.workspace import State, git, state
 
 
@@ -70,6 +73,23 @@ def test_metrics_have_the_promised_form(campaign: Workspace) -> None:
         assert figure["n"] > 0
     assert set(second["by_source"]) == {"pgd", "simulated"}
     assert second["champion"] in (0, 1)
+
+
+def test_the_leaderboard_is_read_off_the_record(campaign: Workspace, tmp_path: Path) -> None:
+    file = tmp_path / "people.csv"
+    shown = dadc(campaign.root, "leaderboard", "--round", "001", "--csv", str(file)).stdout
+    rows = list(csv.DictReader(io.StringIO(file.read_text())))
+    annotators = [row for row in rows if row["role"] == "annotator"]
+    validators = [row for row in rows if row["role"] == "validator"]
+    assert all(row["account"] in shown for row in rows)
+    people = [c for c in read_candidates(campaign.round(1).candidates) if c.by_people]
+    assert sum(int(row["tries"]) for row in annotators) == sum(c.wellformed for c in people)
+    assert sum(int(row["fools"]) + int(row["duplicates"]) for row in annotators) == sum(c.fooling for c in people)
+    probes = read(campaign.round(1).params).validate_.probes
+    assert {row["probes"] for row in validators} == {str(probes)}, "every validator answered every probe"
+    assert len(validators) == 2
+    refused = dadc(campaign.root, "leaderboard", "--round", "7", check=False)
+    assert refused.stderr.strip() == "dadc: round 007 was wanted, there is 001; `dadc open` opens one"
 
 
 def test_running_it_again_changes_nothing(campaign: Workspace) -> None:

@@ -1,0 +1,143 @@
+"""Who made and validated what: a row per annotator and per validator, from candidates alone. Pure; for paying people.
+
+A near-duplicate of a fool that its author made earlier earns nothing. Near is measured on what a person would see: both
+images in grey, averaged over at most 28×28 cells, less their mean; a cosine of SAME or more at any shift of up to
+2/28 of the image, between candidates of one author and one intended class.
+
+Who is set aside is read off the candidates: by the reason for which they, or votes on them, do not count.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import product
+
+import torch
+
+from data.records import Candidate
+from data.shards import decode_png
+from tasks.params import Validate
+from tasks.trust import ASIDE, Answer, conduct, count
+
+SAME = 0.97  # cosine from which two images are near-duplicates
+GRID = 28  # cells a side, at most
+SHIFT = 2  # in 28ths of a side, each way
+
+
+@dataclass(frozen=True)
+class Annotator:
+    """An annotator's part. A rate of nothing is None."""
+
+    account: str
+    tries: int  # well-formed candidates
+    malformed: int
+    fools: int  # tries that fooled the target, without near-duplicates of earlier ones
+    verified_fools: int  # of those, with a verified label
+    duplicates: int  # fools that are near-duplicates of the author's earlier ones
+    mer: float | None  # share of the tries that fooled the target, near-duplicates included
+    seconds: float  # over all tries
+    seconds_per_verified_fool: float | None
+    set_aside: str  # why; empty if not
+
+
+@dataclass(frozen=True)
+class Validator:
+    """A validator's part. A share of nothing is None."""
+
+    account: str
+    votes: int
+    counted: int
+    agreement: float | None  # share of the votes for a class, on candidates settled on one, that match it
+    probes: int  # answered
+    probe_accuracy: float | None
+    set_aside: str  # why; empty if not
+
+
+def annotators(candidates: Sequence[Candidate]) -> list[Annotator]:
+    """People who drew, the most verified fools first. candidates: judged, with verdicts."""
+    by_author: dict[str, list[Candidate]] = {}
+    for c in candidates:
+        if c.by_people:
+            by_author.setdefault(c.annotator, []).append(c)
+    rows = []
+    for account, own in by_author.items():
+        tries = [c for c in own if c.wellformed]
+        fools = [c for c in tries if c.fooling]
+        again = duplicates(fools)
+        new = [c for c in fools if c.key not in again]
+        verified = sum(c.verified for c in new)
+        seconds = sum(c.seconds for c in tries)
+        rows.append(
+            Annotator(
+                account=account,
+                tries=len(tries),
+                malformed=len(own) - len(tries),
+                fools=len(new),
+                verified_fools=verified,
+                duplicates=len(again),
+                mer=len(fools) / len(tries) if tries else None,
+                seconds=round(seconds, 3),
+                seconds_per_verified_fool=seconds / verified if verified else None,
+                set_aside=_aside((c.at, c.reason) for c in tries),
+            )
+        )
+    return sorted(rows, key=lambda row: (-row.verified_fools, -row.fools, row.tries, row.account))
+
+
+def validators(candidates: Sequence[Candidate], probes: Iterable[Answer], rules: Validate) -> list[Validator]:
+    """People who voted, the most counted votes first. candidates: with their votes as counted; rules: of their round,
+    or of the last."""
+    found = conduct([(c, count(c.votes, rules)) for c in candidates if c.wellformed], probes)
+    cast = [vote for c in candidates for vote in c.votes]
+    rows = []
+    for account in {vote.validator for vote in cast} | {account for account, did in found.items() if did.probes}:
+        own = [vote for vote in cast if vote.validator == account]
+        did = found.get(account)
+        rows.append(
+            Validator(
+                account=account,
+                votes=len(own),
+                counted=sum(vote.counted for vote in own),
+                agreement=1 - did.dissents / did.votes if did and did.votes else None,
+                probes=did.probes if did else 0,
+                probe_accuracy=did.probes_right / did.probes if did and did.probes else None,
+                set_aside=_aside((vote.at, vote.reason) for vote in own),
+            )
+        )
+    return sorted(rows, key=lambda row: (-row.counted, row.account))
+
+
+def duplicates(fools: Iterable[Candidate]) -> set[str]:
+    """Keys of the fools of one author that are near-duplicates of an earlier one. A verified one is earlier than one
+    that is not, so that nobody loses by having tried before."""
+    kept: dict[tuple[int, int], list[torch.Tensor]] = {}
+    again = set()
+    for fool in sorted(fools, key=lambda c: (not c.verified, c.at, c.key)):
+        shifted_SG = _shifted(fool)
+        others = kept.setdefault((fool.intended, shifted_SG.shape[1]), [])
+        if others and float((shifted_SG @ torch.stack(others).T).max()) >= SAME:
+            again.add(fool.key)
+        else:
+            others.append(shifted_SG[len(shifted_SG) // 2])
+    return again
+
+
+def _aside(reasons: Iterable[tuple[str, str]]) -> str:
+    """The latest reason why something of an account that is set aside does not count. reasons: each with its time."""
+    latest = max(((at, reason) for at, reason in reasons if reason.startswith(ASIDE)), default=("", ""))
+    return latest[1].removeprefix(ASIDE)
+
+
+def _shifted(candidate: Candidate) -> torch.Tensor:
+    """The image at each of its shifts, in the middle as it is: grey, averaged over cells, of mean 0 and length 1; an
+    even image is all 0, like nothing."""
+    pixels_HW = decode_png(candidate.image, 1)[0].double()
+    cells = min(GRID, *pixels_HW.shape)
+    pixel = max(1, round(max(pixels_HW.shape) / 28))
+    steps = [pixel * step for step in range(-SHIFT, SHIFT + 1)]
+    all_SHW = torch.stack([torch.roll(pixels_HW, shift, (0, 1)) for shift in product(steps, steps)])
+    small_SG = torch.nn.functional.adaptive_avg_pool2d(all_SHW, cells).flatten(1)
+    centred_SG: torch.Tensor = small_SG - small_SG.mean(1, keepdim=True)
+    length_S1: torch.Tensor = torch.linalg.vector_norm(centred_SG, dim=1, keepdim=True)
+    return centred_SG / length_S1.clamp(min=1e-9)
