@@ -18,9 +18,10 @@ from data.records import Candidate, Verdict
 from data.shards import Images, encode_png, read_candidates
 from tasks import checkpoint, stage
 from tasks.attack import attack
-from tasks.evaluate import evaluate
+from tasks.evaluate import evaluate, ood, trained_on
 from tasks.freeze import freeze
 from tasks.init import freeze_data
+from tasks.metrics import accuracy
 from tasks.params import read
 from tasks.train import train
 from tasks.workspace import git, write_index
@@ -199,3 +200,20 @@ def test_a_target_that_was_changed_is_an_error(campaign: tuple[Round, Round, dic
     with pytest.raises(ValueError, match="is not what was frozen: wanted md5"):
         stage.run("evaluate", evaluate, second)
     assert not second.metrics.exists()
+
+
+def test_a_shift_trained_on_is_seen_and_left_out_of_the_mean(checkout: Path) -> None:
+    params = read(checkout / "params.yaml")
+    shifts = {"gaussian_noise": {"sigma": 0.2}, "brightness": {"amount": 0.3}, "blur": {"sigma": 1.0}}
+    augment = {"gaussian_noise": {}, "colour_jitter": {}, "flip": {}}
+    changed = params.model_copy(
+        update={
+            "evaluate": params.evaluate.model_copy(update={"shifts": shifts}),
+            "train": params.train.model_copy(update={"augment": augment}),
+        }
+    )
+    seen = trained_on(changed)
+    assert seen == ["brightness", "gaussian_noise"], "colour_jitter trains brightness too"
+    told = ood({name: accuracy(10 * i, 100) for i, name in enumerate(shifts, start=5)}, seen)
+    assert told["mean"] == told["blur"]
+    assert trained_on(params) == []

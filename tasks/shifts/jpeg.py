@@ -1,0 +1,26 @@
+"""JPEG: what a strong compression leaves (arXiv:1903.12261)."""
+
+from __future__ import annotations
+
+import torch
+from pydantic import Field
+from torch import Generator, Tensor
+from torchvision.io import decode_jpeg, encode_jpeg
+
+from tasks.params import Frozen
+
+
+class Params(Frozen):
+    """Parameters of the shift."""
+
+    quality: int = Field(ge=1, le=95)  # of the encoder, at the least; each image draws up to 5 more
+
+
+def shift(images_BCHW: Tensor, params: Params, generator: Generator) -> Tensor:
+    """The images, written as JPEG and read again."""
+    more_B = torch.randint(0, 6, (len(images_BCHW),), generator=generator, device=generator.device).tolist()
+    if not more_B:
+        return images_BCHW
+    pixels = (images_BCHW.detach().cpu() * 255).round().to(torch.uint8)
+    read = [decode_jpeg(encode_jpeg(image, params.quality + more)) for image, more in zip(pixels, more_B, strict=True)]
+    return (torch.stack(read).float() / 255).to(images_BCHW.device)
