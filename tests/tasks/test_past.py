@@ -1,0 +1,85 @@
+"""What the campaign's record says of people: answers to probes, and the closed rounds."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from data.layout import Round
+from data.records import Candidate, Vote
+from data.shards import write_candidates
+from tasks import annotations, ink, projects, pull
+from tasks.annotations import Line
+from tasks.trust import Answer
+from tasks.validate import validate
+from tasks.workspace import git
+
+
+def answer(play: Any, probe: Candidate, number: int, who: str, class_name: str) -> Line:
+    """A validation annotation, as it is pulled."""
+    task, at = projects.vote_key(play.params, probe), "2026-01-01T00:00:00Z"
+    raw = {"result": [ink.chosen(projects.SEEN, "seen", class_name)]}
+    return Line("validate", task, 1, number, who, who, at, deleted=False, raw=raw)
+
+
+def answered(play: Any, round_: Round, right: int, wrong: int) -> list[Line]:
+    """Ann answers so many probes rightly, and so many wrongly, as far as there are any."""
+    found = []
+    for number, probe in enumerate(annotations.probes(round_, play.params, play.splits)[: right + wrong]):
+        name = play.splits["classes"][(probe.intended + (number >= right)) % 10]
+        found.append(answer(play, probe, 100 * round_.number + number, "ann@x", name))
+    return found
+
+
+def test_answers_to_probes(open_round: Callable[..., Any]) -> None:
+    play = open_round(validate={"probes": 3})
+    (first, second, third) = annotations.probes(play.round, play.params, play.splits)
+    names = play.splits["classes"]
+    lines = [
+        answer(play, first, 1, "ann@x", names[first.intended]),
+        answer(play, first, 2, "ann@x", names[first.intended - 1]),  # a second one
+        answer(play, second, 3, "ann@x", names[second.intended - 1]),
+        answer(play, third, 4, "ann@x", projects.UNREADABLE_CHOICE),
+        answer(play, third, 5, "bob@x", "<b>"),
+        replace(answer(play, third, 6, "eve@x", names[third.intended]), editor="mal@x"),
+        replace(answer(play, first, 7, "eve@x", names[first.intended]), task="of no probe"),
+    ]
+    pull.append(play.round.annotations, lines)
+    found = pull.probed(play.round)
+    assert found == [Answer("ann@x", True), Answer("ann@x", False), Answer("ann@x", False)]
+    assert annotations.candidates(play.round, play.params, play.splits) == []
+    assert pull.votes(play.round) == {}
+
+
+def test_rounds_that_are_closed_count_and_must_be_here(open_round: Callable[..., Any]) -> None:
+    play = open_round(validate={"probes": 2, "probe_votes": 4, "probe_accuracy": 0.6})
+    workspace = play.round.workspace
+    made = Candidate("001/draw/0000", 1, "human", b"", intended=3, annotator="eve@x", answer=4)
+    write_candidates(play.round.candidates, [made])
+    pull.append(play.round.annotations, answered(play, play.round, 1, 1))
+    open_ = workspace.round(2)
+    open_.folder.mkdir()
+    shutil.copy(play.round.params, open_.params)
+    pull.append(open_.annotations, answered(play, open_, 0, 2))
+    git(workspace, "init", "--quiet")
+    git(workspace, "-c", "user.name=x", "-c", "user.email=x@x", "commit", "--quiet", "--allow-empty", "-m", "x")
+    assert len(pull.past(open_).probes) == 2, "round 001 is not closed"
+
+    git(workspace, "tag", "round-001")
+    past = pull.past(open_)
+    assert [c.key for c in past.earlier] == ["001/draw/0000"]
+    assert [a.right for a in past.probes] == [True, False, False, False]
+    votes = {made.key: [Vote("ann@x", 3, 1, ""), Vote("bob@x", 3, 2, "")]}
+    (now,) = validate([made], votes, play.params.validate_, past)
+    assert now.votes[0].reason == "set aside: 1 of 4 probes answered rightly"
+    assert now.votes[1].counted
+    assert pull.past(play.round).earlier == [], "a round is not evidence against itself"
+
+    play.round.annotations.unlink()
+    play.round.annotations.with_name("annotations.jsonl.dvc").touch()
+    with pytest.raises(FileNotFoundError, match="dvc pull"):
+        pull.past(open_)
