@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import os
 import re
 import threading
@@ -107,8 +108,11 @@ class Game:
             self._wanted.clear()
             try:
                 self.seen, self.fault = self._stand(list(self._look())), ""
-            except (StackError, LabellingError, ValueError, OSError) as error:
+            except (StackError, LabellingError) as error:
                 self.fault = f"Label Studio cannot be reached ({type(error).__name__}); flags must wait."
+            except Exception as error:  # the next look may succeed; who runs the page must see why this one did not
+                self.fault = f"How the campaign stands is not known now ({type(error).__name__})."
+                logging.getLogger(__name__).exception("the campaign could not be looked at")
             self._lately = time.monotonic()
             time.sleep(0.5)  # at most twice a second, whatever is asked for
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+import subprocess
 import threading
 import time
 import uuid
@@ -69,6 +70,17 @@ def make_round(folder: Path, checkout: Path, **changes: dict[str, object]) -> Pl
     write_index(round_, "collected", {"target": "data/rounds/000/model.safetensors"})
     write_candidates(round_.attack, [])
     return Play(round_, read(round_.params), splits, pool)
+
+
+def under_git(play: Play) -> None:
+    """Put the round under Git, which says what is closed."""
+    root = play.round.workspace.root
+    for command in (
+        ["init", "--quiet"],
+        ["add", "--", str(play.round.params)],
+        ["-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "--quiet", "--message", "open"],
+    ):
+        subprocess.run(["git", *command], cwd=root, check=True)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from fastapi.testclient import TestClient
-from people import Play, make_round
+from people import Play, make_round, under_git
 from PIL import Image
 
 from data.records import HUMAN
@@ -171,6 +171,7 @@ def crowd(
     stack: Path, studio: LabelStudio, checkout: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Crowd]:
     play = make_round(tmp_path_factory.mktemp("crowd"), checkout, collect={"drawings": 6})
+    under_git(play)
     root = play.round.workspace.root
     publish_drawing(studio, play.round, play.params, play.splits)
     with pytest.MonkeyPatch.context() as patch:
