@@ -1,7 +1,7 @@
 # Everything from an empty machine with Python 3.11 to 3.13, git and make.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types check lock clean
+.PHONY: help setup demo test lint types check lock peers clean
 
 TOOLS := .tools
 UV := $(or $(shell command -v uv 2>/dev/null),$(TOOLS)/uv/bin/uv)
@@ -35,10 +35,16 @@ lint: setup ## ruff, mypy, import-linter
 lock: $(UV) ## write the locks again, with the newest versions that fit
 	$(COMPILE) --upgrade pyproject.toml --group dev --output-file locks/dadc.txt
 	$(COMPILE) --upgrade locks/label-studio.in --output-file locks/label-studio.txt
+	$(COMPILE) --upgrade --no-deps locks/peers.in --output-file locks/peers.txt
 	echo uv | $(COMPILE) --upgrade - --output-file locks/uv.txt
 
+# Their own pins of shared packages are old, so they come without them and run on those of .venv.
+peers: setup ## other attack libraries into .peers, for benchmarks only
+	@$(UV) pip install --quiet --python $(BIN)/python --target .peers --no-deps --require-hashes \
+		--requirement locks/peers.txt
+
 clean: ## remove the environments; campaigns and .demo stay
-	rm -rf .venv .venv-label-studio $(TOOLS)
+	rm -rf .venv .venv-label-studio .peers $(TOOLS)
 
 # A stamp is written last: an environment without one was cut short and is made again.
 .venv/.synced: locks/dadc.txt Makefile | $(UV)

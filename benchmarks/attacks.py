@@ -1,0 +1,134 @@
+"""PGD side by side with torchattacks, foolbox, ART and a loop written by hand; one thread, taking turns, medians.
+
+Ours is the whole of `tasks.attacks.attack`: checks, steps, and the fp32 verdict. The peers lie in .peers, made by `make
+peers`; without them there is only the loop to stand beside, and no target. Ratios are of seconds.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from benchmarks._frame import Measured, interleaved, main
+from data.sets import digits
+from tasks import checkpoint
+from tasks.attacks import attack, pgd
+from tasks.params import Threat, module_of
+
+PEERS = Path(__file__).parent.parent / ".peers"
+NETWORKS = (("nsl_cnn", 1, 28, 128, 3.5), ("resnet18", 3, 32, 64, 2.5))  # network, channels, pixels, batch, target
+THREAT = Threat(norm="linf", epsilon=8 / 255)
+STEP = 2 / 255
+Batch = tuple[nn.Module, torch.Tensor, torch.Tensor]
+
+
+def by_hand(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, epsilon: float, step: float, steps: int) -> Any:
+    """The loop that everybody writes."""
+    found = (images + torch.empty_like(images).uniform_(-epsilon, epsilon)).clamp(0, 1)
+    for _ in range(steps):
+        found.requires_grad_()
+        (gradient,) = torch.autograd.grad(F.cross_entropy(net(found), labels), found)
+        found = found.detach() + step * gradient.sign()
+        found = torch.min(torch.max(found, images - epsilon), images + epsilon).clamp(0, 1)
+    return found
+
+
+def peers(net: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> dict[str, Callable[[], object]]:
+    """PGD-10 of the libraries that are there."""
+    if not PEERS.is_dir():
+        print("the peers are not there, only the loop stands beside: `make peers` brings them", file=sys.stderr)
+        return {}
+    if str(PEERS) not in sys.path:
+        sys.path.append(str(PEERS))
+    import foolbox
+    import torchattacks
+    from art.attacks.evasion import ProjectedGradientDescentPyTorch
+    from art.estimators.classification import PyTorchClassifier
+
+    of_torchattacks = torchattacks.PGD(net, eps=THREAT.epsilon, alpha=STEP, steps=10, random_start=True)
+    wrapped = foolbox.PyTorchModel(net, bounds=(0, 1), device="cpu")
+    of_foolbox = foolbox.attacks.LinfPGD(abs_stepsize=STEP, steps=10, random_start=True)
+    shape, classes = tuple(images.shape[1:]), int(checkpoint.logits_of(net, images[:1]).shape[1])
+    estimator = PyTorchClassifier(net, nn.CrossEntropyLoss(), shape, classes, clip_values=(0, 1), device_type="cpu")
+    of_art = ProjectedGradientDescentPyTorch(
+        estimator, eps=THREAT.epsilon, eps_step=STEP, max_iter=10, num_random_init=1, batch_size=128, verbose=False
+    )
+    return {
+        "torchattacks": partial(of_torchattacks, images, labels),
+        "foolbox": partial(of_foolbox, wrapped, images, labels, epsilons=THREAT.epsilon),
+        "ART": partial(of_art.generate, images.numpy(), labels.numpy()),
+    }
+
+
+def side_by_side(name: str, channels: int, size: int, batch: int, target: float, quick: bool) -> list[Measured]:
+    """PGD-10 without early exit, on a network as it is built."""
+    torch.manual_seed(0)
+    net = module_of("models", name, "model.name").build(10, channels, size).eval()
+    n = 8 if quick else batch
+    images, labels = torch.rand(n, channels, size, size), torch.randint(0, 10, (n,))
+    params = pgd.Params(steps=10, step_size=STEP)
+    ours = partial(attack, pgd, net, images, labels, THREAT, params, 0)
+    variants: dict[str, Callable[[], object]] = {
+        "ours, bf16": partial(ours, precision="bf16"),
+        "ours, fp32": ours,
+        "loop": partial(by_hand, net, images, labels, THREAT.epsilon, STEP, 10),
+        **peers(net, images, labels),
+    }
+    found = interleaved(variants, 1 if quick else 5)
+    beside = "torchattacks" if "torchattacks" in found else "loop"
+    return [
+        Measured(
+            f"{name}, PGD-10, batch {n}: {variant}",
+            found[beside] / seconds,
+            f"× {beside}",
+            target if variant == "ours, bf16" and beside == "torchattacks" else None,
+            "higher",
+        )
+        for variant, seconds in found.items()
+    ]
+
+
+def undefended(quick: bool) -> list[Measured]:
+    """PGD-20 on a network trained on clean digits, dropping what is fooled, and whether the verdicts agree."""
+    torch.manual_seed(0)
+    images = digits.load("train", root=PEERS, size=28, channels=1, seed=0)
+    net = module_of("models", "nsl_cnn", "model.name").build(10, 1, 28)
+    optimizer = torch.optim.Adam(net.parameters(), 2e-3)
+    floats, labels = checkpoint.to_float(images.pixels_NCHW), images.labels_N
+    for _ in range(20 if quick else 200):
+        index = torch.randint(0, len(labels), (64,))
+        optimizer.zero_grad()
+        F.cross_entropy(net(floats[index]), labels[index]).backward()
+        optimizer.step()
+    net.eval().requires_grad_(False)
+    floats, labels = floats[: 64 if quick else 512], labels[: 64 if quick else 512]
+    threat, step = Threat(norm="linf", epsilon=0.1), 0.0125
+    ours = partial(attack, pgd, net, floats, labels, threat, pgd.Params(steps=20, step_size=step, drop=True), 0)
+    whole = partial(attack, pgd, net, floats, labels, threat, pgd.Params(steps=20, step_size=step), 0)
+    loop = partial(by_hand, net, floats, labels, threat.epsilon, step, 20)
+    found = interleaved({"bf16": partial(ours, precision="bf16"), "fp32": ours, "loop": loop}, 1 if quick else 5)
+    fast, slow = ours(precision="bf16").success, whole().success
+    away = abs(int(fast.sum()) - int(slow.sum())) / len(labels) * 100
+    of = f"undefended, PGD-20, {len(labels)} digits"
+    return [
+        Measured(f"{of}: dropping, bf16", found["loop"] / found["bf16"], "× loop", 8, "higher"),
+        Measured(f"{of}: dropping, fp32", found["loop"] / found["fp32"], "× loop", None, "higher"),
+        Measured(f"{of}: robust accuracy away from fp32's, 0.001 added", away + 1e-3, "points", 0.3, "lower"),
+    ]
+
+
+def measure(quick: bool) -> list[Measured]:
+    """Ratios, one thread."""
+    torch.set_num_threads(1)
+    return [m for one in NETWORKS for m in side_by_side(*one, quick)] + undefended(quick)
+
+
+if __name__ == "__main__":
+    sys.exit(main(measure, __doc__))
