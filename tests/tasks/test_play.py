@@ -241,7 +241,7 @@ def test_the_page_tells_how_it_stands(crowd: Crowd, caplog: pytest.LogCaptureFix
     header = {"X-Player": f"cat:{_code(crowd, 'cat')}"}
     for _ in range(100):
         told = crowd.clients[1].get("/play/state?fresh=1", headers=header).json()
-        if told.get("me", {}).get("fools"):
+        if sum(row["fools"] for row in told.get("places", [])) == 6:
             break
         time.sleep(0.2)
     assert told["fault"] == ""
@@ -249,7 +249,9 @@ def test_the_page_tells_how_it_stands(crowd: Crowd, caplog: pytest.LogCaptureFix
     assert told["me"]["own"][0]["state"] == "being read"
     assert told["gallery"] == [], "what is not verified is not shown to those who may vote on it"
     assert told["wanted"] == crowd.play.params.collect.fools
-    assert {row["name"] for row in told["places"]} == {"ann-1", "cat", "dora0", "dora1", "dora2"}
+    assert sum(row["fools"] for row in told["places"]) == 6
+    names = {row["name"] for row in told["places"]}
+    assert {"ann-1", "cat"} < names <= {"ann-1", "cat", "dora0", "dora1", "dora2"}, "whichever of them found a task"
     assert "@" not in json.dumps(told)
     assert crowd.studio._token not in caplog.text
 
