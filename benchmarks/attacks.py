@@ -1,4 +1,5 @@
-"""PGD side by side with torchattacks, foolbox, ART and a loop written by hand; one thread, taking turns, medians.
+"""PGD side by side with torchattacks, foolbox, ART and a loop written by hand; processor time of
+one thread, taking turns, medians.
 
 Ours is the whole of `tasks.attacks.attack`: checks, steps, and the fp32 verdict. The peers lie in .peers, made by `make
 peers`; without them there is only the loop to stand beside, and no target. Ratios are of seconds.
@@ -7,6 +8,7 @@ peers`; without them there is only the loop to stand beside, and no target. Rati
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -81,7 +83,7 @@ def side_by_side(name: str, channels: int, size: int, batch: int, target: float,
         "loop": partial(by_hand, net, images, labels, THREAT.epsilon, STEP, 10),
         **peers(net, images, labels),
     }
-    found = interleaved(variants, 1 if quick else 5)
+    found = interleaved(variants, 1 if quick else 5, time.process_time)
     beside = "torchattacks" if "torchattacks" in found else "loop"
     return [
         Measured(
@@ -113,7 +115,8 @@ def undefended(quick: bool) -> list[Measured]:
     ours = partial(attack, pgd, net, floats, labels, threat, pgd.Params(steps=20, step_size=step, drop=True), 0)
     whole = partial(attack, pgd, net, floats, labels, threat, pgd.Params(steps=20, step_size=step), 0)
     loop = partial(by_hand, net, floats, labels, threat.epsilon, step, 20)
-    found = interleaved({"bf16": partial(ours, precision="bf16"), "fp32": ours, "loop": loop}, 1 if quick else 5)
+    turns = {"bf16": partial(ours, precision="bf16"), "fp32": ours, "loop": loop}
+    found = interleaved(turns, 1 if quick else 5, time.process_time)
     fast, slow = ours(precision="bf16").success, whole().success
     away = abs(int(fast.sum()) - int(slow.sum())) / len(labels) * 100
     of = f"undefended, PGD-20, {len(labels)} digits"
