@@ -117,8 +117,11 @@ class Somebody:
     def says(self) -> str:
         """The model's class, once it has answered the newest stroke."""
         self.page.wait_for_function("document.querySelector('[data-is=says]').textContent.startsWith('Model says')")
-        self.page.wait_for_timeout(400)  # a tap at once after a stroke would be one of two
-        return str(self.at("says").inner_text()).split()[2]
+        text = ""
+        while text != (now := str(self.at("says").inner_text())):  # an answer to half a stroke may still be on its way
+            text = now
+            self.page.wait_for_timeout(700)
+        return text.split()[2]
 
     def meaning(self, answer: str, wanted: str, other: str) -> str:
         """A class that the model does not say."""
