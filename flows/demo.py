@@ -15,6 +15,7 @@ NAME = ".demo"
 
 def main() -> int:
     """Clone, start, run, print the table, stop; KEEP=1 leaves the services up."""
+    sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]  # in order with what is run, in a file too
     began = time.monotonic()
     checkout = Path(__file__).resolve().parent.parent
     keep = os.environ.get("KEEP", "") not in ("", "0")
