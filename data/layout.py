@@ -94,6 +94,11 @@ class Round:
         return self.folder / "lineage.json"
 
     @property
+    def weights(self) -> Path:
+        """A user's trained weights that the round starts from; there only where params.yaml names some."""
+        return self.folder / "weights.safetensors"
+
+    @property
     def trained(self) -> Path:
         """Weights as the train stage left them."""
         return self.folder / "train.safetensors"

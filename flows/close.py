@@ -71,8 +71,8 @@ def freeze(round_: Round, candidates: list[Candidate]) -> None:
 
 @step("keep")
 def keep(round_: Round) -> None:
-    """The shard and the raw record → DVC."""
-    there = [path for path in (round_.candidates, round_.annotations) if path.exists()]
+    """The shard, the raw record and weights that the user gave → DVC."""
+    there = [path for path in (round_.candidates, round_.annotations, round_.weights) if path.exists()]
     new = [path for path in there if not path.with_name(f"{path.name}.dvc").exists()]
     if new:
         dvc(round_.workspace, "add", "--quiet", *map(str, new), say=say)
@@ -83,7 +83,8 @@ def train(round_: Round) -> None:
     """The round's deterministic stages, by DVC."""
     root = round_.workspace.root
     attacked = target(round_)
-    start = attacked.model if attacked else round_.workspace.splits
+    given = round_.weights if round_.weights.exists() else round_.workspace.splits
+    start = attacked.model if attacked else given
     write_index(round_, "rounds", {"start": str(start.relative_to(root))})
     stages = [f"{stage}@{round_.name}" for stage in ("train", "rift", "evaluate")]
     dvc(round_.workspace, "repro", "-s", *stages, say=say)

@@ -15,14 +15,15 @@ _COUNTER = "num_batches_tracked"  # older files lack it
 _PICKLES = (b"PK\x03\x04", b"\x80")
 
 
-def start_from(net: nn.Module, path: Path) -> tuple[str, ...]:
+def start_from(net: nn.Module, path: Path, key: str = "model.weights", *, whole: bool = False) -> tuple[str, ...]:
     """Put the weights of a file into `net`; the names of the weights that stay random.
 
     These are the classifier's, the last linear layer's, where the file has another number of classes, and none
-    otherwise. ValueError if the file is no safetensors file or holds another network; nothing is ever unpickled.
+    otherwise; none ever if `whole`. key: of params.yaml, for the error. ValueError if the file is no safetensors file
+    or holds another network; nothing is ever unpickled.
     """
     wanted = net.state_dict()
-    found = {_name(name): value for name, value in _read(path).items()}
+    found = {_name(name): value for name, value in _read(path, key).items()}
     own = {name.removeprefix(_INSIDE): name for name in wanted}
     head = _head(net)
     random, faults = [], []
@@ -32,41 +33,41 @@ def start_from(net: nn.Module, path: Path) -> tuple[str, ...]:
                 faults.append(f"{short} is missing")
         elif found[short].shape == wanted[name].shape:
             wanted[name] = found[short].to(wanted[name].dtype)
-        elif name in head and found[short].shape[1:] == wanted[name].shape[1:]:
+        elif not whole and name in head and found[short].shape[1:] == wanted[name].shape[1:]:
             random.append(name)
         else:
             faults.append(f"{short} wanted as {_shape(wanted[name])}, got {_shape(found[short])}")
     faults += [f"{name} is not the network's" for name in found.keys() - own.keys()]
     if faults:
         raise ValueError(
-            f"model.weights: {path} holds another network: {'; '.join(sorted(faults)[:3])}"
+            f"{key}: {path} holds another network: {'; '.join(sorted(faults)[:3])}"
             + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
-            + "; choose model.name, data.channels and data.size as the weights were made for, or set model.weights: "
+            + "; choose model.name, data.channels and data.size as the weights were made for, or set {key}: "
             "null (up to 64 pixels resnet18 and resnet34 have a first convolution of their own)"
         )
     broken = [name for name, value in wanted.items() if value.is_floating_point() and not value.isfinite().all()]
     if broken:
-        raise ValueError(f"model.weights: {path}: {broken[0]} holds NaN or infinity; bring a sound file")
+        raise ValueError(f"{key}: {path}: {broken[0]} holds NaN or infinity; bring a sound file")
     net.load_state_dict(wanted)
     return tuple(random)
 
 
-def _read(path: Path) -> dict[str, torch.Tensor]:
+def _read(path: Path, key: str) -> dict[str, torch.Tensor]:
     if not path.is_file():
-        raise FileNotFoundError(f"model.weights: a safetensors file is wanted at {path}, and there is none")
-    with path.open("rb") as file:
-        begin = file.read(4)
-    if begin.startswith(_PICKLES):
-        raise ValueError(
-            f"model.weights: {path} is a pickle, which can run code and is never opened; where you trust it, turn it "
-            'into safetensors: python -c "import sys, torch, safetensors.torch as s; '
-            's.save_file(torch.load(sys.argv[1], weights_only=True), sys.argv[2])" old.pth new.safetensors'
-        )
+        raise FileNotFoundError(f"{key}: a safetensors file is wanted at {path}, and there is none")
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping
     except (SafetensorError, OSError) as error:
-        raise ValueError(f"model.weights: {path} is no sound safetensors file: {error}") from error
+        with path.open("rb") as opened:
+            pickled = opened.read(4).startswith(_PICKLES)  # a safetensors file may begin so too, but it was none
+        if not pickled:
+            raise ValueError(f"{key}: {path} is no sound safetensors file: {error}") from error
+        raise ValueError(
+            f"{key}: {path} is a pickle, which can run code and is never opened; where you trust it, turn it "
+            'into safetensors: python -c "import sys, torch, safetensors.torch as s; '
+            's.save_file(torch.load(sys.argv[1], weights_only=True), sys.argv[2])" old.pth new.safetensors'
+        ) from error
 
 
 def _name(name: str) -> str:

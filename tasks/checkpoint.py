@@ -19,7 +19,8 @@ from safetensors.torch import save as safetensors_bytes
 from torch import nn
 
 from data.files import write_whole
-from tasks.params import ParamsError, module_of
+from tasks import networks
+from tasks.params import ParamsError
 
 _KEY = "dadc"
 
@@ -28,7 +29,7 @@ _KEY = "dadc"
 class Card:
     """How to build the network whose weights a checkpoint holds, and where it comes from."""
 
-    model: str  # a file of models/
+    model: str  # a file of models/, or package.module:build
     classes: tuple[str, ...]  # names, in the order of the logits
     channels: int
     size: int  # pixels, height = width
@@ -36,10 +37,7 @@ class Card:
 
     def build(self) -> nn.Module:
         """The network with weights of its own, not yet those of the file."""
-        network: nn.Module = module_of("models", self.model, "model.name").build(
-            len(self.classes), self.channels, self.size
-        )
-        return network
+        return networks.build(self.model, len(self.classes), self.channels, self.size)
 
 
 def save(path: Path, net: nn.Module, card: Card) -> None:
@@ -73,7 +71,8 @@ def load(path: Path) -> tuple[nn.Module, Card]:
         try:
             net = card.build()
         except ParamsError as error:
-            raise ValueError(f"{path} holds a network {card.model!r} that models/ does not have") from error
+            what = f"that cannot be built: {error}" if ":" in card.model else "that models/ does not have"
+            raise ValueError(f"{path} holds a network {card.model!r} {what}") from error
     fault = _difference(_shapes(net.state_dict()), _shapes(state))
     if fault:
         raise ValueError(f"{path} says that it holds {_named(card)}, and holds another network: {fault}")

@@ -6,6 +6,7 @@ import json
 import platform
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from data.files import md5, write_whole
@@ -15,16 +16,32 @@ from data.shards import read_candidates, write_candidates
 from tasks.metrics import BY_ANNOTATOR
 from tasks.params import Params
 from tasks.seeds import derive
-from tasks.workspace import closed, git
+from tasks.workspace import WorkspaceError, closed, git
 
 PATTERN = ("train", "train", "validation", "train", "test")  # dealt out in turn: three fifths train
 
 
 def freeze(round_: Round, candidates: Sequence[Candidate], params: Params, target: Round | None) -> None:
-    """Write the shard and then lineage.json, which says that it is whole."""
+    """Write the shard, copy the weights that params.yaml names, and write lineage.json, which says that all is whole.
+
+    ValueError where the network or its weights are not what the campaign's images need.
+    """
+    take_weights(round_, params)
     earlier = [c for r in closed(round_.workspace) for c in read_candidates(r.candidates)]
     write_candidates(round_.candidates, split(candidates, earlier, params.seed))
     write_whole(round_.lineage, json.dumps(lineage(round_, params, target), indent=2) + "\n")
+
+
+def take_weights(round_: Round, params: Params) -> None:
+    """The user's weights → the round's folder, once they have been seen to fit: a clone gets them by `dvc pull`."""
+    from tasks import networks, stage
+
+    base = stage.base(round_.workspace)
+    path = networks.check_given(
+        params, round_.number, round_.workspace.root, len(base.classes), base.channels, base.size
+    )
+    if path is not None:
+        write_whole(round_.weights, path.read_bytes())
 
 
 def split(candidates: Sequence[Candidate], earlier: Sequence[Candidate], seed: int) -> list[Candidate]:
@@ -59,10 +76,28 @@ def lineage(round_: Round, params: Params, target: Round | None) -> dict[str, An
         if target is None
         else {"round": target.number, "path": _name(target.model, round_), "md5": md5(target.model)},
         "shards": [{"round": r.number, "path": _name(r.candidates, round_), "md5": md5(r.candidates)} for r in shards],
+        "weights": {"path": _name(round_.weights, round_), "md5": md5(round_.weights)}
+        if round_.weights.exists()
+        else None,
+        "network": network(round_, params),
         "base": {name: md5(workspace.split(name)) for name in SPLITS},
         "code": git(workspace, "rev-parse", "HEAD"),
         "environment": environment(params.threads),
     }
+
+
+def network(round_: Round, params: Params) -> dict[str, Any]:
+    """The network's name and, of a user's own, the digest of its file. WorkspaceError if that is not committed."""
+    from tasks import networks
+
+    path = networks.source(params.model.name)
+    if path is None:
+        return {"name": params.model.name}
+    if path.is_relative_to(root := round_.workspace.root.resolve()):
+        changed = git(round_.workspace, "status", "--porcelain", "--", str(path.relative_to(root)))
+        if changed:
+            raise WorkspaceError(f"the network's file must be committed, changed: {changed.split(maxsplit=1)[1]}")
+    return {"name": params.model.name, "md5": md5(path)}
 
 
 def environment(threads: int) -> dict[str, Any]:
@@ -79,5 +114,5 @@ def environment(threads: int) -> dict[str, Any]:
     }
 
 
-def _name(path: Any, round_: Round) -> str:
+def _name(path: Path, round_: Round) -> str:
     return str(path.relative_to(round_.workspace.root))

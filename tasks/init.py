@@ -72,7 +72,7 @@ def freeze_data(workspace: Workspace, params: Params, say: Callable[[str], None]
 
 
 def check_same(workspace: Workspace, params: Params) -> None:
-    """Refuse a params.yaml that belongs to another campaign than the frozen data."""
+    """Refuse a params.yaml of another campaign than the frozen data, or with a network that does not fit them."""
     frozen = json.loads(workspace.splits.read_text())
     for key, now in (("campaign", params.campaign), ("set", params.data.set), ("seed", params.seed)):
         if frozen[key] != now:
@@ -81,6 +81,11 @@ def check_same(workspace: Workspace, params: Params) -> None:
                 f"params.yaml: {where}: wanted {frozen[key]!r}, which this workspace holds, got {now!r}; "
                 "another campaign goes into another clone"
             )
+    if ":" in params.model.name or params.model.weights is not None or params.first.weights is not None:
+        from tasks.networks import check_given
+
+        for number in (0, 1):
+            check_given(params, number, workspace.root, len(frozen["classes"]), frozen["channels"], frozen["size"])
 
 
 def check_remote(remote: str | None) -> None:

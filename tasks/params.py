@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 KindName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+NetworkName = Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]*|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*)$")]
 KindParams = dict[str, Any]  # checked against the kind's own Params by `check_kinds`
 
 
@@ -40,7 +41,7 @@ class Data(Frozen):
 
 
 class Model(Frozen):
-    name: KindName
+    name: NetworkName  # a file of models/, or package.module:build
     weights: str | None
 
 
@@ -132,6 +133,7 @@ class First(Frozen):
 
     loss: Loss
     rift: bool
+    weights: str | None = None  # the network itself, trained elsewhere; round 000 then trains nothing
 
 
 class Rift(Frozen):
@@ -249,7 +251,8 @@ def check_kinds(params: Params) -> None:
     Imports torch.
     """
     module_of("data.sets", params.data.set, "data.set")
-    module_of("models", params.model.name, "model.name")
+    if ":" not in params.model.name:  # another is looked at when its weights are
+        module_of("models", params.model.name, "model.name")
     for where, loss in (("train.loss", params.train.loss), ("first.loss", params.first.loss)):
         _under_threat("losses", loss.name, loss.params, where, params.threat)
     _under_threat("attacks", "pgd", params.rift.attack, "rift.attack", params.threat)

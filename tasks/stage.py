@@ -135,6 +135,7 @@ class Lineage:
     target: Path | None  # the target's weights; None in round 000
     target_round: int | None
     shards: tuple[Path, ...]  # of all rounds up to this one, in order
+    weights: Path | None = None  # a user's trained weights that it starts from
 
 
 def lineage(round_: Round) -> Lineage:
@@ -152,6 +153,7 @@ def lineage(round_: Round) -> Lineage:
         target=None if target is None else checked(root / target["path"], target["md5"]),
         target_round=None if target is None else int(target["round"]),
         shards=tuple(checked(root / shard["path"], shard["md5"]) for shard in shards),
+        weights=checked(root / given["path"], given["md5"]) if (given := content.get("weights")) else None,
     )
 
 

@@ -7,7 +7,6 @@ import math
 import time
 from dataclasses import dataclass, replace
 from itertools import chain
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -17,11 +16,11 @@ from data.layout import Round
 from data.records import Candidate
 from data.shards import Images, candidate_images, read_candidates
 from models._pretrained import start_from
-from tasks import attacks, augments, checkpoint, stage
+from tasks import attacks, augments, checkpoint, networks, stage
 from tasks.checkpoint import Card
 from tasks.losses import repeatable
 from tasks.losses._awp import perturbed
-from tasks.params import Loss, Params, TrainCandidates, kind, module_of
+from tasks.params import Loss, Params, TrainCandidates, kind
 from tasks.params import Train as Choices
 from tasks.seeds import derive
 
@@ -52,14 +51,19 @@ def train(round_: Round, params: Params) -> None:
     validation = stage.images(round_.workspace, "validation")
     shards = [read_candidates(path) for path in lineage.shards]
     training = training_set(base, list(chain.from_iterable(shards)), params.train.candidates)
-    net = start(params, base, lineage, round_.workspace.root)
+    net = start(params, base, lineage)
+    card = Card(params.model.name, base.classes, base.channels, base.size, round_.number)
+    if round_.number == 0 and params.first.weights is not None:
+        checkpoint.save(round_.trained, net, card)
+        stage.write_json(round_.history, {"kept": 0, "epochs": [], "images": 0, "given": params.first.weights})
+        stage.say(f"train {round_.name}: nothing to train, the network of {params.first.weights} is taken as it is")
+        return
     loss = params.first.loss if round_.number == 0 else params.train.loss
     stage.say(
         f"train {round_.name}: {len(base)} images and {len(training.labels_N) - len(base)} verified candidates, "
         f"{params.model.name} from {params.train.init if lineage.target else 'scratch'}, loss {loss.name}"
     )
     best, history = fit(net, training, validation, params, loss, round_.name)
-    card = Card(params.model.name, base.classes, base.channels, base.size, round_.number)
     checkpoint.save(round_.trained, best, card)
     stage.write_json(round_.history, history)
 
@@ -85,17 +89,15 @@ def training_set(base: Images, candidates: list[Candidate], choices: TrainCandid
     )
 
 
-def start(params: Params, base: Images, lineage: stage.Lineage, root: Path) -> nn.Module:
-    """A new network, with `model.weights` if given (a path from `root` on), or the target's, as `train.init` says.
+def start(params: Params, base: Images, lineage: stage.Lineage) -> nn.Module:
+    """A new network, with the user's weights where the lineage has some, or the target's, as `train.init` says.
 
     ValueError if the weights or the target are another network's.
     """
     if params.train.init == "scratch" or lineage.target is None:
-        net: nn.Module = module_of("models", params.model.name, "model.name").build(
-            len(base.classes), base.channels, base.size
-        )
-        if params.model.weights is not None:
-            start_from(net, root / params.model.weights)
+        net = networks.build(params.model.name, len(base.classes), base.channels, base.size)
+        if lineage.weights is not None:
+            start_from(net, lineage.weights)
         return net
     net, card = checkpoint.load(lineage.target)
     wanted = replace(card, model=params.model.name, classes=base.classes, channels=base.channels, size=base.size)
