@@ -122,7 +122,7 @@ class Round:
 
     @property
     def predictions(self) -> Path:
-        """The challenger's answer to every test image, clean and attacked."""
+        """What the networks answered while the round was evaluated, image by image."""
         return self.folder / "predictions.parquet"
 
     @property

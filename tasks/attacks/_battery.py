@@ -22,12 +22,20 @@ CURVE_STEPS = 20  # of PGD at each radius, of 2.5 radii together
 
 @dataclass(frozen=True)
 class Turn:
-    """One attack of a battery. tried: images that still stood; broken: of those, the ones it fooled."""
+    """One attack of a battery, image by image. tried_N: still stood; broke_N: of those, the ones it fooled."""
 
     attack: str
-    tried: int
-    broken: int
+    tried_N: torch.Tensor
+    broke_N: torch.Tensor
     within: bool  # the threat model; else every image was tried, whether or not it stood
+
+    @property
+    def tried(self) -> int:
+        return int(self.tried_N.sum())
+
+    @property
+    def broken(self) -> int:
+        return int(self.broke_N.sum())
 
 
 @dataclass(frozen=True)
@@ -67,7 +75,9 @@ def battery(
         index = (worst == labels).nonzero()[:, 0] if within else torch.arange(len(labels))
         seeded = derive(seed, name)
         found = attack(module, net, images[index], labels[index], threat, own, seeded, precision=precision)
-        turns.append(Turn(name, len(index), int((found.success & found.right).sum()), within))
+        tried, broke = torch.zeros(2, len(labels), dtype=torch.bool)
+        tried[index], broke[index] = True, found.success & found.right
+        turns.append(Turn(name, tried, broke, within))
         if within:
             worst[index] = found.answers
         else:

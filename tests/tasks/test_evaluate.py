@@ -9,7 +9,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 import torch
 
@@ -18,11 +17,13 @@ from data.records import Candidate, Verdict
 from data.shards import Images, encode_png, read_candidates
 from tasks import checkpoint, stage
 from tasks.attack import attack
-from tasks.evaluate import evaluate, ood, trained_on
+from tasks.evaluate import evaluate
 from tasks.freeze import freeze
 from tasks.init import freeze_data
 from tasks.metrics import accuracy
 from tasks.params import read
+from tasks.predictions import measured, ood, trained_on
+from tasks.predictions import read as read_predictions
 from tasks.train import train
 from tasks.workspace import git, write_index
 
@@ -104,7 +105,9 @@ def test_two_rounds(campaign: tuple[Round, Round, dict[str, Any]]) -> None:
     assert before["heal"]["rate"] is None
 
     stage.run("evaluate", evaluate, second)
-    metrics, table = json.loads(second.metrics.read_text()), pq.read_table(second.predictions).to_pydict()
+    metrics, record = json.loads(second.metrics.read_text()), read_predictions(second.predictions)
+    (part,) = [part for part in record if part.images == "test"]
+    table = {"key": list(part.keys), **part.columns}
     assert metrics["collected"] == 20
     assert metrics["fooling"] == 18
     assert metrics["verified_fooling"] == 16
@@ -120,7 +123,12 @@ def test_two_rounds(campaign: tuple[Round, Round, dict[str, Any]]) -> None:
     assert table["clean"] == answers.tolist()
     columns = {"clean": metrics["clean"], **{f"attack_{k}": v for k, v in metrics["robust"].items()}}
     columns |= {f"shift_{k}": v for k, v in metrics["ood"].items() if k != "mean"}
-    assert set(table) == {"key", "label", *columns}
+    others = {f"{what}_apgd_ce" for what in ("tried", "broke")} | {"radius_0.005", "radius_0.05"}
+    assert set(table) == {"key", "label", *columns, *others}
+    assert {(each.net, each.images) for each in record} == {
+        *((net, images) for net in ("challenger", "target") for images in ("validation", "candidates")),
+        *(("challenger", "test"), ("target", "pool")),
+    }
     for column, told in columns.items():
         right = sum(a == b for a, b in zip(table[column], table["label"], strict=True))
         assert told["accuracy"] == right / len(test), column
@@ -162,6 +170,8 @@ def test_two_rounds(campaign: tuple[Round, Round, dict[str, Any]]) -> None:
     assert told["attack_success_rate"] == sum(c.fooling for c in tried) / len(tried)
     assert (told["verified_rate"], told["collected"]) == (1.0, 6)
 
+    params = read(second.params)
+    assert measured(record, shard, 1, 0, params) == metrics, "every figure follows from the record"
     made = [path.read_bytes() for path in (second.metrics, second.predictions)]
     stage.run("evaluate", evaluate, second)
     assert [path.read_bytes() for path in (second.metrics, second.predictions)] == made
