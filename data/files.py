@@ -4,7 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
+
+_sealed: ContextVar[Mapping[Path, str] | None] = ContextVar("sealed", default=None)
+
+
+class Sealed(ValueError):
+    """A file was to become another than it has been declared to be."""
+
+    def __init__(self, path: Path, wanted: str, got: str) -> None:
+        super().__init__(f"{path} must keep its digest {wanted}, and would have {got}")
+        self.path = path
 
 
 def md5(path: Path) -> str:
@@ -14,11 +27,32 @@ def md5(path: Path) -> str:
 
 
 def write_whole(path: Path, content: bytes | str) -> None:
-    """Write to a temporary name, flush to disk, rename: a reader sees all of it or none."""
+    """Write to a temporary name, flush to disk, rename: a reader sees all of it or none.
+
+    Sealed, with nothing written, if the file is sealed and this is not its content.
+    """
+    blob = content.encode() if isinstance(content, str) else content
+    wanted = (_sealed.get() or {}).get(path)
+    if wanted and (got := hashlib.md5(blob, usedforsecurity=False).hexdigest()) != wanted:
+        raise Sealed(path, wanted, got)
     temporary = path.with_name(path.name + ".tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
-    with temporary.open("wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("wb") as file:
+            file.write(blob)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # a full disk is not filled further
+        raise
+
+
+@contextmanager
+def sealed(digests: Mapping[Path, str]) -> Iterator[None]:
+    """Within it these files, where `write_whole` writes them, must come out with these MD5 digests."""
+    token = _sealed.set(digests)
+    try:
+        yield
+    finally:
+        _sealed.reset(token)

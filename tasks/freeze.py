@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from data.records import Candidate
 from data.shards import read_candidates, write_candidates
 from tasks.metrics import BY_ANNOTATOR
 from tasks.params import Params
+from tasks.remake import environment
 from tasks.seeds import derive
 from tasks.workspace import WorkspaceError, closed, git
 
@@ -98,20 +98,6 @@ def network(round_: Round, params: Params) -> dict[str, Any]:
         if changed:
             raise WorkspaceError(f"the network's file must be committed, changed: {changed.split(maxsplit=1)[1]}")
     return {"name": params.model.name, "md5": md5(path)}
-
-
-def environment(threads: int) -> dict[str, Any]:
-    """What the bytes of a training run hang on besides its inputs."""
-    import torch
-
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "threads": threads,
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-        "machine": platform.machine(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-    }
 
 
 def _name(path: Path, round_: Round) -> str:

@@ -218,6 +218,12 @@ def read(path: Path) -> Params:
         raise ParamsError(_lines(error, path.name, "")) from error
 
 
+def lock_outputs(text: str, stage: str) -> dict[str, str]:
+    """What a stage made, by a dvc.lock, which is YAML too: path → MD5 digest. Empty if it names no such stage."""
+    stages = (yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}).get("stages", {})  # noqa: S506
+    return {out["path"]: out["md5"] for out in stages.get(stage, {}).get("outs", ())}
+
+
 def kind(family: str, name: str, params: KindParams, where: str) -> tuple[Any, Any]:
     """The module of a kind, such as `tasks.attacks.pgd`, and its checked Params.
 

@@ -24,6 +24,7 @@ from data.files import md5, write_whole
 from data.layout import Round, Workspace
 from data.shards import Images, read_images
 from tasks.params import Params, read
+from tasks.remake import as_closed
 from tasks.seeds import derive
 
 Work = Callable[[Round, Params], None]
@@ -44,9 +45,13 @@ def main(name: str, work: Work, arguments: Sequence[str] | None = None) -> None:
 
 
 def run(name: str, work: Work, round_: Round) -> None:
-    """Run a stage under its lock, by the parameters frozen in the round's folder."""
+    """Run a stage under its lock, by the parameters frozen in the round's folder; a closed round stays what it is."""
     params = read(round_.params)
-    with locked(name, round_), reproducible(params, name, round_.name):
+    with (
+        locked(name, round_),
+        reproducible(params, name, round_.name),
+        as_closed(name, round_, params.threads, say),
+    ):
         work(round_, params)
 
 

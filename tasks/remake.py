@@ -1,0 +1,122 @@
+"""A closed round can be made again, never redefined: its stages make what its tag holds, or they fail.
+
+The same code in the same environment makes the same bytes. In another environment they may differ, and then only where
+the tag itself is checked out: the figures must then agree with the recorded ones within their intervals.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from typing import Any
+
+from data.files import Sealed, sealed
+from data.layout import Round
+from tasks.params import lock_outputs
+
+PACKAGES = ("torch", "torchvision", "numpy", "pyarrow", "pillow")  # by which the bytes of a stage may differ
+
+
+def environment(threads: int) -> dict[str, Any]:
+    """What the bytes of a round hang on besides its inputs and its code."""
+    import torch
+
+    return {
+        "python": platform.python_version(),
+        **{name: version(name) for name in PACKAGES},
+        "threads": threads,
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "machine": platform.machine(),
+        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+    }
+
+
+def differences(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """In what two environments differ, in words; empty if in nothing that was recorded."""
+    return ", ".join(f"{name} {old}, here {now.get(name)}" for name, old in recorded.items() if now.get(name) != old)
+
+
+@contextmanager
+def as_closed(stage: str, round_: Round, threads: int, say: Callable[[str], None]) -> Iterator[None]:
+    """Within it a stage of a closed round can make nothing but what its tag holds; ValueError if it tries. Where the
+    tag is checked out and the environment is another it may, and its figures are compared."""
+    wanted = _outputs(stage, round_)
+    if not wanted:
+        yield
+        return
+    record = _at_tag(round_, round_.lineage.name)
+    other = differences(json.loads(record)["environment"] if record else {}, environment(threads))
+    if other and _checked_out(round_):
+        say(f"{stage} {round_.name}: made again in another environment ({other}); its bytes may differ")
+        yield
+        if stage == "evaluate":
+            say(f"{stage} {round_.name}: {agreement(round_)}")
+        return
+    try:
+        with sealed({round_.workspace.root / path: digest for path, digest in wanted.items()}):
+            yield
+    except Sealed as error:
+        why = f"in another environment ({other})" if other else "by other code, or on another machine"
+        raise ValueError(
+            f"{error}: round {round_.name} is closed, and it was made {why}; it can be made again, never redefined; "
+            f"`git checkout {round_.tag}` has its code, `dvc checkout` then brings its files"
+        ) from error
+
+
+def agreement(round_: Round) -> str:
+    """That the figures of metrics.json lie within the intervals of the tag's, in words; ValueError if one does not."""
+    before = json.loads(_at_tag(round_, round_.metrics.name) or "{}")
+    now = json.loads(round_.metrics.read_text())
+    told = _figures(before)
+    outside = []
+    for name, (found, _, _) in _figures(now).items():
+        _, low, high = told.get(name, (found, found, found))
+        if not low <= found <= high:
+            outside.append(f"{name} is {found:.1%}, {low:.1%} to {high:.1%} was wanted")
+    if outside:
+        raise ValueError(f"the figures are not those of {round_.tag}: {'; '.join(outside)}")
+    return f"its {len(told)} figures lie within the intervals of {round_.tag}"
+
+
+def _figures(content: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[float, float, float]]:
+    """Every share with an interval, by its path: (share, low, high)."""
+    found = {}
+    for key, value in content.items():
+        if not isinstance(value, Mapping):
+            continue
+        name = f"{prefix}.{key}".lstrip(".")
+        share = value.get("accuracy", value.get("rate"))
+        if share is not None and "low" in value:
+            found[name] = (share, value["low"], value["high"])
+        found |= _figures(value, name)
+    return found
+
+
+def _outputs(stage: str, round_: Round) -> dict[str, str]:
+    """What the stage made when the round was closed: path → MD5. Empty if it is not, or nobody can tell."""
+    lock = _git(round_, "show", f"{round_.tag}:dvc.lock")
+    return lock_outputs(lock, f"{stage}@{round_.name}") if lock else {}
+
+
+def _at_tag(round_: Round, name: str) -> str:
+    path = (round_.folder / name).relative_to(round_.workspace.root)
+    return _git(round_, "show", f"{round_.tag}:{path}")
+
+
+def _checked_out(round_: Round) -> bool:
+    """Whether HEAD is the tag itself and no branch, so that nothing made here can become the campaign's."""
+    if _git(round_, "symbolic-ref", "-q", "HEAD"):
+        return False
+    return _git(round_, "rev-parse", "HEAD") == _git(round_, "rev-parse", f"{round_.tag}^{{commit}}")
+
+
+def _git(round_: Round, *arguments: str) -> str:
+    """What git says; nothing where it refuses, as without the tag or outside a checkout."""
+    done = subprocess.run(
+        ["git", *arguments], cwd=round_.workspace.root, capture_output=True, text=True, check=False, encoding="utf-8"
+    )
+    return done.stdout.strip() if done.returncode == 0 else ""

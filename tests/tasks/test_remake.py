@@ -1,0 +1,111 @@
+"""A closed round made again: the same, or refused; elsewhere at the tag only, and within its intervals."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.files import md5, write_whole
+from data.layout import Round, Workspace
+from tasks import stage
+from tasks.params import Params
+from tasks.remake import differences, environment
+from tasks.workspace import git
+
+
+def figures(clean: float) -> str:
+    accuracy = {"accuracy": clean, "n": 100, "low": 0.85, "high": 0.95}
+    return json.dumps({"round": 1, "clean": accuracy, "robust": {"pgd": accuracy}, "mer": None})
+
+
+@pytest.fixture
+def closed(tmp_path: Path, checkout: Path) -> Round:
+    """Round 001 as DVC and Git leave it, closed, in this very environment; on a branch that went on from there."""
+    workspace = Workspace(tmp_path)
+    round_ = workspace.round(1)
+    round_.folder.mkdir(parents=True)
+    shutil.copy(checkout / "params.yaml", round_.params)
+    write_whole(round_.metrics, figures(0.9))
+    write_whole(round_.lineage, json.dumps({"environment": environment(1)}))
+    out = {"path": "data/rounds/001/metrics.json", "hash": "md5", "md5": md5(round_.metrics), "size": 1}
+    lines = [f"    - path: {out['path']}", f"      md5: {out['md5']}"]
+    write_whole(tmp_path / "dvc.lock", "\n".join(["schema: '2.0'", "stages:", "  evaluate@001:", "    outs:", *lines]))
+    git(workspace, "init", "--quiet", "--initial-branch=main")
+    for key in ("name", "email"):
+        git(workspace, "config", f"user.{key}", "test@localhost")
+    commit(round_, "Close round 001")
+    git(workspace, "tag", round_.tag)
+    git(workspace, "commit", "--quiet", "--allow-empty", "--message", "another")
+    return round_
+
+
+def commit(round_: Round, message: str) -> None:
+    git(round_.workspace, "add", "--all")
+    git(round_.workspace, "commit", "--quiet", "--message", message)
+
+
+def remake(round_: Round, clean: float) -> None:
+    """Run the evaluate stage with these figures as its work."""
+
+    def work(round_: Round, _: Params) -> None:
+        write_whole(round_.metrics, figures(clean))
+
+    stage.run("evaluate", work, round_)
+
+
+def elsewhere(round_: Round, *, clean: float = 0.9) -> None:
+    """As if the round had been closed on another processor."""
+    content: dict[str, Any] = json.loads(round_.lineage.read_text())
+    content["environment"]["cpu"] = "AVX9000"
+    write_whole(round_.lineage, json.dumps(content))
+    write_whole(round_.metrics, figures(clean))
+    commit(round_, "closed elsewhere")
+    git(round_.workspace, "tag", "--force", round_.tag)
+    git(round_.workspace, "commit", "--quiet", "--allow-empty", "--message", "another")
+
+
+def test_the_same_is_made_again_and_another_is_refused(closed: Round) -> None:
+    closed.metrics.unlink()
+    remake(closed, 0.9)
+    assert closed.metrics.read_text() == figures(0.9)
+    closed.metrics.unlink()  # as DVC does before it runs a stage
+    with pytest.raises(ValueError, match=r"closed.*never redefined; `git checkout round-001`"):
+        remake(closed, 0.91)
+    assert not closed.metrics.exists()
+    assert list(closed.folder.glob("*.tmp")) == []
+    git(closed.workspace, "checkout", "--quiet", "round-001")
+    with pytest.raises(ValueError, match="by other code, or on another machine"):
+        remake(closed, 0.91)
+
+
+def test_without_its_tag_a_round_is_open_to_change(closed: Round) -> None:
+    git(closed.workspace, "tag", "--delete", closed.tag)
+    remake(closed, 0.91)
+    assert closed.metrics.read_text() == figures(0.91)
+
+
+def test_in_another_environment_the_figures_must_agree_and_it_is_said(
+    closed: Round, capsys: pytest.CaptureFixture[str]
+) -> None:
+    elsewhere(closed)
+    with pytest.raises(ValueError, match=r"in another environment \(cpu AVX9000, here"):
+        remake(closed, 0.91)
+    git(closed.workspace, "checkout", "--quiet", "round-001")
+    remake(closed, 0.91)
+    said = capsys.readouterr().out
+    assert "made again in another environment (cpu AVX9000, here" in said
+    assert "its 2 figures lie within the intervals of round-001" in said
+    with pytest.raises(ValueError, match="clean is 80.0%, 85.0% to 95.0% was wanted; robust.pgd"):
+        remake(closed, 0.8)
+
+
+def test_an_environment_is_compared_by_what_was_recorded() -> None:
+    now = environment(1)
+    assert {"python", "torch", "threads", "cpu", "pyarrow"} <= set(now)
+    assert differences(now, environment(1)) == ""
+    assert differences({"torch": now["torch"]}, now) == "", "an older record knew fewer names"
+    assert differences({**now, "threads": 2}, now) == "threads 2, here 1"
