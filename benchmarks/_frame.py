@@ -61,21 +61,30 @@ def table(results: Sequence[Measured]) -> str:
     )
 
 
-def main(measure: Callable[[bool], Sequence[Measured]], about: str | None) -> int:
-    """Run `measure(quick)`, print its table, write its JSON if asked; 1 when a target was missed.
-
-    The file holds a list of {"name", "value", "unit", "target", "better", "met"}.
-    """
+def arguments(about: str | None) -> argparse.ArgumentParser:
+    """The options of every benchmark; one with options of its own adds them."""
     parser = argparse.ArgumentParser(description=about.splitlines()[0] if about else None)
     parser.add_argument("--quick", action="store_true", help="fewer repeats and less data: to see that it runs")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there too")
-    given = parser.parse_args()
-    results = measure(given.quick)
+    return parser
+
+
+def finish(results: Sequence[Measured], given: argparse.Namespace) -> int:
+    """Print the table, write its JSON if asked; 1 when a target was missed.
+
+    The file holds a list of {"name", "value", "unit", "target", "better", "met"}.
+    """
     print(table(results))
     if given.json:
         content = [asdict(r) | {"met": r.met} for r in results]
         write_whole(given.json, json.dumps(content, indent=2, ensure_ascii=False) + "\n")
     return int(any(r.met is False for r in results))
+
+
+def main(measure: Callable[[bool], Sequence[Measured]], about: str | None) -> int:
+    """Run `measure(quick)` of a benchmark without options of its own, and finish."""
+    given = arguments(about).parse_args()
+    return finish(measure(given.quick), given)
 
 
 def _number(value: float) -> str:

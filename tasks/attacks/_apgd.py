@@ -108,7 +108,7 @@ def _step(net: nn.Module, now: _Climb, rise: Rise, threat: Threat, share: float)
         return project(moved_BCHW, now.clean, threat.norm, threat.epsilon)
 
     up = within(now.here + now.step * direction(now.gradient, threat.norm))
-    there = within(now.here + share * (up - now.here) + (1 - share) * (now.here - now.previous))
+    there = up if share == 1 else within(now.here + share * (up - now.here) + (1 - share) * (now.here - now.previous))
     value, gradient, fooled = _look(net, there, now.labels, now.towards, rise)
     better = value > now.best_value
     wide = better[:, None, None, None]

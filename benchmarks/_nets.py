@@ -1,0 +1,70 @@
+"""What the benchmarks of robustness share: the images, and networks trained as a round trains them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from benchmarks import _frame
+from data.sets import digits, mnist
+from data.shards import Images
+from tasks import train
+from tasks.params import Params, TrainCandidates, module_of, read
+
+PARAMS = Path(__file__).parent.parent / "params.yaml"
+HELP = "folder that holds MNIST/raw, or where torchvision may put it; without it scikit-learn's digits are taken"
+
+
+def arguments(about: str | None) -> argparse.ArgumentParser:
+    """The options of every benchmark, and where MNIST lies."""
+    parser = _frame.arguments(about)
+    parser.add_argument("--root", type=Path, metavar="DIR", help=HELP)
+    return parser
+
+
+def images(root: Path | None, split: str) -> Images:
+    """One part of MNIST where a root is given, else of the digits that scikit-learn brings; 28×28, grey."""
+    if root is None:
+        return digits.load(split, root=Path(), size=None, channels=None, seed=0)
+    return mnist.load(split, root=root, size=None, channels=None, seed=0)
+
+
+def some(pictures: Images, n: int, seed: int = 0) -> Images:
+    """n images by chance, all where there are no more."""
+    return pictures.take(torch.randperm(len(pictures), generator=torch.Generator().manual_seed(seed))[:n])
+
+
+def settings(changes: Mapping[str, Any]) -> Params:
+    """params.yaml with some of its keys changed, a mapping within a mapping for each level."""
+    return Params.model_validate(_merged(read(PARAMS).model_dump(by_alias=True), changes))
+
+
+def fitted(name: str, given: Images, validation: Images, params: Params) -> nn.Module:
+    """A new network of params.model.name, trained on `given` by params.train, from params.seed; in eval mode."""
+    torch.manual_seed(params.seed)
+    net: nn.Module = module_of("models", params.model.name, "model.name").build(
+        len(given.classes), given.channels, given.size
+    )
+    none = TrainCandidates(weight=0.0, repeat=1, non_fooling=False)
+    found, _ = train.fit(net, train.training_set(given, [], none), validation, params, params.train.loss, name)
+    return found.requires_grad_(False)
+
+
+def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
+    """Kinds' own parameters are replaced as a whole, for another kind takes others."""
+    both = dict(old)
+    for key, value in new.items():
+        inner = old.get(key)
+        if isinstance(value, Mapping) and isinstance(inner, Mapping) and key not in WHOLE:
+            both[key] = _merged(inner, value)
+        else:
+            both[key] = value
+    return both
+
+
+WHOLE = ("params", "kinds", "attacks", "battery", "shifts", "augment", "attack", "awp")

@@ -1,0 +1,256 @@
+"""PGD, APGD-CE, APGD-T and Square against independent implementations, and what gradients may have hidden.
+
+    python -m benchmarks.agreement --root DIR
+
+Three networks trained here, plainly, with NSL's loss and by adversarial training, are attacked in both norms by ours
+and by the peers (`make peers`), with equal radii, steps, queries and no restarts; both get their verdicts from the same
+fp32 pass, and the peers' images must lie in the ball. torchattacks runs APGD for 10 steps unless told otherwise, and
+is told 100. foolbox has PGD only. Then, for each network, what Square or another network's images break though PGD did
+not. Last, logistic regression on threes against sevens, where the worst image is known: ε · sign(w), cut to [0, 1].
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from benchmarks import _nets
+from benchmarks._frame import Measured, finish
+from data.shards import Images
+from tasks import checkpoint
+from tasks.attacks import apgd_ce, apgd_t, attack, fgsm, pgd, square
+from tasks.params import Threat
+
+PEERS = Path(__file__).parent.parent / ".peers"
+APART = 0.5  # points of robust accuracy
+Make = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]  # images and labels → images
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and the radii at which some of its answers stand and some fall."""
+
+    name: str
+    loss: Mapping[str, Any]
+    epochs: int
+    linf: float
+    l2: float
+
+    def threat(self, norm: Any) -> Threat:
+        return Threat(norm=norm, epsilon=self.linf if norm == "linf" else self.l2)
+
+
+CASES = (
+    Case("plain", {"name": "plain", "params": {}}, 4, 0.1, 1.0),
+    Case("nsl", {"name": "nsl", "params": {"multiplier": 1.0, "step_size": 0.2}}, 4, 0.15, 1.5),
+    Case("pgd_at", {"name": "pgd_at", "params": {"steps": 7}}, 8, 0.25, 2.0),
+)
+TRAINED_AT = Threat(norm="linf", epsilon=0.2)
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How much there is of everything."""
+
+    given: int = 10_000  # training images
+    tested: int = 1_000
+    epochs: float = 1.0  # share of a case's
+    steps: int = 100  # of APGD
+    pgd_steps: int = 40
+    queries: int = 1_000
+
+
+class Logistic(nn.Module):
+    """Logistic regression as a network of two logits, −z and z.
+
+    So written, the gradient keeps the weight's sign where the network is so sure that 1 − p rounds to 0.
+    """
+
+    def __init__(self, pixels: int) -> None:
+        super().__init__()
+        self.linear = nn.Linear(pixels, 1)
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        z = self.linear(images_BCHW.flatten(1))
+        return torch.cat([-z, z], dim=1)
+
+
+def logistic(images: torch.Tensor, labels: torch.Tensor, epochs: int) -> tuple[nn.Module, torch.Tensor]:
+    """Trained on two classes, and its weight in the shape of an image."""
+    torch.manual_seed(0)
+    net = Logistic(images[0].numel())
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+    for _ in range(epochs):
+        for index in torch.randperm(len(labels)).split(128):
+            optimizer.zero_grad()
+            F.cross_entropy(net(images[index]), labels[index]).backward()
+            optimizer.step()
+    net.eval().requires_grad_(False)
+    return net, net.linear.weight.reshape(images[:1].shape)
+
+
+def three_or_seven(pictures: Images) -> tuple[torch.Tensor, torch.Tensor]:
+    """The threes and sevens in [0, 1], and 0 for a three, 1 for a seven."""
+    names = [pictures.classes.index(klass) for klass in ("3", "7")]
+    index = torch.isin(pictures.labels_N, torch.tensor(names)).nonzero()[:, 0]
+    return checkpoint.to_float(pictures.pixels_NCHW[index]), (pictures.labels_N[index] == names[1]).long()
+
+
+def closed_form(given: Images, tested: Images, budget: Budget) -> list[Measured]:
+    """How many of the images that an L∞ attack ends at are not the closed form's, to the last bit."""
+    net, weight = logistic(*three_or_seven(given), 1 if budget.epochs < 1 else 5)
+    images, labels = three_or_seven(tested)
+    threat = Threat(norm="linf", epsilon=0.1)
+    worst = (images + 0.1 * weight.sign() * torch.where(labels == 0, 1.0, -1.0)[:, None, None, None]).clamp(0, 1)
+    stands = checkpoint.logits_of(net, worst).argmax(1) == labels
+    kinds: dict[str, tuple[Any, Any]] = {
+        "FGSM": (fgsm, fgsm.Params()),
+        "PGD": (pgd, pgd.Params(steps=budget.pgd_steps, step_size=threat.epsilon)),
+        "APGD-CE": (apgd_ce, apgd_ce.Params(steps=budget.steps)),
+        "APGD-T": (apgd_t, apgd_t.Params(steps=budget.steps)),
+    }
+    found = [Measured("logistic regression, ε 0.1: the closed form's accuracy", share(stands), "%", None, "higher")]
+    for name, (module, own) in kinds.items():
+        made = attack(module, net, images, labels, threat, own, 0)
+        other = (made.images != worst).flatten(1).any(1)
+        if module in (apgd_ce, apgd_t):
+            other &= stands  # it leaves an image alone once it is fooled
+        other |= (made.answers == labels) != stands
+        found.append(Measured(f"logistic regression, {name}: not the closed form", share(other), "%", 0, "lower"))
+    return found
+
+
+def share(which: torch.Tensor) -> float:
+    """Per cent."""
+    return 100 * float(which.double().mean())
+
+
+def ours(threat: Threat, budget: Budget) -> dict[str, tuple[Any, Any]]:
+    """The four attacks by name, each with its parameters."""
+    step = 2.5 * threat.epsilon / budget.pgd_steps
+    return {
+        "PGD": (pgd, pgd.Params(steps=budget.pgd_steps, step_size=step)),
+        "APGD-CE": (apgd_ce, apgd_ce.Params(steps=budget.steps)),
+        "APGD-T": (apgd_t, apgd_t.Params(steps=budget.steps)),
+        "Square": (square, square.Params(queries=budget.queries)),
+    }
+
+
+def peers(net: nn.Module, threat: Threat, budget: Budget) -> dict[tuple[str, str], Make]:
+    """By attack and library, with the parameters that ours have."""
+    if not PEERS.is_dir():
+        print("the peers are not there, nothing to agree with: `make peers` brings them", file=sys.stderr)
+        return {}
+    if str(PEERS) not in sys.path:
+        sys.path.append(str(PEERS))
+    import foolbox
+    import torchattacks
+
+    flat, epsilon, step = threat.norm == "linf", threat.epsilon, 2.5 * threat.epsilon / budget.pgd_steps
+    norm = {"norm": "Linf" if flat else "L2", "eps": epsilon}
+    of_pgd = torchattacks.PGD if flat else torchattacks.PGDL2
+    of_foolbox = (foolbox.attacks.LinfPGD if flat else foolbox.attacks.L2PGD)(
+        abs_stepsize=step, steps=budget.pgd_steps, random_start=True
+    )
+    wrapped = foolbox.PyTorchModel(net, bounds=(0, 1), device="cpu")
+
+    def by_foolbox(images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        made: torch.Tensor = of_foolbox(wrapped, images, labels, epsilons=epsilon)[1]
+        return made
+
+    return {
+        ("PGD", "torchattacks"): of_pgd(net, eps=epsilon, alpha=step, steps=budget.pgd_steps, random_start=True),
+        ("PGD", "foolbox"): by_foolbox,
+        ("APGD-CE", "torchattacks"): torchattacks.APGD(net, **norm, steps=budget.steps, loss="ce"),
+        ("APGD-T", "torchattacks"): torchattacks.APGDT(net, **norm, steps=budget.steps, n_classes=10),
+        ("Square", "torchattacks"): torchattacks.Square(net, **norm, n_queries=budget.queries),
+    }
+
+
+def standing(net: nn.Module, make: Make, images: torch.Tensor, labels: torch.Tensor, threat: Threat) -> torch.Tensor:
+    """bool N: right on the clean image and on what a peer made of it. ValueError if that lies outside the ball."""
+    torch.manual_seed(0)
+    made = torch.cat([make(x, y) for x, y in zip(images.split(256), labels.split(256), strict=True)]).detach()
+    change = (made - images).flatten(1)
+    length = float(change.abs().max() if threat.norm == "linf" else change.norm(dim=1).max())
+    if length > threat.epsilon * 1.001 or made.min() < 0 or made.max() > 1:
+        raise ValueError(f"a peer's images must lie within {threat.epsilon:g}, got {length:g}: no fair comparison")
+    return (checkpoint.logits_of(net, images).argmax(1) == labels) & (
+        checkpoint.logits_of(net, made).argmax(1) == labels
+    )
+
+
+def compared(
+    case: Case, nets: Mapping[str, nn.Module], norm: str, images: torch.Tensor, labels: torch.Tensor, budget: Budget
+) -> Iterable[Measured]:
+    """One network in one norm: every attack beside its peers, then what gradients may have hidden."""
+    net, threat = nets[case.name], case.threat(norm)
+    where = f"{case.name}, {'L∞' if norm == 'linf' else 'L2'} {threat.epsilon:g}"
+    target = APART if budget == Budget() else None
+    kinds, stood = ours(threat, budget), {}
+    for name, (module, own) in kinds.items():
+        stood[name] = attack(module, net, images, labels, threat, own, 0).answers == labels
+        print(f"{where}, {name}: {share(stood[name]):.1f}", file=sys.stderr, flush=True)
+    for (name, library), make in peers(net, threat, budget).items():
+        theirs = share(standing(net, make, images, labels, threat))
+        mine = share(stood[name])
+        print(f"{where}, {name}, {library}: {theirs:.1f}", file=sys.stderr, flush=True)
+        told = f"{where}, {name}: ours {mine:.1f}%, {library} {theirs:.1f}%"
+        yield Measured(told, abs(mine - theirs), "points", target, "lower")
+    hidden = stood["PGD"] & ~stood["Square"]
+    yield Measured(f"{where}: stood under PGD, fell to Square", share(hidden), "%", target, "lower")
+    for other in sorted(nets.keys() - {case.name}):
+        module, own = kinds["PGD"]
+        made = attack(module, nets[other], images, labels, threat, own, 0).images
+        fell = stood["PGD"] & (checkpoint.logits_of(net, made).argmax(1) != labels)
+        yield Measured(f"{where}: stood under PGD, fell to {other}'s images", share(fell), "%", target, "lower")
+
+
+def trained(case: Case, given: Images, validation: Images, budget: Budget) -> nn.Module:
+    """nsl_cnn by the case's loss, Adam, within ε 0.2."""
+    chosen = {
+        "threat": TRAINED_AT.model_dump(),
+        "train": {
+            "learning_rate": 1e-3,
+            "epochs": max(1, round(case.epochs * budget.epochs)),
+            "precision": "bf16",
+            "loss": dict(case.loss),
+        },
+    }
+    return _nets.fitted(case.name, given, validation, _nets.settings(chosen))
+
+
+def measure(given: argparse.Namespace) -> list[Measured]:
+    """One thread."""
+    torch.set_num_threads(1)
+    budget = Budget(200, 24, 0.1, 5, 5, 20) if given.quick else Budget(tested=given.images)
+    train, test = _nets.images(given.root, "train"), _nets.images(given.root, "test")
+    both = _nets.some(train, budget.given + 256)
+    kept = len(both) - 256
+    nets = {
+        case.name: trained(case, both.take(range(kept)), both.take(range(kept, len(both))), budget) for case in CASES
+    }
+    tested = _nets.some(test, budget.tested)
+    images, labels = checkpoint.to_float(tested.pixels_NCHW), tested.labels_N
+    found = closed_form(train, test, budget)
+    for case in CASES:
+        right = checkpoint.logits_of(nets[case.name], images).argmax(1) == labels
+        found.append(Measured(f"{case.name}: clean", share(right), "%", None, "higher"))
+        for norm in ("linf", "l2"):
+            found += compared(case, nets, norm, images, labels, budget)
+    return found
+
+
+if __name__ == "__main__":
+    parser = _nets.arguments(__doc__)
+    parser.add_argument("--images", type=int, default=1_000, help="test images each attack is run on")
+    options = parser.parse_args()
+    sys.exit(finish(measure(options), options))
