@@ -14,10 +14,11 @@ from prefect.cache_policies import NO_CACHE
 from prefect.context import FlowRunContext, TaskRunContext
 from prefect.logging import get_run_logger
 from prefect.runtime import flow_run
+from prefect.states import Completed
 
 from data.layout import Round, Workspace
 from tasks.params import Params, read
-from tasks.workspace import check_initialised, closed, current, lock, rounds
+from tasks.workspace import Busy, check_initialised, closed, current, lock, rounds
 
 if TYPE_CHECKING:
     from tasks.labelling import LabelStudio
@@ -85,14 +86,25 @@ def load(root: Path) -> Campaign:
     return Campaign(workspace, read(workspace.params), check_initialised(workspace))
 
 
-def campaign_flow(name: str) -> Callable[[Callable[Concatenate[Path, P], T]], Callable[Concatenate[Path, P], T]]:
-    """A Prefect flow over one campaign, named after it and its round, alone in the workspace while it runs."""
+def campaign_flow(
+    name: str, *, patient: bool = False
+) -> Callable[[Callable[Concatenate[Path, P], T]], Callable[Concatenate[Path, P], T]]:
+    """A Prefect flow over one campaign, named after it and its round, alone in the workspace while it runs.
+
+    patient: a run that meets another command ends as done, `Busy`: a schedule comes again by itself.
+    """
 
     def wrap(function: Callable[Concatenate[Path, P], T]) -> Callable[Concatenate[Path, P], T]:
         @wraps(function)
-        def alone(root: Path, *args: P.args, **kwargs: P.kwargs) -> T:
-            with lock(Workspace(Path(root))):
-                return function(Path(root), *args, **kwargs)
+        def alone(root: Path, *args: P.args, **kwargs: P.kwargs) -> Any:
+            try:
+                with lock(Workspace(Path(root))):
+                    return function(Path(root), *args, **kwargs)
+            except Busy as busy:
+                if not patient:
+                    raise
+                say(str(busy))
+                return Completed(name="Busy", message=str(busy))
 
         made = flow(name=name, flow_run_name=_run_name, validate_parameters=False)(alone)
         return cast(Callable[Concatenate[Path, P], T], made)

@@ -139,6 +139,34 @@ def run(
 
 
 @command(CAMPAIGN)
+def schedule(
+    every: Annotated[int | None, typer.Option(min=1, help="seconds between two looks [collect.every]")] = None,
+    cron: Annotated[str | None, typer.Option(help='instead, such as "*/10 8-18 * * mon-fri"')] = None,
+) -> None:
+    """Run rounds by themselves: collect, close at the threshold or deadline, open the next. Ctrl-C stops it.
+
+    params.yaml says when: collect.threshold, collect.deadline, and in `schedule` when the campaign has ended.
+    """
+    from data.layout import Workspace
+    from tasks.params import read
+    from tasks.services import ServiceDown, find
+
+    root = _root()
+    url = find(root).prefect_url
+    if url is None:
+        raise ServiceDown("prefect")
+    _prefect(root)
+    from flows.base import load
+    from flows.deploy import serve as serve_deployments
+
+    load(root).studio.check()
+    seconds = every or read(Workspace(root).params).collect.every
+    print(f"looking {f'at {cron}' if cron else f'every {seconds} s'}; the runs are at {url.removesuffix('/api')}/runs")
+    if serve_deployments(root, seconds, cron) is None:
+        print("stopped; `dadc schedule` goes on from here")
+
+
+@command(CAMPAIGN)
 def status() -> None:
     """Print the rounds, a row each, and what the campaign waits for."""
     root = _root()

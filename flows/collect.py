@@ -11,8 +11,11 @@ from data.records import Candidate, Vote
 from flows.base import Campaign, campaign_flow, load, say, step
 from tasks import judge as judging
 from tasks import validate as validating
+from tasks.metrics import agreement
 from tasks.params import Params, read
 from tasks.workspace import State, WorkspaceError, state, target
+
+ENOUGH = 10  # candidates with two votes or more, from which agreement is spoken of
 
 
 @dataclass(frozen=True)
@@ -24,17 +27,20 @@ class Tally:
     verified_fooling: int
     pending: int  # fooling, without a verdict
     malformed: int
+    alpha: float | None = None  # agreement of the validators; None where few candidates have two votes
 
     @classmethod
     def of(cls, candidates: Sequence[Candidate]) -> Tally:
         people = [c for c in candidates if c.by_people]
         fooling = [c for c in people if c.fooling]
+        agreed = agreement(people)
         return cls(
             collected=sum(c.wellformed for c in people),
             fooling=len(fooling),
             verified_fooling=sum(c.verified for c in fooling),
             pending=sum(c.verdict == "pending" for c in fooling),
             malformed=sum(not c.wellformed for c in people),
+            alpha=agreed["alpha"] if agreed["candidates"] >= ENOUGH else None,
         )
 
     def __str__(self) -> str:

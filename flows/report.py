@@ -26,6 +26,12 @@ def table(workspace: Workspace) -> Table:
     return shown
 
 
+def markdown(workspace: Workspace) -> str:
+    """The same rows as a Markdown table."""
+    lines = [list(COLUMNS), ["---"] * len(COLUMNS), *(row(round_) for round_ in rounds(workspace))]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
 def row(round_: Round) -> list[str]:
     """The round's cells, in the order of COLUMNS."""
     how = state(round_)

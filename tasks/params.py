@@ -72,7 +72,8 @@ class Attack(Frozen):
 class Collect(Frozen):
     drawings: Count
     edits: Annotated[int, Field(ge=0)]
-    fools: Count = 12
+    threshold: Count
+    deadline: float | None = Field(gt=0)
     every: Count
 
 
@@ -172,6 +173,13 @@ class Promote(Frozen):
     robust_drop: Share
 
 
+class Schedule(Frozen):
+    rounds: Annotated[int, Field(ge=0)] | None
+    vmer: Share | None
+    alpha: float | None = Field(ge=-1, le=1)
+    notify: Annotated[str, Field(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")] | None
+
+
 class Simulate(Frozen):
     annotators: Annotated[int, Field(ge=1, le=50)]
     validators: Annotated[int, Field(ge=1, le=50)]
@@ -199,6 +207,7 @@ class Params(Frozen):
     rift: Rift
     evaluate: Evaluate
     promote: Promote
+    schedule: Schedule
     simulate: Simulate
 
 

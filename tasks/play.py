@@ -267,7 +267,7 @@ def _state(game: Game, player: Player | None) -> dict[str, Any]:
     }
     if seen is None:
         return told
-    wanted = read(round_.params).collect.fools if round_ else 0
+    wanted = read(round_.params).collect.threshold if round_ else 0
     told |= {"verified": seen.verified, "wanted": max(0, wanted - seen.verified), "enough": wanted}
     told["gallery"] = [_fool(fool, card.classes) for fool in seen.gallery]
     told["places"] = [

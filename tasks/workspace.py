@@ -30,6 +30,10 @@ class WorkspaceError(RuntimeError):
     """The workspace is not as the command needs it; the message says what to do."""
 
 
+class Busy(WorkspaceError):
+    """Another command works on the campaign."""
+
+
 class State(StrEnum):
     """How far a round has come."""
 
@@ -125,14 +129,14 @@ def dvc(workspace: Workspace, *arguments: str, say: Callable[[str], None] = prin
 
 @contextmanager
 def lock(workspace: Workspace) -> Iterator[None]:
-    """One writer per workspace; WorkspaceError at once if there is another. A flow within a flow shares it."""
+    """One writer per workspace; Busy at once if there is another. A flow within a flow shares it."""
     folder = workspace.local / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     held = FileLock(folder / "campaign.lock", is_singleton=True, thread_local=False)
     try:
         held.acquire(timeout=0)
     except Timeout:
-        raise WorkspaceError("another dadc command works on this campaign; wait until it has ended") from None
+        raise Busy("another dadc command works on this campaign; wait until it has ended") from None
     try:
         yield
     finally:
@@ -205,6 +209,15 @@ def state(round_: Round) -> State:
     name = str(round_.params.relative_to(round_.workspace.root))
     known = git(round_.workspace, "ls-tree", "--name-only", "HEAD", "--", name)
     return State.OPEN if known else State.OPENING
+
+
+def opened_at(round_: Round) -> float:
+    """When the round was opened, in seconds since the epoch: the time of the commit that says so."""
+    name = str(round_.params.relative_to(round_.workspace.root))
+    when = git(round_.workspace, "log", "-1", "--diff-filter=A", "--format=%ct", "--", name)
+    if not when:
+        raise WorkspaceError(f"round {round_.name} is not open yet")
+    return float(when)
 
 
 def rounds(workspace: Workspace) -> list[Round]:

@@ -248,7 +248,7 @@ def test_the_page_tells_how_it_stands(crowd: Crowd, caplog: pytest.LogCaptureFix
     assert told["me"]["fools"] == 1
     assert told["me"]["own"][0]["state"] == "being read"
     assert told["gallery"] == [], "what is not verified is not shown to those who may vote on it"
-    assert told["wanted"] == crowd.play.params.collect.fools
+    assert told["wanted"] == crowd.play.params.collect.threshold
     assert sum(row["fools"] for row in told["places"]) == 6
     names = {row["name"] for row in told["places"]}
     assert {"ann-1", "cat"} < names <= {"ann-1", "cat", "dora0", "dora1", "dora2"}, "whichever of them found a task"

@@ -1,0 +1,195 @@
+"""Rounds that run by themselves: a watch on a schedule says what is due, and Prefect's automations have it done.
+
+The watch collects, sees from the workspace what comes next, and emits an event for it, which names the round. The flow
+that the event starts asks again whether that is still so: an event lost is emitted again by the next watch, one that
+comes twice changes nothing, whatever was killed in between.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.events import DeploymentEventTrigger, emit_event
+from prefect.runner import Runner
+
+from data.files import write_whole
+from data.layout import Round, Workspace
+from flows.base import Campaign, campaign_flow, load, say
+from flows.campaign import campaign as run_until
+from flows.close import close_round
+from flows.collect import Tally, collect
+from flows.due import Call, Due, calls, due
+from flows.open import open_round
+from flows.report import markdown
+from tasks.workspace import State, state
+
+if TYPE_CHECKING:
+    from prefect.deployments.runner import RunnerDeployment
+
+# What is due, and the event that says so; `collect` needs none.
+EVENTS = {"open": "dadc.round.wanted", "close": "dadc.round.ready", "stop": "dadc.campaign.ended"}
+CALL = "dadc.person.wanted"
+LOOK = 1.0  # seconds between two looks for a hint
+HURRY = 15.0  # seconds between two watches that hints ask for
+END = 10.0  # seconds between two looks whether the campaign has ended
+
+
+@campaign_flow("watch", patient=True)
+def watch(root: Path) -> str:
+    """Collect if a round is open, and say what is due."""
+    return attend(root, collect(root) if _collects(load(root)) else None).what
+
+
+@campaign_flow("open next", patient=True)
+def open_next(root: Path, number: str) -> None:
+    """Open round `number` if it is still the one to open. Round 000 is closed at once: it collects nothing."""
+    found = due(load(root), time.time())
+    if (found.what, found.round.name) != ("open", number):
+        say(f"round {number} is not to be opened any more: round {found.round.name}, {found.what}")
+        return
+    if number == "000":
+        run_until(root, 0)
+    else:
+        open_round(root)
+    attend(root)
+
+
+@campaign_flow("close ready", patient=True)
+def close_ready(root: Path, number: str) -> None:
+    """Close round `number` if it is still open; Label Studio is asked once more for what came meanwhile."""
+    here = load(root)
+    if here.current is None or here.current.name != number or state(here.current) is State.OPENING:
+        say(f"round {number} is not to be closed any more")
+        return
+    close_round(root)
+    attend(root)
+
+
+def attend(root: Path, tally: Tally | None = None) -> Due:
+    """Show where the campaign stands, call a person where one is wanted, and emit the event for what is due."""
+    here, now = load(root), time.time()
+    found = due(here, now, tally)
+    show(here, tally)
+    for call in calls(here, now, tally):
+        tell(here, call)
+    say(f"round {found.round.name}, {found.what}: {found.why}")
+    if found.what in EVENTS:
+        _emit(here, EVENTS[found.what], found.round, found.why)
+    return found
+
+
+def deployments(root: Path, every: float, cron: str | None = None) -> list[RunnerDeployment]:
+    """The three deployments of a campaign: the watch on its schedule, and what its events start."""
+    here = load(root)
+    name, parameters = here.params.campaign, {"root": str(root)}
+    timing: dict[str, Any] = {"cron": cron} if cron else {"interval": timedelta(seconds=every)}
+    made: list[RunnerDeployment] = [watch.to_deployment(name, parameters=parameters, **timing)]  # type: ignore[attr-defined]
+    for flow, event in ((open_next, EVENTS["open"]), (close_ready, EVENTS["close"])):
+        trigger = DeploymentEventTrigger(
+            name=f"{name}: {event}",
+            expect={event},
+            match={"prefect.resource.id": _resource(here)},
+            parameters=parameters | {"number": "{{ event.payload.round }}"},
+        )
+        made.append(flow.to_deployment(name, parameters=parameters, triggers=[trigger]))  # type: ignore[attr-defined]
+    return made
+
+
+def serve(root: Path, every: float, cron: str | None = None, say: Callable[[str], None] = print) -> Due | None:
+    """Serve the deployments until the campaign has ended, and what it ended with; None when told to stop before."""
+    return asyncio.run(_serve(root, deployments(root, every, cron), say))
+
+
+async def _serve(root: Path, made: list[RunnerDeployment], say: Callable[[str], None]) -> Due | None:
+    runner = Runner(name=f"dadc {load(root).params.campaign}", pause_on_shutdown=True, query_seconds=2, limit=2)
+    ids = [await runner.aadd_deployment(deployment) for deployment in made]
+    running, told = asyncio.create_task(runner.start()), asyncio.Event()
+    await asyncio.sleep(LOOK)  # until the runner has set its own handler, which would end the process at once
+    for what in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(what, told.set)
+    hint, hinted, asked, looked = Workspace(root).local / "hint", time.time(), 0.0, 0.0
+    try:
+        while not running.done() and not told.is_set():
+            now = time.time()
+            if hint.exists() and hint.stat().st_mtime > hinted and now - asked >= HURRY:
+                hinted, asked = hint.stat().st_mtime, now
+                async with get_client() as client:
+                    await client.create_flow_run_from_deployment(ids[0])
+            if now - looked >= END:
+                looked, found = now, due(load(root), now)
+                if found.what == "stop":
+                    say(f"ended: {found.why}")
+                    return found
+            await asyncio.sleep(LOOK)
+        if told.is_set():
+            return None
+        await running
+        raise RuntimeError("Prefect's runner has ended by itself; its lines above say why")
+    finally:
+        if not running.done():
+            await runner.astop()
+            await running
+
+
+def show(campaign: Campaign, tally: Tally | None = None) -> None:
+    """The campaign's table, and where to look, as an artifact in the Prefect UI."""
+    services = campaign.services
+    links = [
+        f"[{title}]({url})"
+        for title, url in (("Label Studio", services.label_studio_url), ("MLflow", services.mlflow_url))
+        if url
+    ]
+    lines = [markdown(campaign.workspace), "", " · ".join(links)]
+    if tally is not None and campaign.current is not None:
+        lines = [f"Round {campaign.current.name} is open: {tally}.", "", *lines]
+    create_markdown_artifact(
+        "\n".join(lines), key=_slug(campaign), description=f"campaign {campaign.params.campaign}, round by round"
+    )
+
+
+def tell(campaign: Campaign, call: Call) -> None:
+    """Call a person, once for each round and reason: an event, and a notification where a block is named."""
+    done = campaign.workspace.local / "told" / f"{call.round.name}-{call.name}"
+    if done.exists():
+        return
+    text = f"campaign {campaign.params.campaign}, round {call.round.name}: {call.text}"
+    say(text)
+    _emit(campaign, CALL, call.round, call.text)
+    if campaign.params.schedule.notify is not None:
+        from prefect.blocks.core import Block
+
+        block: Any = Block.load(campaign.params.schedule.notify)
+        block.notify(text, subject=f"dadc: {campaign.params.campaign} needs a person")
+    done.parent.mkdir(parents=True, exist_ok=True)
+    write_whole(done, text + "\n")
+
+
+def _collects(campaign: Campaign) -> bool:
+    round_ = campaign.current
+    return round_ is not None and round_.number > 0 and state(round_) is State.OPEN
+
+
+def _emit(campaign: Campaign, event: str, round_: Round, why: str) -> None:
+    resource = {
+        "prefect.resource.id": _resource(campaign),
+        "prefect.resource.name": f"campaign {campaign.params.campaign}",
+    }
+    emit_event(event=event, resource=resource, payload={"round": round_.name, "why": why})
+
+
+def _resource(campaign: Campaign) -> str:
+    return f"dadc.campaign.{campaign.params.campaign}"
+
+
+def _slug(campaign: Campaign) -> str:
+    """A name as Prefect's artifacts take it: small letters, digits and dashes."""
+    return "dadc-" + re.sub("[^a-z0-9]+", "-", campaign.params.campaign.lower()).strip("-")
