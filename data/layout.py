@@ -45,6 +45,11 @@ class Workspace:
         """Git-ignored: ports, logs, databases and secrets of this machine."""
         return self.root / ".dadc"
 
+    @property
+    def hint(self) -> Path:
+        """Touched when Label Studio says that something was annotated."""
+        return self.local / "hint"
+
     def round(self, number: int) -> Round:
         return Round(self, number)
 

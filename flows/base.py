@@ -87,21 +87,22 @@ def load(root: Path) -> Campaign:
 
 
 def campaign_flow(
-    name: str, *, patient: bool = False
+    name: str, *, patience: float | None = None
 ) -> Callable[[Callable[Concatenate[Path, P], T]], Callable[Concatenate[Path, P], T]]:
     """A Prefect flow over one campaign, named after it and its round, alone in the workspace while it runs.
 
-    patient: a run that meets another command ends as done, `Busy`: a schedule comes again by itself.
+    patience: seconds that a scheduled run waits for another command; it then ends as done, `Busy`, for the schedule
+    comes again by itself. None: it fails at once.
     """
 
     def wrap(function: Callable[Concatenate[Path, P], T]) -> Callable[Concatenate[Path, P], T]:
         @wraps(function)
         def alone(root: Path, *args: P.args, **kwargs: P.kwargs) -> Any:
             try:
-                with lock(Workspace(Path(root))):
+                with lock(Workspace(Path(root)), patience or 0.0):
                     return function(Path(root), *args, **kwargs)
             except Busy as busy:
-                if not patient:
+                if patience is None:
                     raise
                 say(str(busy))
                 return Completed(name="Busy", message=str(busy))

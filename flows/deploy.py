@@ -40,16 +40,17 @@ EVENTS = {"open": "dadc.round.wanted", "close": "dadc.round.ready", "stop": "dad
 CALL = "dadc.person.wanted"
 LOOK = 1.0  # seconds between two looks for a hint
 HURRY = 15.0  # seconds between two watches that hints ask for
+PATIENCE = 900.0  # seconds that opening and closing wait for another command
 END = 10.0  # seconds between two looks whether the campaign has ended
 
 
-@campaign_flow("watch", patient=True)
+@campaign_flow("watch", patience=0)
 def watch(root: Path) -> str:
     """Collect if a round is open, and say what is due."""
     return attend(root, collect(root) if _collects(load(root)) else None).what
 
 
-@campaign_flow("open next", patient=True)
+@campaign_flow("open next", patience=PATIENCE)
 def open_next(root: Path, number: str) -> None:
     """Open round `number` if it is still the one to open. Round 000 is closed at once: it collects nothing."""
     found = due(load(root), time.time())
@@ -63,7 +64,7 @@ def open_next(root: Path, number: str) -> None:
     attend(root)
 
 
-@campaign_flow("close ready", patient=True)
+@campaign_flow("close ready", patience=PATIENCE)
 def close_ready(root: Path, number: str) -> None:
     """Close round `number` if it is still open; Label Studio is asked once more for what came meanwhile."""
     here = load(root)
@@ -116,7 +117,7 @@ async def _serve(root: Path, made: list[RunnerDeployment], say: Callable[[str], 
     await asyncio.sleep(LOOK)  # until the runner has set its own handler, which would end the process at once
     for what in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(what, told.set)
-    hint, hinted, asked, looked = Workspace(root).local / "hint", time.time(), 0.0, 0.0
+    hint, hinted, asked, looked = Workspace(root).hint, time.time(), 0.0, 0.0
     try:
         while not running.done() and not told.is_set():
             now = time.time()

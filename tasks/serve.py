@@ -2,7 +2,8 @@
 
 Label Studio asks it when an annotator does, and simulated annotators ask it as well. It answers quickly and binds
 nothing: what counts is judged later, on the frozen target. Nothing that a request holds is used as
-a file's name or an address, and nothing of it is logged.
+a file's name or an address, and nothing of it is logged. Label Studio also tells it that something was annotated, which
+hurries the next `collect` of `dadc schedule`.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ LOOK = 0.15  # seconds between two looks
 
 
 def app(root: Path, user: str, password: str) -> FastAPI:
-    """The server of the workspace at `root`. Everything but /health wants this log-in."""
+    """The server of the workspace at `root`. Everything but /health and /webhook wants this log-in."""
     workspace = Workspace(root)
     target = Target(workspace)
     basic = HTTPBasic(realm="dadc")
@@ -58,8 +59,10 @@ def app(root: Path, user: str, password: str) -> FastAPI:
     def setup() -> dict[str, str]:
         return {"model_version": _version(target)}
 
-    @server.post("/webhook", dependencies=guarded)
+    @server.post("/webhook")  # Label Studio sends no log-in with it; nothing of it is read
     async def webhook() -> dict[str, str]:
+        workspace.local.mkdir(exist_ok=True)
+        workspace.hint.touch()
         return {}
 
     @server.post("/predict", dependencies=guarded)

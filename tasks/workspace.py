@@ -128,13 +128,13 @@ def dvc(workspace: Workspace, *arguments: str, say: Callable[[str], None] = prin
 
 
 @contextmanager
-def lock(workspace: Workspace) -> Iterator[None]:
-    """One writer per workspace; Busy at once if there is another. A flow within a flow shares it."""
+def lock(workspace: Workspace, patience: float = 0.0) -> Iterator[None]:
+    """One writer per workspace; Busy if there is another after `patience` seconds. A flow within a flow shares it."""
     folder = workspace.local / "locks"
     folder.mkdir(parents=True, exist_ok=True)
     held = FileLock(folder / "campaign.lock", is_singleton=True, thread_local=False)
     try:
-        held.acquire(timeout=0)
+        held.acquire(timeout=patience)
     except Timeout:
         raise Busy("another dadc command works on this campaign; wait until it has ended") from None
     try:

@@ -170,3 +170,25 @@ def test_a_person_is_told_once_through_a_notification_block(
     assert [json.loads(body) for body in got] == [
         {"text": f"dadc: {name} needs a person: campaign {name}, round 003: its challenger was refused"}
     ]
+
+
+def test_a_worker_of_a_pool_runs_what_prefect_yaml_deploys(
+    services: Path, make_workspace: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = f"pooled-{uuid.uuid4().hex[:6]}"
+    root = make_workspace(campaign=name)
+    dadc(root, "init")
+    monkeypatch.setenv("DADC_WORKSPACE", str(root))
+    monkeypatch.setenv("DADC_CAMPAIGN", name)
+    run(root, "prefect", "--no-prompt", "work-pool", "create", "--type", "process", name)
+    file = ["--prefect-file", "flows/prefect.yaml"]
+    run(root, "prefect", "--no-prompt", "deploy", *file, "--all", "--pool", name)
+    deployed = ask("/deployments/filter", {"deployments": {"name": {"any_": [name]}}})
+    assert [one["work_pool_name"] for one in deployed] == [name] * 3
+    (ready,) = [one for one in ask("/automations/filter", {"limit": 200}) if one["name"] == f"{name}: dadc.round.ready"]
+    (action,) = ready["actions"]
+    assert action["parameters"] == {"root": str(root), "number": "{{ event.payload.round }}"}
+    run(root, "prefect", "deployment", "run", f"watch/{name}")
+    run(root, "prefect", "worker", "start", "--pool", name, "--run-once", "--limit", "1")
+    runs = ask("/flow_runs/filter", {"flow_runs": {"name": {"like_": name}}, "limit": 50})
+    assert f"{name} 000 watch" in {one["name"] for one in runs if one["state"]["type"] == "COMPLETED"}

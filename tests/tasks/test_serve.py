@@ -46,12 +46,20 @@ def test_the_answer_is_the_target_s(served: tuple[Any, str]) -> None:
         assert said["round"] == 0
 
 
-@pytest.mark.parametrize("path", ["answer", "predict", "setup", "webhook"])
+@pytest.mark.parametrize("path", ["answer", "predict", "setup"])
 @pytest.mark.parametrize("log_in", [None, ("dadc", "wrong"), ("other", "secret"), ("ü", "ü")])
 def test_everything_but_health_wants_the_password(served: tuple[Any, str], path: str, log_in: Any) -> None:
     _, url = served
     assert httpx.post(f"{url}/{path}", json={}, auth=log_in).status_code == 401
     assert httpx.get(f"{url}/health").json()["status"] == "UP"
+
+
+def test_label_studios_webhook_leaves_a_hint_and_nothing_else(served: tuple[Any, str]) -> None:
+    play, url = served
+    hint = play.round.workspace.hint
+    assert not hint.exists()
+    assert httpx.post(f"{url}/webhook", json={"action": "ANNOTATION_CREATED", "path": "/etc/passwd"}).json() == {}
+    assert hint.read_bytes() == b""
 
 
 def test_bad_bodies_are_refused(served: tuple[Any, str]) -> None:
