@@ -13,8 +13,8 @@ from torch import nn
 from benchmarks import _frame
 from data.sets import digits, mnist
 from data.shards import Images
-from tasks import train
-from tasks.params import Params, TrainCandidates, module_of, read
+from tasks import networks, train
+from tasks.params import Params, TrainCandidates, read
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"
 HELP = "folder that holds MNIST/raw, or where torchvision may put it; without it scikit-learn's digits are taken"
@@ -44,14 +44,18 @@ def settings(changes: Mapping[str, Any]) -> Params:
     return Params.model_validate(_merged(read(PARAMS).model_dump(by_alias=True), changes))
 
 
+def new(given: Images, params: Params) -> nn.Module:
+    """params.model.name for such images, untrained, from params.seed."""
+    torch.manual_seed(params.seed)
+    return networks.build(params.model.name, len(given.classes), given.channels, given.size)
+
+
 def fitted(name: str, given: Images, validation: Images, params: Params) -> nn.Module:
     """A new network of params.model.name, trained on `given` by params.train, from params.seed; in eval mode."""
-    torch.manual_seed(params.seed)
-    net: nn.Module = module_of("models", params.model.name, "model.name").build(
-        len(given.classes), given.channels, given.size
-    )
     none = TrainCandidates(weight=0.0, repeat=1, non_fooling=False)
-    found, _ = train.fit(net, train.training_set(given, [], none), validation, params, params.train.loss, name)
+    found, _ = train.fit(
+        new(given, params), train.training_set(given, [], none), validation, params, params.train.loss, name
+    )
     return found.requires_grad_(False)
 
 

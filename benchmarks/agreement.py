@@ -68,6 +68,9 @@ class Budget:
     queries: int = 1_000
 
 
+QUICK = Budget(200, 24, 0.1, 5, 5, 20)
+
+
 class Logistic(nn.Module):
     """Logistic regression as a network of two logits, −z and z.
 
@@ -194,7 +197,7 @@ def compared(
     """One network in one norm: every attack beside its peers, then what gradients may have hidden."""
     net, threat = nets[case.name], case.threat(norm)
     where = f"{case.name}, {'L∞' if norm == 'linf' else 'L2'} {threat.epsilon:g}"
-    target = APART if budget == Budget() else None
+    target = None if budget == QUICK else APART
     kinds, stood = ours(threat, budget), {}
     for name, (module, own) in kinds.items():
         stood[name] = attack(module, net, images, labels, threat, own, 0).answers == labels
@@ -231,7 +234,7 @@ def trained(case: Case, given: Images, validation: Images, budget: Budget) -> nn
 def measure(given: argparse.Namespace) -> list[Measured]:
     """One thread."""
     torch.set_num_threads(1)
-    budget = Budget(200, 24, 0.1, 5, 5, 20) if given.quick else Budget(tested=given.images)
+    budget = QUICK if given.quick else Budget(given.train, given.images, queries=given.queries)
     train, test = _nets.images(given.root, "train"), _nets.images(given.root, "test")
     both = _nets.some(train, budget.given + 256)
     kept = len(both) - 256
@@ -252,5 +255,7 @@ def measure(given: argparse.Namespace) -> list[Measured]:
 if __name__ == "__main__":
     parser = _nets.arguments(__doc__)
     parser.add_argument("--images", type=int, default=1_000, help="test images each attack is run on")
+    parser.add_argument("--train", type=int, default=10_000, help="images the networks are trained on")
+    parser.add_argument("--queries", type=int, default=1_000, help="of Square, for an image")
     options = parser.parse_args()
     sys.exit(finish(measure(options), options))
