@@ -15,7 +15,6 @@ Tensors are N×C×H×W, pixels in [0, 1]; `norm` and `epsilon` are the threat mo
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
@@ -24,9 +23,12 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from tasks.attacks._fast import fast
 from tasks.checkpoint import device_of, evaluating, logits_of
 from tasks.params import Frozen, Threat, module_of
 from tasks.seeds import derive
+
+CACHED = 64  # images whose verdict is asked for at once: of more, a small network's layers leave the cache
 
 
 @dataclass(frozen=True)
@@ -74,13 +76,13 @@ def attack(
         raise ValueError(
             f"a target must be another class than the label, image {int((targets == labels).int().argmax())} has both"
         )
-    fast = copy.deepcopy(net).to(memory_format=torch.channels_last).eval() if precision == "bf16" else None
     parts = []
     with evaluating(net):
+        swift = fast(net, images) if precision == "bf16" and len(images) else None
         for at in range(0, len(images), batch):
             one = slice(at, at + batch)
             aims = None if targets is None else targets[one].to(device_of(net))
-            work = _Work(module, net, fast, threat, params, aims)
+            work = _Work(module, net, swift, threat, params, aims)
             parts.append(_worst(work, images[one], labels[one], derive(seed, module.__name__, at)))
     if not parts:
         none = torch.zeros(0, dtype=torch.bool)
@@ -159,14 +161,14 @@ class _Work:
 
     module: Any
     net: nn.Module
-    fast: nn.Module | None  # the network in bf16's memory format, or None for fp32
+    fast: nn.Module | None  # the network's fast copy in bf16, or None for fp32
     threat: Threat
     params: Frozen
     targets: torch.Tensor | None
 
     def judged(self, images: torch.Tensor, labels: torch.Tensor, index: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """How far the wrong answer stands over the right one, the answers, and whether the aim is reached; fp32."""
-        logits = logits_of(self.net, images)
+        logits = torch.cat([logits_of(self.net, part) for part in images.split(CACHED)])
         if not torch.isfinite(logits).all():
             raise ValueError("the network answers with NaN or infinity, which is no robustness; train it anew")
         for what, given in (("labels", labels), ("targets", self.targets)):
@@ -178,19 +180,32 @@ class _Work:
             return _over(logits, labels), answers, answers != labels
         return -_over(logits, self.targets[index]), answers, answers == self.targets[index]
 
-    def proposed(self, clean: torch.Tensor, labels: torch.Tensor, index: torch.Tensor, seed: int) -> torch.Tensor:
-        """What the attack makes of the images `index` names, cut to the threat model and to [0, 1]."""
+    def proposed(
+        self, clean: torch.Tensor, labels: torch.Tensor, index: torch.Tensor, seed: int
+    ) -> tuple[torch.Tensor, ...]:
+        """What the attack makes of the images `index` names, cut to the threat model and to [0, 1]; and as judged."""
         if self.fast is None:
-            return self._run(self.net, clean, labels, index, seed)
+            found = self._run(self.net, clean, labels, index, seed)
+            return found, *self.judged(found, labels, index)
         with torch.autocast(clean.device.type, torch.bfloat16):
             found = self._run(self.fast, clean.contiguous(memory_format=torch.channels_last), labels, index, seed)
-            with torch.no_grad():
-                seems = self._reached(self.fast(found).argmax(1), labels, index)
-        _, _, fooled = self.judged(found, labels, index)
-        false = (seems & ~fooled).nonzero()[:, 0]
+        verdict = self.judged(found, labels, index)
+        false = self._false(found, labels, index, (~verdict[2]).nonzero()[:, 0])
         if len(false):
             found[false] = self._run(self.net, clean[false], labels[false], index[false], derive(seed, "fp32"))
-        return found
+            for all_, anew in zip(verdict, self.judged(found[false], labels[false], index[false]), strict=True):
+                all_[false] = anew
+        return found, *verdict
+
+    def _false(
+        self, found: torch.Tensor, labels: torch.Tensor, index: torch.Tensor, standing: torch.Tensor
+    ) -> torch.Tensor:
+        """Which of the images that stand look fooled to the fast copy: an attack may have left them alone too early."""
+        if self.fast is None or len(standing) == 0:
+            return standing[:0]
+        with torch.no_grad(), torch.autocast(found.device.type, torch.bfloat16):
+            answers = self.fast(found[standing]).argmax(1)
+        return standing[self._reached(answers, labels[standing], index[standing])]
 
     def _reached(self, answers: torch.Tensor, labels: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         return answers != labels if self.targets is None else answers == self.targets[index]
@@ -248,8 +263,9 @@ def _worst(work: _Work, images: torch.Tensor, labels: torch.Tensor, seed: int) -
         index = everyone if restart == 0 else (~done).nonzero()[:, 0]
         if len(index) == 0:
             break
-        found = work.proposed(clean[index], labels[index], index, derive(seed, restart))
-        found_reach, found_answers, found_done = work.judged(found, labels[index], index)
+        found, found_reach, found_answers, found_done = work.proposed(
+            clean[index], labels[index], index, derive(seed, restart)
+        )
         before = done[index]
         better = (found_done & ~before) | ((found_done == before) & (found_reach > reach[index]))
         taken = index[better]

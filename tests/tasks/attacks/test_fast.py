@@ -1,0 +1,115 @@
+"""A fast copy has the network's answers and gradients, keeps to its weights, and leaves the network alone."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from tasks.attacks import _fast
+from tasks.attacks._fast import fast
+from tasks.params import module_of
+
+NETWORKS = [
+    ("nsl_cnn", 1, 28),
+    ("space_cnn", 1, 28),
+    ("resnet18", 3, 16),
+    ("mobilenet_v2", 3, 16),
+    ("densenet121", 1, 16),
+]
+
+
+def network(name: str, channels: int, size: int) -> tuple[nn.Module, torch.Tensor]:
+    """With batch norm's statistics off their start, in training mode."""
+    torch.manual_seed(0)
+    net: nn.Module = module_of("models", name, "model.name").build(4, channels, size).train()
+    images = torch.rand(6, channels, size, size)
+    net(images)
+    return net, images
+
+
+def gradient(net: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    images = images.detach().requires_grad_()
+    logits = net(images)
+    (found,) = torch.autograd.grad(F.cross_entropy(logits.float(), torch.arange(6) % 4, reduction="sum"), images)
+    return found, logits.detach()
+
+
+@pytest.mark.parametrize(("name", "channels", "size"), NETWORKS)
+def test_before_it_is_cast_it_has_the_networks_answers_and_gradients(name: str, channels: int, size: int) -> None:
+    net, images = network(name, channels, size)
+    copy = fast(net, images)
+    assert copy is not net
+    assert net.training
+    for layer in copy.modules():
+        if isinstance(layer, _fast._Layer):
+            layer.take(torch.float32)
+    net.eval()
+    wanted, ours = gradient(net, images), gradient(copy, images)
+    assert torch.allclose(ours[1], wanted[1], atol=1e-4)
+    assert torch.allclose(ours[0], wanted[0], atol=1e-4 * float(wanted[0].abs().max()))
+    assert all(weight.grad is None for weight in net.parameters())
+
+
+def test_each_call_takes_the_weights_as_they_are_now() -> None:
+    net, images = network("resnet18", 3, 16)
+    first = fast(net, images)
+    with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
+        before = first(images)
+        for weight in net.parameters():
+            weight.mul_(1.2)
+        net.train()(images)  # moves the statistics too
+        assert torch.equal(first(images), before)
+        again = fast(net, images)
+        after = again(images)
+    assert again is first, "it is traced once"
+    assert not torch.equal(after, before)
+    with torch.no_grad():
+        assert torch.allclose(after.float(), net.eval()(images), atol=0.1 * float(after.abs().max()))
+
+
+def test_what_cannot_be_traced_or_is_not_the_same_is_left_as_it_is() -> None:
+    class Forked(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.mean((2, 3)) if images.sum() > 0 else images.amax((2, 3))
+
+    class Random(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return images.mean((2, 3)) + torch.rand(())
+
+    for net in (Forked(), Random()):
+        assert fast(net, torch.rand(4, 3, 8, 8)) is net
+
+
+def test_a_module_used_twice_is_folded_with_what_follows_each_time() -> None:
+    class Twice(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.one, self.two = nn.Conv2d(8, 8, 3, padding=1), nn.BatchNorm2d(8), nn.BatchNorm2d(8)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            images = images.repeat(1, 8, 1, 1)
+            return self.two(self.conv(self.one(self.conv(images)).relu())).mean((2, 3))
+
+    torch.manual_seed(0)
+    net = Twice().train()
+    images = torch.rand(6, 1, 8, 8)
+    for _ in range(3):
+        net(images)
+    assert fast(net, images) is not net, "both answer alike, or it would have been left"
+
+
+def test_a_network_that_was_changed_is_copied_anew_and_one_that_is_gone_is_forgotten() -> None:
+    net, images = network("nsl_cnn", 1, 28)
+    first = fast(net, images)
+    net.set_submodule("0", nn.Conv2d(1, 32, 3))
+    second = fast(net, images)
+    assert second is not first
+    gone = weakref.ref(net)
+    del net, first, second
+    gc.collect()
+    assert gone() is None
