@@ -128,7 +128,8 @@ def fit(
         total, spent = 0.0, time.monotonic()
         # Even parts: a last batch of one image would break batch norm.
         for index in order.tensor_split(math.ceil(len(order) / choices.batch)):
-            images_BCHW = augments.augmented(checkpoint.to_float(training.pixels_NCHW[index]), kinds, change)
+            pixels_BCHW = training.pixels_NCHW.index_select(0, index)
+            images_BCHW = augments.augmented(checkpoint.to_float(pixels_BCHW), kinds, change)
             images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
             labels_B, weights_B = training.labels_N[index], training.weights_N[index]
             optimizer.zero_grad(set_to_none=True)
@@ -218,7 +219,7 @@ def quick(net: nn.Module, validation: Images, few: torch.Tensor, params: Params)
 def _optimizer(net: nn.Module, choices: Choices) -> torch.optim.Optimizer:
     rate, decay = choices.learning_rate, choices.weight_decay
     if choices.optimizer == "adam":
-        return torch.optim.Adam(net.parameters(), lr=rate, weight_decay=decay)
+        return torch.optim.Adam(net.parameters(), lr=rate, weight_decay=decay, fused=True)
     return torch.optim.SGD(net.parameters(), lr=rate, momentum=MOMENTUM, weight_decay=decay)
 
 

@@ -16,7 +16,8 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from tasks.attacks import direction, project
+from tasks.attacks import direction, project, random_start
+from tasks.attacks._fast import stepping
 from tasks.checkpoint import evaluating
 from tasks.params import Count, Frozen, Threat
 
@@ -68,17 +69,34 @@ def climb(
 ) -> torch.Tensor:
     """Steps from `start` up `rise`, a function of the logits with one number for each image, within the ball.
 
-    In eval mode, so that dropout and batch norm see the training pass alone. Returns images without a gradient.
+    In eval mode, so that dropout and batch norm see the training pass alone; under bf16 autocast on the network's fast
+    copy. Returns images without a gradient.
     """
     radius, step = inner.radius(threat), inner.step(threat)
     found_BCHW = project(start_BCHW, clean_BCHW, threat.norm, radius)
     with evaluating(net), torch.enable_grad():
+        steps_on = stepping(net, clean_BCHW)
         for _ in range(inner.steps):
             found_BCHW = found_BCHW.detach().requires_grad_()
-            (gradient_BCHW,) = torch.autograd.grad(rise(net(found_BCHW).float()).sum(), found_BCHW)
+            (gradient_BCHW,) = torch.autograd.grad(rise(steps_on(found_BCHW).float()).sum(), found_BCHW)
             moved_BCHW = found_BCHW.detach() + step * direction(gradient_BCHW, threat.norm)
             found_BCHW = project(moved_BCHW, clean_BCHW, threat.norm, radius)
     return found_BCHW.detach()
+
+
+def adversarial(
+    net: nn.Module,
+    images_BCHW: torch.Tensor,
+    labels_B: torch.Tensor,
+    params: Inner,
+    threat: Threat,
+    generator: torch.Generator,
+) -> torch.Tensor:
+    """B×C×H×W images within the ball that raise the cross-entropy, by PGD from a random start; no gradient."""
+    start_BCHW = random_start(images_BCHW, threat.norm, params.radius(threat), generator)
+    return climb(
+        net, start_BCHW, images_BCHW, params, threat, lambda logits: F.cross_entropy(logits, labels_B, reduction="none")
+    )
 
 
 def weighted_mean(values_B: torch.Tensor, weights_B: torch.Tensor) -> torch.Tensor:

@@ -19,6 +19,7 @@ from pydantic import Field
 from torch import nn
 
 from tasks.attacks import direction, input_gradient, project
+from tasks.attacks._fast import stepping
 from tasks.checkpoint import evaluating
 from tasks.losses import weighted_cross_entropy
 from tasks.params import Count, Frozen, Threat
@@ -70,8 +71,9 @@ def loss(
         radius = _radius(params, threat)
         neighbour_BCHW = project(neighbour_BCHW, images_BCHW, params.norm, radius)
         with evaluating(net):
+            steps_on = stepping(net, images_BCHW)
             for _ in range(params.steps - 1):
-                gradient_BCHW, _ = input_gradient(net, neighbour_BCHW, labels_B)
+                gradient_BCHW, _ = input_gradient(steps_on, neighbour_BCHW, labels_B)
                 neighbour_BCHW = project(
                     neighbour_BCHW + params.step_size * direction(gradient_BCHW, params.norm),
                     images_BCHW,

@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
-from tasks.attacks import random_start
-from tasks.losses import Inner, check_inner, climb, weighted_cross_entropy
+from tasks.losses import Inner, adversarial, check_inner, weighted_cross_entropy
 from tasks.params import Share, Threat
 
 
@@ -24,22 +22,6 @@ class Params(Inner):
 def check(params: Params, threat: Threat) -> None:
     """ValueError for a radius or steps that make no sense."""
     check_inner("pgd_at", params, threat)
-
-
-def adversarial(
-    net: nn.Module,
-    images_BCHW: torch.Tensor,
-    labels_B: torch.Tensor,
-    params: Params,
-    threat: Threat,
-    generator: torch.Generator,
-) -> torch.Tensor:
-    """B×C×H×W images within the ball that raise the cross-entropy; no gradient."""
-    check(params, threat)
-    start_BCHW = random_start(images_BCHW, threat.norm, params.radius(threat), generator)
-    return climb(
-        net, start_BCHW, images_BCHW, params, threat, lambda logits: F.cross_entropy(logits, labels_B, reduction="none")
-    )
 
 
 def loss_at(
@@ -68,5 +50,6 @@ def loss(
     generator: torch.Generator,
 ) -> torch.Tensor:
     """A scalar for one `backward`; the adversarial images are made on the weights as they are."""
+    check(params, threat)
     adversarial_BCHW = adversarial(net, images_BCHW, labels_B, params, threat, generator)
     return loss_at(net, images_BCHW, adversarial_BCHW, labels_B, weights_B, params)

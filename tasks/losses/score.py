@@ -15,8 +15,7 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from tasks.attacks import random_start
-from tasks.losses import Inner, check_inner, climb, weighted_mean
+from tasks.losses import Inner, adversarial, check_inner, weighted_mean
 from tasks.params import Threat
 
 
@@ -28,22 +27,6 @@ class Params(Inner):
 def check(params: Params, threat: Threat) -> None:
     """ValueError for a radius or steps that make no sense."""
     check_inner("score", params, threat)
-
-
-def adversarial(
-    net: nn.Module,
-    images_BCHW: torch.Tensor,
-    labels_B: torch.Tensor,
-    params: Params,
-    threat: Threat,
-    generator: torch.Generator,
-) -> torch.Tensor:
-    """B×C×H×W images within the ball that raise the cross-entropy; no gradient."""
-    check(params, threat)
-    start_BCHW = random_start(images_BCHW, threat.norm, params.radius(threat), generator)
-    return climb(
-        net, start_BCHW, images_BCHW, params, threat, lambda logits: F.cross_entropy(logits, labels_B, reduction="none")
-    )
 
 
 def loss_at(
@@ -75,5 +58,6 @@ def loss(
     generator: torch.Generator,
 ) -> torch.Tensor:
     """A scalar for one `backward`; the adversarial images are made on the weights as they are."""
+    check(params, threat)
     adversarial_BCHW = adversarial(net, images_BCHW, labels_B, params, threat, generator)
     return loss_at(net, images_BCHW, adversarial_BCHW, labels_B, weights_B, params)

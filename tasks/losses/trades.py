@@ -13,6 +13,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from tasks.attacks._fast import stepping
 from tasks.checkpoint import evaluating
 from tasks.losses import Inner, check_inner, climb, divergence, weighted_cross_entropy, weighted_mean
 from tasks.params import Threat
@@ -38,9 +39,8 @@ def adversarial(
     generator: torch.Generator,
 ) -> torch.Tensor:
     """B×C×H×W images within the ball whose answer is far from the clean one's; no gradient. Labels play no part."""
-    check(params, threat)
     with evaluating(net), torch.no_grad():
-        clean_BK = net(images_BCHW).float()
+        clean_BK = stepping(net, images_BCHW)(images_BCHW).float()
     noise_BCHW = torch.randn(images_BCHW.shape, generator=generator, device=generator.device).to(images_BCHW)
     start_BCHW = images_BCHW + START * noise_BCHW
     return climb(net, start_BCHW, images_BCHW, params, threat, lambda logits: divergence(clean_BK, logits))
@@ -70,5 +70,6 @@ def loss(
     generator: torch.Generator,
 ) -> torch.Tensor:
     """A scalar for one `backward`; the adversarial images are made on the weights as they are."""
+    check(params, threat)
     adversarial_BCHW = adversarial(net, images_BCHW, labels_B, params, threat, generator)
     return loss_at(net, images_BCHW, adversarial_BCHW, labels_B, weights_B, params)

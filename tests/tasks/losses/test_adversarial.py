@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from models import nsl_cnn
 from tasks.losses import Inner, divergence, mart, nsl, pgd_at, plain, repeatable, score, trades, weighted_mean
 from tasks.losses._awp import perturbed
-from tasks.params import Awp, Threat
+from tasks.params import Awp, Threat, module_of
 
 THREAT = Threat(norm="linf", epsilon=0.1)
 ONE = torch.ones(1)
@@ -182,3 +182,26 @@ def test_an_error_inside_leaves_the_weights() -> None:
     with pytest.raises(RuntimeError, match="stop"), perturbed(net, run, Awp(gamma=0.1)):
         raise RuntimeError("stop")
     assert torch.equal(net[1].weight, before)  # type: ignore[index,union-attr,arg-type]
+
+
+@pytest.mark.parametrize("name", ["pgd_at", "mart", "score", "trades"])
+def test_steps_under_bf16_climb_as_high(name: str) -> None:
+    """They are taken on the network's fast copy, which is cast anew for the weights of each step."""
+    torch.manual_seed(0)
+    net = module_of("models", "nsl_cnn", "model.name").build(4, 1, 20).train()
+    images, labels = torch.rand(8, 1, 20, 20), torch.arange(8) % 4
+    module: Any = module_of("tasks.losses", name, "losses")
+    for factor in (1.0, 3.0):
+        with torch.no_grad():
+            for weight in net.parameters():
+                weight.mul_(factor)
+        clean = net(images).detach()
+        drawn = torch.Generator
+        slow = module.adversarial(net, images, labels, module.Params(), THREAT, drawn().manual_seed(0))
+        with torch.autocast("cpu", torch.bfloat16):
+            quick = module.adversarial(net, images, labels, module.Params(), THREAT, drawn().manual_seed(0))
+        assert quick.dtype == torch.float32
+        assert float((quick - images).abs().max()) <= 0.1 + 1e-6
+        assert not torch.equal(quick, slow), "not the same steps"
+        moved = [(net(found).detach() - clean).norm() for found in (slow, quick)]
+        assert moved[1] > 0.9 * moved[0] > 0
