@@ -137,3 +137,28 @@ def test_steps_that_make_no_sense_are_refused(given: dict[str, object], word: st
     net, image, label, weight = two_pixels()
     with pytest.raises(ValueError, match=word):
         nsl.loss(net, image, label, weight, nsl.Params.model_validate(given), THREAT, G)
+
+
+@pytest.mark.parametrize(
+    ("norm", "steps", "step_size", "epsilon", "moved"),
+    [
+        ("l2", 1, 0.1, None, (0.06, 0.08)),
+        ("l2", 2, 0.1, 0.5, (0.12, 0.16)),
+        ("l2", 2, 0.1, 0.15, (0.09, 0.12)),
+        ("l2", 2, 0.1, 0.13, (0.078, 0.104)),
+        ("linf", 1, 0.01, None, (0.01, 0.01)),
+    ],
+)
+def test_the_neighbours_are_those_of_nsls_own_tests(
+    norm: str, steps: int, step_size: float, epsilon: float | None, moved: tuple[float, float]
+) -> None:
+    """A gradient along (3, 4), the moves as its lib/adversarial_neighbor_test.py expects them."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(2, 2, bias=False))
+    with torch.no_grad():
+        net[1].weight.copy_(torch.tensor([[0.0, 0.0], [-3.0, -4.0]]))
+    seen: list[torch.Tensor] = []
+    net.register_forward_hook(lambda _, inputs, output: seen.append(inputs[0].detach().clone()))
+    image = torch.full((1, 1, 1, 2), 0.5)
+    params = nsl.Params.model_validate({"norm": norm, "steps": steps, "step_size": step_size, "epsilon": epsilon})
+    nsl.loss(net, image, torch.tensor([1]), torch.ones(1), params, THREAT, G)
+    assert torch.allclose(seen[-1].flatten() - 0.5, torch.tensor(moved), atol=1e-6)
