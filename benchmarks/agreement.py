@@ -5,8 +5,9 @@
 Three networks trained here, plainly, with NSL's loss and by adversarial training, are attacked in both norms by ours
 and by the peers (`make peers`), with equal radii, steps, queries and no restarts; both get their verdicts from the same
 fp32 pass, and the peers' images must lie in the ball. torchattacks runs APGD for 10 steps unless told otherwise, and
-is told 100; its L2 PGD starts nearer the clean image. foolbox has PGD only. Then, for each network, what Square or another network's images break though PGD did
-not. Last, logistic regression on threes against sevens, where the worst image is known: ε · sign(w), cut to [0, 1].
+is told 100; its L2 PGD starts nearer the clean image. foolbox has PGD only. Then, for each network, what Square or
+another network's images break though PGD did not. Last, logistic regression on threes against sevens, where the worst
+image is known: ε · sign(w), cut to [0, 1].
 """
 
 from __future__ import annotations
