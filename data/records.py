@@ -71,6 +71,11 @@ class Candidate:
         return self.verdict is Verdict.VERIFIED
 
     @property
+    def late(self) -> bool:
+        """Whether it was made for an earlier round than the one that judges it, after that was frozen."""
+        return not self.key.startswith(f"{self.round:03d}/")
+
+    @property
     def by_people(self) -> bool:
         return self.source in PEOPLE
 

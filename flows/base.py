@@ -73,6 +73,12 @@ class Campaign:
 
         return connect(self.services)
 
+    def check_studio(self) -> None:
+        """The same errors if Label Studio does not let us in, before a flow is started."""
+        from tasks.labelling import connect
+
+        connect(self.services)
+
     @property
     def next(self) -> Round:
         """The round that comes after all there are."""

@@ -9,6 +9,7 @@ from data.records import Candidate
 from flows.base import Campaign, campaign_flow, load, say, step
 from flows.collect import Tally, up_to_date
 from tasks import freeze as freezing
+from tasks import plots
 from tasks.params import read
 from tasks.promote import champion
 from tasks.workspace import (
@@ -16,6 +17,7 @@ from tasks.workspace import (
     WorkspaceError,
     check_branch,
     check_committed,
+    closed,
     commit,
     dvc,
     git,
@@ -95,8 +97,9 @@ def record(round_: Round) -> None:
     """Push the round's data, commit, tag: the tag says closed."""
     workspace = round_.workspace
     dvc(workspace, "push", "--quiet", say=say)
+    shown = plots.write([*[r for r in closed(workspace) if r.number < round_.number], round_])
     made = [p for p in round_.folder.iterdir() if p.suffix in (".json", ".dvc", ".yaml") or p.name == ".gitignore"]
-    commit(workspace, f"Close round {round_.name}", *sorted(made), workspace.index, workspace.root / "dvc.lock")
+    commit(workspace, f"Close round {round_.name}", *sorted(made), *shown, workspace.index, workspace.root / "dvc.lock")
     if not has_tag(round_):
         git(workspace, "tag", round_.tag)
 

@@ -28,6 +28,7 @@ class Tally:
     pending: int  # fooling, without a verdict
     malformed: int
     alpha: float | None = None  # agreement of the validators; None where few candidates have two votes
+    late: int = 0  # of the collected: made for an earlier round after it was frozen
 
     @classmethod
     def of(cls, candidates: Sequence[Candidate]) -> Tally:
@@ -41,12 +42,13 @@ class Tally:
             pending=sum(c.verdict == "pending" for c in fooling),
             malformed=sum(not c.wellformed for c in people),
             alpha=agreed["alpha"] if agreed["candidates"] >= ENOUGH else None,
+            late=sum(c.wellformed and c.late for c in people),
         )
 
     def __str__(self) -> str:
         return (
             f"{self.collected} collected, {self.fooling} fooling, {self.verified_fooling} of them verified, "
-            f"{self.pending} pending, {self.malformed} malformed"
+            f"{self.pending} pending, {self.malformed} malformed" + (f", {self.late} late" if self.late else "")
         )
 
 

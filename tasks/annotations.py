@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -21,7 +22,7 @@ from data.layout import Round
 from data.records import HUMAN, PROBE, SIMULATED, UNREADABLE, Candidate, Vote
 from data.shards import encode_png, read_candidates, read_images
 from tasks import ink
-from tasks.params import Params
+from tasks.params import Params, read
 from tasks.projects import (
     INTENDED,
     SEEN,
@@ -53,6 +54,7 @@ class Line:
     task_at: str  # when the task last changed, ISO 8601 UTC; the cursor is the latest of these
     deleted: bool
     raw: dict[str, Any]  # the annotation as Label Studio gave it; empty if deleted
+    late: str = ""  # the closed round in whose project it was made, after that round was frozen; empty: this one's
 
     def dump(self) -> str:
         """A line of JSON, ASCII only: whatever a string holds, it can be written."""
@@ -120,12 +122,48 @@ def gather(found: Iterable[Line], kind: Kind) -> list[Annotation]:
     return [Annotation(tuple(forms[number])) for number in sorted(forms)]
 
 
+def pulled(round_: Round) -> dict[str, int]:
+    """How many annotations of each project the round's record holds that are neither deleted nor skipped: `001 draw`
+    → 24. What came late is counted with the round it was made for."""
+    last: dict[tuple[str, Kind, int], Line] = {}
+    for line in lines(round_.annotations):
+        last[line.late or round_.name, line.kind, line.id] = line
+    counts = Counter(
+        f"{name} {kind}"
+        for (name, kind, _), line in last.items()
+        if not (line.deleted or line.raw.get("was_cancelled"))
+    )
+    return dict(sorted(counts.items()))
+
+
 def candidates(round_: Round, params: Params, splits: dict[str, Any]) -> list[Candidate]:
     """Every candidate of the round, people's or a machine's, malformed ones too; not yet judged or validated."""
     machines = read_candidates(round_.attack) if round_.attack.exists() else []
-    found = lines(round_.annotations)
+    everything = lines(round_.annotations)
+    found = [line for line in everything if not line.late]
     drawn = drawings(gather(found, "draw"), round_, params, splits)
-    return machines + drawn + edits(gather(found, "edit"), round_, params, splits)
+    edited = edits(gather(found, "edit"), round_, params, splits)
+    return [*machines, *drawn, *edited, *_late([line for line in everything if line.late], round_, splits)]
+
+
+def _late(found: Sequence[Line], round_: Round, splits: dict[str, Any]) -> list[Candidate]:
+    """What was made for closed rounds after they were frozen: candidates of this round, under the keys of its tasks."""
+    made = []
+    for name in sorted({line.late for line in found}):
+        theirs = round_.workspace.round(int(name))
+        params, own = read(theirs.params), [line for line in found if line.late == name]
+        rest = [round_.workspace.round(number) for number in range(theirs.number, round_.number)]
+        taken = {c.key for each in rest if each.candidates.exists() for c in read_candidates(each.candidates)}
+        for c in (
+            *drawings(gather(own, "draw"), theirs, params, splits),
+            *edits(gather(own, "edit"), theirs, params, splits),
+        ):
+            candidate = replace(c, round=round_.number)
+            if c.key in taken:
+                candidate = replace(candidate, key=f"{c.key}/{c.annotation}", image=b"", intended=-1)
+                candidate = candidate.rejected("the task has a drawing already", wellformed=False)
+            made.append(candidate)
+    return made
 
 
 def drawings(

@@ -12,6 +12,7 @@ from data.files import md5, write_whole
 from data.layout import SPLITS, Round
 from data.records import Candidate
 from data.shards import read_candidates, write_candidates
+from tasks.annotations import pulled
 from tasks.metrics import BY_ANNOTATOR
 from tasks.params import Params
 from tasks.remake import environment
@@ -80,6 +81,7 @@ def lineage(round_: Round, params: Params, target: Round | None) -> dict[str, An
         if round_.weights.exists()
         else None,
         "network": network(round_, params),
+        "pulled": pulled(round_),
         "base": {name: md5(workspace.split(name)) for name in SPLITS},
         "code": git(workspace, "rev-parse", "HEAD"),
         "environment": environment(params.threads),

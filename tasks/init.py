@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,6 +62,7 @@ def freeze_data(workspace: Workspace, params: Params, say: Callable[[str], None]
         say(f"  {name:<10} {len(parts[name]):>7} images")
     described = {
         "campaign": params.campaign,
+        "id": secrets.token_hex(3),  # tells it from others of its name on the same servers
         "set": choice.set,
         "classes": list(train.classes),
         "channels": train.channels,

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 
+from tasks import moved
 from tasks.services import ServiceDown, Services
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def connect(services: Services) -> LabelStudio:
         raise LabellingError(
             f"a token for Label Studio at {services.label_studio_url} is wanted; set LABEL_STUDIO_API_KEY"
         )
-    studio = LabelStudio(services.label_studio_url, services.label_studio_token)
+    studio = LabelStudio(services.label_studio_url, services.label_studio_token, moved.read(services.moved))
     studio.check()
     return studio
 
@@ -73,12 +74,13 @@ class Task:
 class LabelStudio:
     """One Label Studio server, seen with the rights of the token's owner."""
 
-    def __init__(self, url: str, token: str) -> None:
-        """url: such as http://127.0.0.1:8080; token: legacy or personal access token."""
+    def __init__(self, url: str, token: str, ids: moved.Moved | None = None) -> None:
+        """url: such as http://127.0.0.1:8080; token: legacy or personal access token; ids: where projects were put
+        into this server from a backup."""
         from label_studio_sdk import LabelStudio as Sdk
 
         self.url = url.rstrip("/")
-        self._token = token
+        self._token, self._ids = token, ids or moved.Moved()
         self._sdk: label_studio_sdk.LabelStudio = Sdk(base_url=self.url, api_key=token, httpx_client=_client(self.url))
 
     def check(self) -> None:
@@ -91,6 +93,23 @@ class LabelStudio:
         query = {"title": title, "include": "id,title", "page_size": 100, "ordering": "id"}
         found = [int(p["id"]) for p in self._get("api/projects/", query)["results"] if p["title"] == title]
         return min(found, default=None)
+
+    def projects(self, beginning: str) -> dict[str, tuple[int, int]]:
+        """Every project whose title begins so: title → its id, the oldest if it is there twice, and how many
+        annotations it holds, without skipped ones."""
+        found: dict[str, tuple[int, int]] = {}
+        page = 1
+        while True:
+            what = "id,title,total_annotations_number"
+            query = {"title": beginning, "include": what, "page_size": 100, "page": page, "ordering": "id"}
+            answer = self._get("api/projects/", query)
+            for project in answer["results"]:
+                if project["title"].startswith(beginning):
+                    own = (int(project["id"]), int(project["total_annotations_number"] or 0))
+                    found.setdefault(project["title"], own)
+            if not answer.get("next"):
+                return found
+            page += 1
 
     def ensure_project(self, title: str, page: str, *, instruction: str, votes: int = 1) -> int:
         """The project with this title, made if it is not there.
@@ -105,6 +124,11 @@ class LabelStudio:
             made = self._sdk.projects.create(
                 title=title, label_config=page, expert_instruction=instruction, maximum_annotations=votes, **SETTINGS
             )
+        oldest = self.find(title)
+        if oldest is not None and oldest != int(made.id):  # made by a try whose answer never came
+            with _errors(self.url, f"delete the second project {title!r}"):
+                self._sdk.projects.delete(int(made.id))
+            return oldest
         return int(made.id)
 
     def tasks(self, project: int) -> dict[str, Task]:
@@ -128,7 +152,20 @@ class LabelStudio:
         with _errors(self.url, f"publish {len(new)} tasks"):
             for start in range(0, len(new), PAGE):
                 self._sdk.projects.import_tasks(project, request=new[start : start + PAGE])
+        if new:
+            self._drop_twice(project)
         return len(new)
+
+    def _drop_twice(self, project: int) -> None:
+        """Delete what a request stored that was sent again because its answer never came; never an annotated task."""
+        keys: set[str] = set()
+        for task in self._tasks(project, "id,data,total_annotations"):
+            key = task["data"].get("key") if isinstance(task["data"], dict) else None
+            if key in keys and not task["total_annotations"]:
+                with _errors(self.url, f"delete task {task['id']}, which is there twice"):
+                    self._sdk.tasks.delete(str(task["id"]))
+            elif isinstance(key, str):
+                keys.add(key)
 
     def changed(self, project: int, since: str | None) -> Iterator[dict[str, Any]]:
         """Tasks with their annotations, raw: those changed after `since` (ISO 8601, UTC, ending in Z), else all that
@@ -138,6 +175,20 @@ class LabelStudio:
         else:
             wanted = _filter("updated_at", "greater", "Datetime", since)
         return self._tasks(project, _RAW, fields="all", query=wanted)
+
+    def recorded(self, project: int, since: str | None, also: str = "") -> Iterator[dict[str, Any]]:
+        """As `changed`, with the ids that the record knows. also: further fields of a task."""
+        if also:
+            found = self._tasks(project, f"{_RAW},{also}", fields="all")
+            return self._ids.recorded(found)
+        return self._ids.recorded(self.changed(project, since))
+
+    def described(self, project: int) -> dict[str, Any]:
+        """What `ensure_project` makes a project from: {"title", "page", "instruction", "votes"}."""
+        with _errors(self.url, f"look at project {project}"):
+            found = self._sdk.projects.get(project)
+        votes, instruction = int(found.maximum_annotations or 1), str(found.expert_instruction or "")
+        return {"title": found.title, "page": found.label_config, "instruction": instruction, "votes": votes}
 
     def counts(self, project: int) -> tuple[int, int]:
         """Tasks that still want an annotation, and annotations there are (without skipped ones)."""
@@ -253,6 +304,11 @@ class Person:
             return int((stored or [self._ask("POST", path, body)])[0]["id"])
 
         return _again(post)
+
+    def submit_once(self, task: int, result: Sequence[Mapping[str, Any]], seconds: float) -> int:
+        """Submit an annotation unless this account has submitted just that for the task; its id."""
+        stored = self._stored(f"/api/tasks/{task}/annotations/", list(result))
+        return int(stored[0]["id"]) if stored else self.submit(task, result, seconds)
 
     def save_draft(self, task: int, result: Sequence[Mapping[str, Any]]) -> int:
         """Save a draft, as the page does while somebody draws; its id."""

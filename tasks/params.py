@@ -192,8 +192,8 @@ class Params(Frozen):
     """All of params.yaml."""
 
     campaign: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{2,36}$"
-    )  # a title in Label Studio has 50 characters at most
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{2,28}$"
+    )  # a title in Label Studio has 50 characters at most, with the id and the round
     seed: int = Field(ge=0, lt=2**31)
     threads: Annotated[int, Field(ge=1, le=256)]
     data: Data
@@ -231,6 +231,11 @@ def lock_outputs(text: str, stage: str) -> dict[str, str]:
     """What a stage made, by a dvc.lock, which is YAML too: path → MD5 digest. Empty if it names no such stage."""
     stages = (yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}).get("stages", {})  # noqa: S506
     return {out["path"]: out["md5"] for out in stages.get(stage, {}).get("outs", ())}
+
+
+def pointer_digest(text: str) -> str:
+    """The MD5 digest in a .dvc file."""
+    return str(yaml.safe_load(text)["outs"][0]["md5"])
 
 
 def kind(family: str, name: str, params: KindParams, where: str) -> tuple[Any, Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from typing import Literal
 
 from data.layout import Round
@@ -20,8 +21,15 @@ PEN = "ink"  # the label of what is drawn on a blank canvas
 
 
 def title(campaign: str, round_: Round, kind: Kind) -> str:
-    """A project's title, by which it is found again."""
-    return f"{campaign} {round_.name} {kind}"
+    """A project's title, by which it is found again. It bears the campaign's own id: two campaigns of one name on one
+    server share no project."""
+    return f"{campaign}{_id(round_)} {round_.name} {kind}"
+
+
+def _id(round_: Round) -> str:
+    """What `dadc init` gave the campaign, with a dash; nothing where it was begun before there were ids."""
+    own: str = json.loads(round_.workspace.splits.read_text(encoding="utf-8")).get("id", "")
+    return f"-{own}" if own else ""
 
 
 def drawing_keys(round_: Round, params: Params) -> list[str]:

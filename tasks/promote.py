@@ -26,8 +26,12 @@ def champion(closed: Sequence[Round]) -> Round | None:
 
 
 def decide(round_: Round, promote: bool, why: str) -> None:
-    """Decide by hand; the gate's own verdict stays in metrics.json."""
+    """Decide by hand; the gate's own verdict stays in metrics.json. The same decision twice is one."""
     if not why.strip():
         raise ValueError("a decision by hand needs a reason, got none; give --why")
+    if round_.decision.exists():
+        before = json.loads(round_.decision.read_text())
+        if (before["promoted"], before["why"]) == (promote, why.strip()):
+            return
     record = {"promoted": promote, "why": why.strip(), "at": datetime.now(UTC).isoformat(timespec="seconds")}
     write_whole(round_.decision, json.dumps(record, indent=2, ensure_ascii=False) + "\n")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -16,13 +17,13 @@ from typing import Any
 from data.layout import Round
 from data.records import Vote
 from data.shards import read_candidates
-from tasks.annotations import Annotation, Line, candidates, gather, lines, probe_answers
+from tasks.annotations import Annotation, Line, candidates, gather, lines, probe_answers, pulled
 from tasks.annotations import votes as votes_on
 from tasks.labelling import LabelStudio
 from tasks.params import read
 from tasks.projects import KINDS, Kind, title
 from tasks.trust import Answer, Past
-from tasks.workspace import closed
+from tasks.workspace import State, closed, rounds, state
 
 __all__ = ["candidates", "past", "probed", "pull", "votes"]
 
@@ -32,7 +33,8 @@ _EVER = "1970-01-01T00:00:00.000000Z"
 
 
 def pull(studio: LabelStudio, round_: Round) -> int:
-    """Append what is new in the round's two projects; the number of lines. Nothing published: 0."""
+    """Append what is new in the round's projects, and what came late in those of closed rounds; the number of lines.
+    Nothing published: 0."""
     repair(round_.annotations)
     known = lines(round_.annotations)
     campaign = read(round_.params).campaign
@@ -42,9 +44,49 @@ def pull(studio: LabelStudio, round_: Round) -> int:
         project = studio.find(title(campaign, round_, kind))
         if project is not None:
             emails = emails or studio.emails()
-            new += news(studio, project, kind, gather(known, kind), emails)
+            own = [line for line in known if not line.late]
+            new += news(studio, project, kind, gather(own, kind), emails)
+    new += late(studio, round_, known)
     append(round_.annotations, sorted(new, key=lambda line: line.task_at))
     return len(new)
+
+
+def late(studio: LabelStudio, round_: Round, known: Sequence[Line]) -> list[Line]:
+    """Drawings and edits made in projects of closed rounds after these were frozen, and not in any record yet.
+
+    The last closed round is looked at each time, an earlier one when the number of its annotations has changed.
+    known: the lines of the round's own record.
+    """
+    earlier = [r for r in rounds(round_.workspace) if 0 < r.number < round_.number]
+    before = [r for r in earlier if state(r) is State.CLOSED]
+    if not before:
+        return []
+    there = studio.projects(read(round_.params).campaign)
+    frozen = [json.loads(r.lineage.read_text(encoding="utf-8")).get("pulled", {}) for r in before]
+    now = pulled(round_)
+    found: list[Line] = []
+    for each in before:
+        for kind in ("draw", "edit"):
+            project, total = there.get(title(read(each.params).campaign, each, kind), (None, 0))
+            name = f"{each.name} {kind}"
+            taken = sum(counts.get(name, 0) for counts in (*frozen, now))
+            if project is None or (total == taken and each is not before[-1]):
+                continue
+            records = [lines(recorded(r)) for r in before if r.number >= each.number]
+            theirs = [*(line for record in records for line in record), *known]
+            theirs = [line for line in theirs if (line.late or each.name) == each.name and line.kind == kind]
+            ids = {line.id for line in theirs}
+            fresh = news(studio, project, kind, gather(theirs, kind), studio.emails())
+            found += [replace(line, late=each.name) for line in fresh if line.id not in ids and not line.deleted]
+    return found
+
+
+def recorded(round_: Round) -> Path:
+    """The record of a closed round; FileNotFoundError if it is not here."""
+    path = round_.annotations
+    if not path.exists() and path.with_name(f"{path.name}.dvc").exists():
+        raise FileNotFoundError(f"{path} is wanted and is not there; `dvc pull` brings what DVC keeps")
+    return path
 
 
 def votes(round_: Round) -> dict[str, list[Vote]]:
@@ -64,9 +106,7 @@ def past(round_: Round) -> Past:
 
 def probed(round_: Round) -> list[Answer]:
     """The answers to the round's probes. FileNotFoundError if the record of a closed round is not here."""
-    record = round_.annotations
-    if not record.exists() and record.with_name(f"{record.name}.dvc").exists():
-        raise FileNotFoundError(f"{record} is wanted and is not there; `dvc pull` brings what DVC keeps")
+    recorded(round_)
     splits: dict[str, Any] = json.loads(round_.workspace.splits.read_text(encoding="utf-8"))
     return probe_answers(round_, read(round_.params), splits)
 
@@ -75,14 +115,14 @@ def news(
     studio: LabelStudio, project: int, kind: Kind, known: Sequence[Annotation], emails: dict[int, str]
 ) -> list[Line]:
     """What a project holds and the record does not: new forms of annotations, and which are gone."""
-    found = _differences(studio.changed(project, cursor(known)), kind, known, emails)
+    found = _differences(studio.recorded(project, cursor(known)), kind, known, emails)
     live = {a.first.id for a in known if not a.deleted and not a.last.raw.get("was_cancelled")}
     live |= {line.id for line in found if not line.deleted and not line.raw.get("was_cancelled")}
     live -= {line.id for line in found if line.deleted or line.raw.get("was_cancelled")}
     if studio.counts(project)[1] == len(live):
         return found
     # a whole task was deleted, which no cursor shows, or somebody submits right now: look at everything
-    tasks = list(studio.changed(project, _EVER))
+    tasks = list(studio.recorded(project, _EVER))
     found = _differences(tasks, kind, known, emails)
     there, told = {int(task["id"]) for task in tasks}, {line.id for line in found}
     gone = [a for a in known if not a.deleted and a.first.task_id not in there and a.first.id not in told]

@@ -12,12 +12,14 @@ import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from data.files import Sealed, sealed
 from data.layout import Round
-from tasks.params import lock_outputs
+from tasks.params import lock_outputs, pointer_digest
 
+STAGES = ("attack", "train", "rift", "evaluate")
 PACKAGES = ("torch", "torchvision", "numpy", "pyarrow", "pillow")  # by which the bytes of a stage may differ
 
 
@@ -94,6 +96,17 @@ def _figures(content: Mapping[str, Any], prefix: str = "") -> dict[str, tuple[fl
             found[name] = (share, value["low"], value["high"])
         found |= _figures(value, name)
     return found
+
+
+def digests(round_: Round) -> dict[Path, str]:
+    """All that a closed round holds and DVC knows: path → MD5 by its tag. Empty if it is not closed."""
+    found = {path: digest for stage in STAGES for path, digest in _outputs(stage, round_).items()}
+    named = {round_.workspace.root / path: digest for path, digest in found.items()}
+    for path in (round_.candidates, round_.annotations):
+        pointer = _at_tag(round_, f"{path.name}.dvc")
+        if pointer:
+            named[path] = pointer_digest(pointer)
+    return named
 
 
 def _outputs(stage: str, round_: Round) -> dict[str, str]:

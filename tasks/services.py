@@ -55,6 +55,7 @@ class Services:
     model_url: str | None
     model_user: str | None
     model_password: str | None
+    moved: Path | None = None  # the file that says which ids of Label Studio are which in the record
 
     def __repr__(self) -> str:
         """Addresses only: a log or a traceback must not hold a secret."""
@@ -82,6 +83,7 @@ def find(root: Path) -> Services:
         model_url=url("model"),
         model_user=secret("model", "user", "DADC_MODEL_USER"),
         model_password=secret("model", "password", "DADC_MODEL_PASSWORD"),
+        moved=Workspace(root).local / "moved.json",
     )
 
 

@@ -53,6 +53,28 @@ def rebuild(workspace: Workspace, services: Services, champion: Round | None = N
         _connect(workspace, services).crown(champion.name)
 
 
+def disagreements(round_: Round, services: Services, best: Round | None) -> list[str]:
+    """Where MLflow tells of a round, or of the campaign's champion, otherwise than the files do, a line each.
+
+    best: the champion by the rounds' files. ServiceDown if MLflow does not answer.
+    """
+    store = _connect(round_.workspace, services)
+    run = store.run(round_.name)
+    if run is None:
+        return [f"MLflow has no run of round {round_.name}; `dadc track` logs it"]
+    found = []
+    told, wanted = run.data.metrics, flat_metrics(json.loads(round_.metrics.read_text()))
+    for name in sorted(told.keys() | wanted.keys()):
+        if told.get(name) != wanted.get(name):
+            found.append(f"{name}: {told.get(name)!r} in MLflow, {wanted.get(name)!r} in metrics.json")
+    if run.data.tags.get("dadc.digest") != digest(round_):
+        found.append("MLflow's run was logged from other files than lie here; `dadc track` logs it anew")
+    crowned = [v.tags["dadc.round"] for v in store.versions() if CHAMPION in v.aliases]
+    if best is not None and crowned != [best.name]:
+        found.append(f"MLflow's champion is round {', '.join(crowned) or 'none'}, by the rounds it is {best.name}")
+    return found
+
+
 def flat_metrics(content: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
     """metrics.json as names and numbers: `clean`, `robust.pgd`, `robust.pgd.low`, `ood.mean`, `mer`, `vmer.low`, …
 
@@ -100,13 +122,33 @@ class _Store:
         return found[0] if found else None
 
     def create(self, round_name: str, title: str) -> Run:
+        """A new run; what a request made that was sent again, because its answer never came, is deleted."""
         tags = {"dadc.round": round_name, "dadc.campaign": self.name}
-        return self.client.create_run(self.experiment, run_name=title, tags=tags)
+        made = self.client.create_run(self.experiment, run_name=title, tags=tags)
+        for other in self.client.search_runs([self.experiment], f"tags.\"dadc.round\" = '{round_name}'"):
+            if other.info.run_id != made.info.run_id:
+                self.client.delete_run(other.info.run_id)
+        return made
+
+    def model(self, run_id: str, name: str, tags: Mapping[str, str]) -> Any:
+        """The run's LoggedModel, made if it is not there; one, whatever was killed or sent twice."""
+        query = f"source_run_id = '{run_id}'"
+        if not self.client.search_logged_models([self.experiment], query):
+            self.client.create_logged_model(self.experiment, name, run_id, dict(tags), model_type="classifier")
+        first, *others = sorted(
+            self.client.search_logged_models([self.experiment], query), key=lambda m: m.creation_timestamp
+        )
+        for other in others:
+            self.client.delete_logged_model(other.model_id)
+        return first
 
     def version(self, round_name: str) -> Any | None:
         """The model version of a round."""
-        found = self.client.search_model_versions(f"name = '{self.name}'")
-        return next((v for v in found if v.tags.get("dadc.round") == round_name), None)
+        return next((v for v in self.versions() if v.tags.get("dadc.round") == round_name), None)
+
+    def versions(self) -> list[Any]:
+        """All model versions."""
+        return list(self.client.search_model_versions(f"name = '{self.name}'"))
 
     def drop(self, round_name: str) -> None:
         """Delete the run of a round that was logged from other files, and draw the campaign run again without it."""
@@ -206,9 +248,7 @@ def _log_model(store: _Store, run_id: str, round_: Round, tags: Mapping[str, str
 
     if version := store.version(round_.name):
         return str(version.tags["dadc.model"])
-    model = store.client.create_logged_model(
-        store.experiment, f"round-{round_.name}", run_id, {**tags, "dadc.round": round_.name}, model_type="classifier"
-    )
+    model = store.model(run_id, f"round-{round_.name}", {**tags, "dadc.round": round_.name})
     store.client.log_model_artifact(model.model_id, str(round_.model))
     store.client.finalize_logged_model(model.model_id, "READY")
     store.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
@@ -225,4 +265,7 @@ def _log_model(store: _Store, run_id: str, round_: Round, tags: Mapping[str, str
         await_creation_for=0,
         tags={"dadc.round": round_.name, "dadc.model": model.model_id},
     )
+    own = [v for v in store.versions() if v.tags.get("dadc.round") == round_.name]
+    for other in sorted(own, key=lambda v: int(v.version))[1:]:
+        store.client.delete_model_version(store.name, other.version)
     return str(model.model_id)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
@@ -23,6 +25,7 @@ CHATTER = (
     *("To track the changes", "git add ", "To enable auto staging", "dvc config ", "Use `dvc push`"),
     *("Updating lock file", "Generating lock file"),
 )
+PATIENCE = 10.0  # seconds that a file which Git left when it was killed is waited for
 CODE = ("flows", "tasks", "models", "data/*.py", "data/sets", "dvc.yaml", "params.yaml", "pyproject.toml")
 
 
@@ -60,12 +63,34 @@ def find(start: Path) -> Workspace:
 
 
 def git(workspace: Workspace, *arguments: str) -> str:
-    """Run git at the workspace's root; its output, or WorkspaceError with what it said."""
-    done = subprocess.run(["git", *arguments], cwd=workspace.root, capture_output=True, text=True, check=False)
-    if done.returncode != 0:
+    """Run git at the workspace's root; its output, or WorkspaceError with what it said.
+
+    A lock that a killed git left in .git is removed, once no git works there any more.
+    """
+    deadline = time.monotonic() + PATIENCE
+    while True:
+        done = subprocess.run(["git", *arguments], cwd=workspace.root, capture_output=True, text=True, check=False)
+        if done.returncode == 0:
+            return done.stdout.strip()
         said = (done.stderr or done.stdout).strip().splitlines()
-        raise WorkspaceError(f"git {' '.join(arguments[:2])} failed: {said[-1] if said else done.returncode}")
-    return done.stdout.strip()
+        left = next((Path(line.split("'")[1]) for line in said if ".lock': File exists" in line), None)
+        if left is None or time.monotonic() > deadline:
+            raise WorkspaceError(f"git {' '.join(arguments[:2])} failed: {said[-1] if said else done.returncode}")
+        if not _git_works_in(workspace.root):
+            left.unlink(missing_ok=True)
+        time.sleep(0.2)
+
+
+def _git_works_in(root: Path) -> bool:
+    import psutil
+
+    for process in psutil.process_iter():
+        try:
+            if process.name() == "git" and Path(process.cwd()).is_relative_to(root.resolve()):
+                return True
+        except (psutil.Error, OSError):
+            continue
+    return False
 
 
 def commit(workspace: Workspace, message: str, *paths: Path) -> bool:
@@ -93,8 +118,30 @@ def has_tag(round_: Round) -> bool:
 def dvc(workspace: Workspace, *arguments: str, say: Callable[[str], None] = print) -> None:
     """Run DVC at the workspace's root and pass its lines on; WorkspaceError with its last words if it fails.
 
-    It runs in a process group of its own, which ends with us: a stage never goes on beside its retry.
+    It runs in a process group of its own, which ends with us. Where we are killed it goes on, and the next one waits
+    for it: a stage never runs beside its retry.
     """
+    with _alone_with_dvc(workspace, say) as held:
+        _dvc(workspace, arguments, held, say)
+
+
+@contextmanager
+def _alone_with_dvc(workspace: Workspace, say: Callable[[str], None]) -> Iterator[int]:
+    """The descriptor of a lock that is held as long as anybody has it open: us, or the DVC that outlives us."""
+    path = workspace.local / "locks" / "dvc.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("the DVC of a command that was killed still works here; waiting for it to end")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        for left in workspace.rounds.glob("*/.*.tmp"):  # of a DVC that was killed while it copied
+            left.unlink()
+        yield file.fileno()
+
+
+def _dvc(workspace: Workspace, arguments: Sequence[str], held: int, say: Callable[[str], None]) -> None:
     environment = {
         **os.environ,
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
@@ -109,6 +156,7 @@ def dvc(workspace: Workspace, *arguments: str, say: Callable[[str], None] = prin
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        pass_fds=(held,),
     )
     said: list[str] = []
     try:

@@ -105,36 +105,6 @@ def test_running_it_again_changes_nothing(campaign: Workspace) -> None:
     assert git(campaign, "status", "--porcelain") == ""
 
 
-def test_a_clone_pulls_and_has_nothing_to_do(campaign: Workspace, tmp_path: Path) -> None:
-    clone = tmp_path / "clone"
-    run(tmp_path, "git", "clone", "--quiet", str(campaign.root), str(clone))
-    run(clone, "dvc", "pull", "--quiet")
-    assert md5(Workspace(clone).round(1).model) == md5(campaign.round(1).model)
-    said = run(clone, "dvc", "repro").stdout
-    assert "up to date" in said
-    assert "Running stage" not in said
-    shown = run(clone, "dvc", "metrics", "show").stdout
-    assert "data/rounds/001/metrics.json" in shown
-
-
-def test_a_round_is_made_again_to_the_same_bytes(campaign: Workspace, tmp_path: Path) -> None:
-    clone = tmp_path / "clone"
-    run(tmp_path, "git", "clone", "--quiet", str(campaign.root), str(clone))
-    run(clone, "dvc", "pull", "--quiet")
-    stages = ["attack@001", "train@001", "rift@001", "evaluate@001"]
-    run(clone, "dvc", "repro", "--force", "--single-item", "--no-run-cache", *stages)
-    assert git(Workspace(clone), "status", "--porcelain") == "", "dvc.lock and metrics.json are what they were"
-
-
-def test_changed_parameters_leave_closed_rounds_clean(campaign: Workspace, tmp_path: Path) -> None:
-    clone = tmp_path / "clone"
-    run(tmp_path, "git", "clone", "--quiet", str(campaign.root), str(clone))
-    run(clone, "dvc", "pull", "--quiet")
-    path = clone / "params.yaml"
-    path.write_text(path.read_text().replace("epochs: 2", "epochs: 3"))
-    assert "up to date" in run(clone, "dvc", "status").stdout
-
-
 def scheduled_collect(root: Path) -> None:
     """A real Prefect server schedules the collect flow, and a run of it happens."""
     from tasks.services import find

@@ -1,0 +1,123 @@
+"""A campaign → a folder, and such a folder → a workspace and the projects of another machine's Label Studio.
+
+The folder holds the whole Git history (campaign.bundle), what DVC keeps of every round (store/), the open round's own
+files (open/), players' names (play/) and the Label Studio projects (label-studio.json); backup.json, written last, has
+the digest of each.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+from data.files import md5, write_whole
+from data.layout import Workspace
+from flows.base import load, say
+from tasks.workspace import WorkspaceError, closed, current, dvc, git, lock, rounds
+
+FORM = 1  # of the folder
+PROJECTS, BUNDLE, LIST = "label-studio.json", "campaign.bundle", "backup.json"
+
+
+def backup(root: Path, folder: Path) -> None:
+    """Write the campaign into a new folder; what the open round's people did is pulled first."""
+    from tasks.backup import collected, take
+    from tasks.pull import pull
+
+    campaign = load(root)
+    workspace = campaign.workspace
+    if folder.exists():
+        raise WorkspaceError(f"a new folder is wanted, {folder} is there; name another")
+    new = folder.with_name(folder.name + ".new")
+    shutil.rmtree(new, ignore_errors=True)
+    new.mkdir(parents=True)
+    with lock(workspace):
+        now, there = campaign.current, rounds(workspace)
+        if now is not None and now.number > 0:
+            pull(campaign.studio, now)
+        git(workspace, "bundle", "create", "--quiet", str(new / BUNDLE), "--all", "HEAD")
+        _push(workspace, new / "store")
+        if now is not None:
+            shutil.copytree(now.folder, new / "open" / now.name)
+            shutil.copy2(workspace.index, new / "open" / "index.json")
+            shutil.copy2(workspace.root / "dvc.lock", new / "open" / "dvc.lock")
+        if (workspace.local / "play").exists():
+            shutil.copytree(workspace.local / "play", new / "play")
+        last = there[-1] if there else workspace.round(0)
+        projects = take(campaign.studio, collected(last)) if last.number > 0 else []
+        write_whole(new / PROJECTS, json.dumps(projects) + "\n")
+    files = {str(p.relative_to(new)): md5(p) for p in sorted(new.rglob("*")) if p.is_file()}
+    branch = git(workspace, "rev-parse", "--abbrev-ref", "HEAD")
+    described = {"form": FORM, "campaign": campaign.params.campaign, "branch": branch, "files": files}
+    write_whole(new / LIST, json.dumps(described, indent=1) + "\n")
+    new.rename(folder)
+    made = sum(len(task["annotations"]) for project in projects for task in project["tasks"])
+    say(f"{folder}: {len(closed(workspace))} closed rounds, {len(projects)} projects, {made} annotations")
+
+
+def restore(folder: Path, root: Path) -> None:
+    """Make a workspace of a backup: Git, DVC's files, the open round."""
+    described = check(folder)
+    if root.exists():
+        raise WorkspaceError(f"a new folder is wanted, {root} is there; name another")
+    new = root.with_name(root.name + ".new")
+    shutil.rmtree(new, ignore_errors=True)
+    command = ["git", "clone", "--quiet", "--branch", described["branch"], str(folder / BUNDLE), str(new)]
+    subprocess.run(command, check=True)
+    subprocess.run(["git", "remote", "remove", "origin"], cwd=new, check=True)
+    workspace = Workspace(new)
+    store = root / ".dadc" / "remote"
+    shutil.copytree(folder / "store", new / ".dadc" / "remote")
+    dvc(workspace, "remote", "add", "--quiet", "--local", "--force", "store", str(new / ".dadc" / "remote"), say=say)
+    dvc(workspace, "pull", "--quiet", say=say)
+    dvc(workspace, "remote", "modify", "--quiet", "--local", "store", "url", str(store), say=say)
+    if (folder / "open").exists():
+        shutil.copytree(folder / "open", workspace.rounds, dirs_exist_ok=True)
+        (workspace.rounds / "dvc.lock").replace(new / "dvc.lock")
+    if (folder / "play").exists():
+        shutil.copytree(folder / "play", workspace.local / "play")
+    new.rename(root)
+    say(f"{root} holds the campaign; in it `dadc up`, then `dadc restore {folder}` for its Label Studio projects")
+
+
+def restore_projects(root: Path, folder: Path, tell: Callable[[str], None] = say) -> None:
+    """Put a backup's projects into the workspace's Label Studio; twice is once."""
+    from tasks import moved
+    from tasks.backup import put
+
+    check(folder)
+    campaign = load(root)
+    with lock(campaign.workspace):
+        now = current(campaign.workspace) or campaign.workspace.round(0)
+        projects = json.loads((folder / PROJECTS).read_text())
+        moved.write(moved.path(campaign.workspace), put(campaign.studio, projects, now, tell))
+    tell("people keep their address and need a new password: Label Studio's administrator sets it")
+
+
+def check(folder: Path) -> dict[str, str]:
+    """What the backup says of itself, after a look at every file's digest."""
+    if not (folder / LIST).exists():
+        raise WorkspaceError(f"a folder made by `dadc backup` is wanted, {folder} has no {LIST}")
+    described = json.loads((folder / LIST).read_text())
+    if described["form"] != FORM:
+        raise WorkspaceError(f"a backup of form {FORM} is wanted, {folder} is of form {described['form']}")
+    for name, digest in described["files"].items():
+        if not (folder / name).exists() or md5(folder / name) != digest:
+            raise WorkspaceError(f"{folder / name} is not the file that was backed up; take another copy of the backup")
+    named: dict[str, str] = described
+    return named
+
+
+def _push(workspace: Workspace, store: Path) -> None:
+    """What DVC keeps of every round → a store of its own."""
+    name = "backup"
+    store.mkdir()
+    dvc(workspace, "remote", "add", "--quiet", "--local", "--force", name, str(store), say=say)
+    try:
+        dvc(workspace, "push", "--quiet", "--all-tags", "--remote", name, say=say)
+        dvc(workspace, "push", "--quiet", "--remote", name, say=say)
+    finally:
+        dvc(workspace, "remote", "remove", "--quiet", "--local", name, say=say)

@@ -1,0 +1,92 @@
+"""A campaign's Label Studio projects as a file, and such a file → projects of another server.
+
+Kept: projects with their pages, tasks, how many people each is for, annotations as they were last, with author and
+time taken. Not kept: when and by whom else an annotation was changed and what was skipped, which the record has;
+drafts, passwords, and settings made by hand in Label Studio.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from data.layout import Round
+from tasks import moved as moving
+from tasks.labelling import LabelStudio
+from tasks.params import read
+from tasks.projects import KINDS, title
+from tasks.workspace import rounds
+
+
+def take(studio: LabelStudio, collected: Sequence[Round]) -> list[dict[str, Any]]:
+    """Every project of these rounds: {"title", "page", "instruction", "votes", "tasks"}, with the record's ids."""
+    emails, taken = studio.emails(), []
+    for round_ in collected:
+        for kind in KINDS:
+            project = studio.find(title(read(round_.params).campaign, round_, kind))
+            if project is None:
+                continue
+            tasks = list(studio.recorded(project, "1970-01-01T00:00:00.000000Z", also="overlap"))
+            for task in tasks:
+                for raw in task["annotations"]:
+                    raw["author"] = emails.get(raw.get("completed_by"), "")
+            taken.append({**studio.described(project), "tasks": sorted(tasks, key=lambda task: int(task["id"]))})
+    return taken
+
+
+def put(
+    studio: LabelStudio, taken: Sequence[dict[str, Any]], round_: Round, say: Callable[[str], None]
+) -> moving.Moved:
+    """Put projects into a server that has none of them, under accounts of the same addresses; which id became which.
+
+    Twice is once: what is there already is not made again.
+    """
+    known = moving.Moved(beyond=moving.read(moving.path(round_.workspace)).beyond or moving.BEYOND)
+    for project in taken:
+        number = studio.ensure_project(
+            project["title"], project["page"], instruction=project["instruction"], votes=project["votes"]
+        )
+        by_key = {task["data"]["key"]: task for task in project["tasks"]}
+        data = {key: {k: v for k, v in task["data"].items() if k != "key"} for key, task in by_key.items()}
+        studio.publish(number, data)
+        there = studio.tasks(number)
+        for key, task in by_key.items():
+            known.tasks[str(there[key].id)] = int(task["id"])
+            if there[key].people != task["overlap"]:
+                studio.ask_for(there[key].id, task["overlap"])
+        made = _annotations(studio, by_key, {key: there[key].id for key in by_key}, known)
+        say(f"{project['title']}: {len(by_key)} tasks, {made} annotations")
+        stamps = {int(a["id"]): a["updated_at"] for t in studio.changed(number, None) for a in t["annotations"]}
+        for own, entry in known.annotations.items():
+            if int(own) in stamps:
+                entry["at"] = stamps[int(own)]
+    return known
+
+
+def _annotations(
+    studio: LabelStudio, tasks: dict[str, dict[str, Any]], ids: dict[str, int], known: moving.Moved
+) -> int:
+    """Submit each annotation as its author; how many there are now."""
+    work: dict[str, list[tuple[int, dict[str, Any]]]] = {}
+    for key, task in tasks.items():
+        for annotation in task["annotations"]:
+            raw = {name: value for name, value in annotation.items() if name != "author"}
+            if raw.get("was_cancelled") or not annotation["author"]:
+                known.kept.setdefault(str(task["id"]), []).append(raw)
+            else:
+                work.setdefault(annotation["author"], []).append((ids[key], {**raw, "author": annotation["author"]}))
+    for author, own in sorted(work.items()):
+        person = studio.person(author, studio.password_for(author))
+        try:
+            for task_id, annotation in own:
+                raw = {name: value for name, value in annotation.items() if name != "author"}
+                new = person.submit_once(task_id, raw["result"], float(raw.get("lead_time") or 0.0))
+                known.annotations[str(new)] = {"id": raw["id"], "raw": raw, "at": ""}
+        finally:
+            person.close()
+    return sum(len(own) for own in work.values())
+
+
+def collected(round_: Round) -> list[Round]:
+    """The rounds that have projects, up to this one."""
+    return [r for r in rounds(round_.workspace) if 0 < r.number <= round_.number]

@@ -1,0 +1,148 @@
+"""Three closed rounds in fresh clones: nothing to do, the same bytes again, never others; and every number checked."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import run
+from ground import Ground
+
+from data.files import md5, write_whole
+from data.layout import Workspace
+from data.records import Verdict
+from data.shards import read_candidates, write_candidates
+from flows.base import load
+from flows.verify import verify
+from tasks.track import flat_metrics
+from tasks.workspace import git
+
+OUTPUTS = ("attack.parquet", "train.safetensors", "model.safetensors", "predictions.parquet", "metrics.json")
+
+
+@pytest.fixture(scope="module")
+def three(ground: Ground) -> Path:
+    """Rounds 000, 001 and 002, closed."""
+    root = ground.copy("unharmed", "three")
+    assert ground.dadc(root, "run", "--rounds", "2", "--simulate")[0] == 0, ground.said(root)
+    return root
+
+
+@pytest.fixture
+def clone(three: Path, tmp_path: Path) -> Path:
+    """A fresh clone with what DVC keeps."""
+    made = tmp_path / "clone"
+    run(tmp_path, "git", "clone", "--quiet", str(three), str(made))
+    run(made, "dvc", "pull", "--quiet")
+    return made
+
+
+def test_a_clone_has_nothing_to_do(clone: Path, three: Path) -> None:
+    assert md5(Workspace(clone).round(2).model) == md5(Workspace(three).round(2).model)
+    said = run(clone, "dvc", "repro").stdout
+    assert "up to date" in said
+    assert "Running stage" not in said
+    path = clone / "params.yaml"
+    path.write_text(path.read_text().replace("epochs: 2", "epochs: 3"))
+    assert "up to date" in run(clone, "dvc", "status").stdout, "closed rounds have parameters of their own"
+
+
+def test_everything_is_made_again_to_the_same_bytes(clone: Path) -> None:
+    made = [path for path in clone.glob("data/rounds/*/*") if path.name in OUTPUTS]
+    digests = {path: md5(path) for path in made}
+    assert len(made) == 4 * 3 + 2
+    for path in made:
+        path.unlink()
+    cache = clone / ".dvc" / "cache" / "files" / "md5"
+    for digest in digests.values():
+        (cache / digest[:2] / digest[2:]).unlink(missing_ok=True)
+    said = run(clone, "dvc", "repro", "evaluate@002").stdout
+    assert "Running stage 'evaluate@002'" in said
+    again = {path: md5(path) for path in made if path.exists()}
+    assert len(again) >= 9
+    assert again.items() <= digests.items()
+    kept = [name for name in git(Workspace(clone), "status", "--porcelain").splitlines() if not name.startswith(" D")]
+    assert kept == [], "dvc.lock and metrics.json are what they were"
+
+
+def test_a_closed_round_is_never_redefined(clone: Path) -> None:
+    path = clone / "tasks" / "predictions.py"
+    path.write_text(path.read_text().replace('"masking": metrics', '"masked": metrics'))
+    done = run(clone, "dvc", "repro", "--force", "--single-item", "evaluate@001", check=False)
+    assert done.returncode != 0
+    assert "it can be made again, never redefined; `git checkout round-001` has its code" in done.stdout + done.stderr
+    run(clone, "dvc", "checkout", "--quiet")
+    run(clone, "git", "checkout", "--quiet", ".")
+    assert "up to date" in run(clone, "dvc", "status").stdout
+
+
+def test_the_tag_is_the_round_and_elsewhere_its_figures_agree(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(clone, "git", "checkout", "--quiet", "round-001")
+    run(clone, "dvc", "checkout", "--quiet")
+    assert "up to date" in run(clone, "dvc", "status").stdout
+    assert not Workspace(clone).round(2).model.exists()
+    monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")  # torch then uses no vector instructions
+    said = run(clone, "dvc", "repro", "--force", "--single-item", "evaluate@001").stdout
+    assert "made again in another environment (cpu" in said
+    assert "figures lie within the intervals of round-001" in said
+
+
+def test_rounds_are_laid_side_by_side(clone: Path) -> None:
+    table = json.loads(run(clone, "dvc", "metrics", "diff", "--json", "round-001").stdout)
+    assert "data/rounds/002/metrics.json" in table
+    run(clone, "dvc", "plots", "show", "--out", "plots")
+    page = (clone / "plots" / "index.html").read_text()
+    for title in ("accuracy over rounds", "module robust criticality", "accuracy by radius"):
+        assert title in page
+    rows = (clone / "data" / "rounds" / "plots" / "accuracy.csv").read_text().splitlines()
+    assert rows[0] == "round,accuracy,series"
+    assert {row.split(",")[0] for row in rows[1:]} == {"000", "001", "002"}
+    assert "evaluate@002" in run(clone, "dvc", "dag").stdout
+
+
+def test_every_number_follows_from_the_record(three: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{three}/.dadc/mlflow.db")
+    round_ = Workspace(three).round(1)
+
+    def faults() -> list[str]:
+        seen, found = verify(load(three), 1)
+        assert len(seen) == 3
+        return found
+
+    def tampered(path: Path, change: Callable[[], None]) -> list[str]:
+        before = path.read_bytes()
+        path.chmod(0o644)
+        change()
+        found = faults()
+        path.write_bytes(before)
+        return found
+
+    assert faults() == []
+    content = json.loads(round_.metrics.read_text())
+    wrong = {**content, "clean": {**content["clean"], "accuracy": 0.999}}
+    found = tampered(round_.metrics, lambda: write_whole(round_.metrics, json.dumps(wrong)))
+    assert any(line.startswith("clean.accuracy: 0.999 in metrics.json") for line in found)
+    assert any("in MLflow, 0.999 in metrics.json" in line for line in found)
+    shard = read_candidates(round_.candidates)
+    other = [replace(shard[0], verdict=Verdict.REJECTED if shard[0].verified else Verdict.VERIFIED), *shard[1:]]
+    found = tampered(round_.candidates, lambda: write_candidates(round_.candidates, other))
+    assert any(f"{shard[0].key}: verdict" in line for line in found)
+    assert any("candidates.parquet is not the file that round-001 holds" in line for line in found)
+    lines = round_.annotations.read_bytes().splitlines(keepends=True)
+    gone = [line for line in lines if json.loads(line)["kind"] == "draw"][-1]
+    kept = b"".join(line for line in lines if line != gone)
+    found = tampered(round_.annotations, lambda: write_whole(round_.annotations, kept))
+    assert any("is in candidates.parquet alone" in line for line in found)
+
+    from mlflow import MlflowClient
+
+    client = MlflowClient(os.environ["MLFLOW_TRACKING_URI"])
+    (experiment,) = client.search_experiments(filter_string="attribute.name != 'Default'")
+    (logged,) = client.search_runs([experiment.experiment_id], "tags.\"dadc.round\" = '001'")
+    client.log_metric(logged.info.run_id, "clean", 0.123)
+    (told,) = faults()
+    assert told == f"clean: 0.123 in MLflow, {flat_metrics(content)['clean']!r} in metrics.json"
