@@ -16,7 +16,7 @@ from pathlib import Path
 from data.files import md5, write_whole
 from data.layout import Workspace
 from flows.base import load, say
-from tasks.workspace import WorkspaceError, closed, current, dvc, git, lock, rounds
+from tasks.workspace import WorkspaceError, closed, dvc, git, lock, rounds
 
 FORM = 1  # of the folder
 PROJECTS, BUNDLE, LIST = "label-studio.json", "campaign.bundle", "backup.json"
@@ -90,10 +90,12 @@ def restore_projects(root: Path, folder: Path, tell: Callable[[str], None] = say
 
     check(folder)
     campaign = load(root)
+    at = moved.path(campaign.workspace)
     with lock(campaign.workspace):
-        now = current(campaign.workspace) or campaign.workspace.round(0)
-        projects = json.loads((folder / PROJECTS).read_text())
-        moved.write(moved.path(campaign.workspace), put(campaign.studio, projects, now, tell))
+        if at.exists():  # written last
+            tell("the backup's projects are in Label Studio")
+            return
+        moved.write(at, put(campaign.studio, json.loads((folder / PROJECTS).read_text()), tell))
     tell("people keep their address and need a new password: Label Studio's administrator sets it")
 
 

@@ -34,14 +34,13 @@ def take(studio: LabelStudio, collected: Sequence[Round]) -> list[dict[str, Any]
     return taken
 
 
-def put(
-    studio: LabelStudio, taken: Sequence[dict[str, Any]], round_: Round, say: Callable[[str], None]
-) -> moving.Moved:
+def put(studio: LabelStudio, taken: Sequence[dict[str, Any]], say: Callable[[str], None]) -> moving.Moved:
     """Put projects into a server that has none of them, under accounts of the same addresses; which id became which.
 
-    Twice is once: what is there already is not made again.
+    Cut short and begun again, it makes nothing twice.
     """
-    known = moving.Moved(beyond=moving.read(moving.path(round_.workspace)).beyond or moving.BEYOND)
+    ids = [int(each["id"]) for p in taken for task in p["tasks"] for each in (task, *task["annotations"])]
+    known = moving.Moved(beyond=(max(ids, default=0) // moving.BEYOND + 1) * moving.BEYOND)
     for project in taken:
         number = studio.ensure_project(
             project["title"], project["page"], instruction=project["instruction"], votes=project["votes"]

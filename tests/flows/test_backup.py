@@ -13,6 +13,8 @@ from data.layout import Workspace
 from flows.stack import down, up
 from tasks.services import find
 
+pytestmark = pytest.mark.timeout(1800)  # the ground is made within the first test
+
 
 def test_an_open_round_goes_on_elsewhere(ground: Ground, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     root, folder, other = ground.copy("collected", "taken"), tmp_path / "backup", tmp_path / "other"

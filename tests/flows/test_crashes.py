@@ -20,6 +20,7 @@ from ground import Ground, assert_same, outcome
 from flows.stack import up
 from tasks.services import find, read_stack
 
+pytestmark = pytest.mark.timeout(1800)  # the ground is made within the first test
 CHAINS = {"open": (2, 8), "simulate": (2, 8), "close": (3, 15), "stages": (1, 4)}  # rounds, and kills in all of them
 
 

@@ -21,6 +21,7 @@ from flows.verify import verify
 from tasks.track import flat_metrics
 from tasks.workspace import git
 
+pytestmark = pytest.mark.timeout(1800)  # the ground is made within the first test
 OUTPUTS = ("attack.parquet", "train.safetensors", "model.safetensors", "predictions.parquet", "metrics.json")
 
 
