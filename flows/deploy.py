@@ -15,9 +15,17 @@ from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from uuid import UUID
 
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
+from prefect.client.schemas.filters import (
+    FlowRunFilter,
+    FlowRunFilterDeploymentId,
+    FlowRunFilterState,
+    FlowRunFilterStateType,
+)
+from prefect.client.schemas.objects import StateType
 from prefect.events import DeploymentEventTrigger, emit_event
 from prefect.runner import Runner
 
@@ -39,6 +47,7 @@ if TYPE_CHECKING:
 EVENTS = {"open": "dadc.round.wanted", "close": "dadc.round.ready", "stop": "dadc.campaign.ended"}
 CALL = "dadc.person.wanted"
 LOOK = 1.0  # seconds between two looks for a hint
+AGAIN = 300.0  # seconds after which an event that nothing came of is emitted again
 HURRY = 15.0  # seconds between two watches that hints ask for
 PATIENCE = 900.0  # seconds that opening and closing wait for another command
 END = 10.0  # seconds between two looks whether the campaign has ended
@@ -83,7 +92,7 @@ def attend(root: Path, tally: Tally | None = None) -> Due:
     for call in calls(here, now, tally):
         tell(here, call)
     say(f"round {found.round.name}, {found.what}: {found.why}")
-    if found.what in EVENTS:
+    if found.what in EVENTS and not _just_said(here, found):
         _emit(here, EVENTS[found.what], found.round, found.why)
     return found
 
@@ -111,18 +120,22 @@ def serve(root: Path, every: float, cron: str | None = None, say: Callable[[str]
 
 
 async def _serve(root: Path, made: list[RunnerDeployment], say: Callable[[str], None]) -> Due | None:
-    runner = Runner(name=f"dadc {load(root).params.campaign}", pause_on_shutdown=True, query_seconds=2, limit=2)
+    workspace = Workspace(root)
+    runner = Runner(name=f"dadc {load(root).params.campaign}", pause_on_shutdown=True, query_seconds=2)
     ids = [await runner.aadd_deployment(deployment) for deployment in made]
+    await _forget(ids)
+    (workspace.local / "said").unlink(missing_ok=True)
     running, told = asyncio.create_task(runner.start()), asyncio.Event()
     await asyncio.sleep(LOOK)  # until the runner has set its own handler, which would end the process at once
     for what in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(what, told.set)
-    hint, hinted, asked, looked = Workspace(root).hint, time.time(), 0.0, 0.0
+    hinted, asked, looked = 0.0, 0.0, 0.0  # so that the first look is at once
     try:
         while not running.done() and not told.is_set():
             now = time.time()
-            if hint.exists() and hint.stat().st_mtime > hinted and now - asked >= HURRY:
-                hinted, asked = hint.stat().st_mtime, now
+            hint = workspace.hint.stat().st_mtime if workspace.hint.exists() else 0.0
+            if (hint > hinted or not asked) and now - asked >= HURRY:
+                hinted, asked = hint, now
                 async with get_client() as client:
                     await client.create_flow_run_from_deployment(ids[0])
             if now - looked >= END:
@@ -139,6 +152,18 @@ async def _serve(root: Path, made: list[RunnerDeployment], say: Callable[[str], 
         if not running.done():
             await runner.astop()
             await running
+
+
+async def _forget(deployments: list[UUID]) -> None:
+    """Drop the runs that were scheduled before and are late: what they were for is due again, or is not any more."""
+    late = FlowRunFilter(
+        deployment_id=FlowRunFilterDeploymentId(any_=deployments),
+        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.SCHEDULED, StateType.PENDING])),
+    )
+    async with get_client() as client:
+        while runs := await client.read_flow_runs(flow_run_filter=late, limit=200):
+            for one in runs:
+                await client.delete_flow_run(one.id)
 
 
 def show(campaign: Campaign, tally: Tally | None = None) -> None:
@@ -177,6 +202,15 @@ def tell(campaign: Campaign, call: Call) -> None:
 def _collects(campaign: Campaign) -> bool:
     round_ = campaign.current
     return round_ is not None and round_.number > 0 and state(round_) is State.OPEN
+
+
+def _just_said(campaign: Campaign, found: Due) -> bool:
+    """Whether the same was said a moment ago, and the run that it started may be on its way; if not, it is noted."""
+    note, text = campaign.workspace.local / "said", f"{found.what} {found.round.name}\n"
+    if note.exists() and note.read_text() == text and time.time() - note.stat().st_mtime < AGAIN:
+        return True
+    write_whole(note, text)
+    return False
 
 
 def _emit(campaign: Campaign, event: str, round_: Round, why: str) -> None:

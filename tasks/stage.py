@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import json
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -52,7 +53,9 @@ def run(name: str, work: Work, round_: Round) -> None:
         reproducible(params, name, round_.name),
         as_closed(name, round_, params.threads, say),
     ):
+        began = time.monotonic()
         work(round_, params)
+        say(f"{name} {round_.name}: worked {time.monotonic() - began:.1f} s")
 
 
 @contextmanager

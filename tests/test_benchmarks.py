@@ -16,6 +16,7 @@ NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py"))
 
 
 @pytest.mark.parametrize("name", NAMES)
+@pytest.mark.usefixtures("services")  # those that need servers use the session's instead of their own
 def test_a_benchmark_runs_and_writes_its_figures(name: str, tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     done = subprocess.run(

@@ -181,8 +181,8 @@ def test_a_worker_of_a_pool_runs_what_prefect_yaml_deploys(
     monkeypatch.setenv("DADC_WORKSPACE", str(root))
     monkeypatch.setenv("DADC_CAMPAIGN", name)
     run(root, "prefect", "--no-prompt", "work-pool", "create", "--type", "process", name)
-    file = ["--prefect-file", "flows/prefect.yaml"]
-    run(root, "prefect", "--no-prompt", "deploy", *file, "--all", "--pool", name)
+    monkeypatch.setenv("PREFECT_DEFAULT_WORK_POOL_NAME", name)
+    run(root, "prefect", "--no-prompt", "deploy", "--prefect-file", "flows/prefect.yaml", "--all")
     deployed = ask("/deployments/filter", {"deployments": {"name": {"any_": [name]}}})
     assert [one["work_pool_name"] for one in deployed] == [name] * 3
     (ready,) = [one for one in ask("/automations/filter", {"limit": 200}) if one["name"] == f"{name}: dadc.round.ready"]
