@@ -8,12 +8,13 @@ from data.layout import Round
 from data.records import Candidate
 from data.shards import Images, decode_png, encode_png, write_candidates
 from tasks import attacks, checkpoint, stage
+from tasks.compute import ALONE, Compute
 from tasks.params import Params, Threat, kind
 from tasks.seeds import derive, seed_images
 from tasks.workspace import read_index
 
 
-def attack(round_: Round, params: Params) -> None:
+def attack(round_: Round, params: Params, where: Compute) -> None:
     """Write the round's attack.parquet: what fooled the target and what did not."""
     entry = read_index(round_.workspace)["collected"].get(round_.name)
     if entry is None:
@@ -22,26 +23,33 @@ def attack(round_: Round, params: Params) -> None:
     pool = stage.images(round_.workspace, "pool")
     if card.classes != pool.classes:
         raise ValueError(f"target and pool must have the same classes, got {card.classes} and {pool.classes}")
+    net = net.to(where.device)
     chosen = seed_images(round_.number, params, len(pool)).attacks
     made = [
         candidate
         for name, indices in chosen.items()
         if indices
-        for candidate in candidates(net, pool.take(indices), name, round_, params)
+        for candidate in candidates(net, pool.take(indices), name, round_, params, where)
     ]
+    if not where.first:
+        return
     write_candidates(round_.attack, made)
     fooling = sum(c.fooling for c in made)
     stage.say(f"attack {round_.name}: {len(made)} machine candidates, {fooling} fool the target")
 
 
-def candidates(net: torch.nn.Module, seeds: Images, name: str, round_: Round, params: Params) -> list[Candidate]:
+def candidates(
+    net: torch.nn.Module, seeds: Images, name: str, round_: Round, params: Params, where: Compute = ALONE
+) -> list[Candidate]:
     """One attack on these seed images: judged candidates whose images, as stored, are within the threat model."""
     module, own = kind("attacks", name, params.attack.kinds[name], f"attack.kinds.{name}")
     seed = derive(params.seed, "attack", round_.name, name)
     start_NCHW = checkpoint.to_float(seeds.pixels_NCHW)
-    found = attacks.attack(module, net, start_NCHW, seeds.labels_N, params.threat, own, seed)
+    share = where.share(torch.arange(len(seeds)))
+    found = attacks.attack(module, net, start_NCHW[share], seeds.labels_N[share], params.threat, own, seed)
+    made_NCHW = where.together(found.images, len(seeds))
     threat = None if attacks.own_budget(module) else params.threat
-    blobs = [encode_png(pixels) for pixels in rounded(found.images, start_NCHW, threat)]
+    blobs = [encode_png(pixels) for pixels in rounded(made_NCHW, start_NCHW, threat)]
     stored_NCHW = torch.stack([decode_png(blob, seeds.channels) for blob in blobs])
     answers_N, probabilities_NK = checkpoint.answer(net, stored_NCHW)
     return [

@@ -7,7 +7,8 @@ predictions.parquet, and metrics.json is worked out from them and the shards alo
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import chain
 
 import torch
@@ -18,6 +19,7 @@ from data.records import Candidate
 from data.shards import Images, candidate_images, read_candidates
 from tasks import attacks, checkpoint, stage
 from tasks.attacks._battery import battery, curve
+from tasks.compute import Compute
 from tasks.params import Params, kind
 from tasks.predictions import CHALLENGER, TARGET, Answered, measured, to_table
 from tasks.seeds import derive
@@ -25,30 +27,37 @@ from tasks.seeds import derive
 Column = Mapping[str, torch.Tensor]
 
 
-def evaluate(round_: Round, params: Params) -> None:
+def evaluate(round_: Round, params: Params, here: Compute) -> None:
     """Write the round's predictions.parquet and metrics.json."""
     lineage = stage.lineage(round_)
     net, card = checkpoint.load(round_.model)
-    target = checkpoint.load(lineage.target)[0] if lineage.target else None
+    net = net.to(here.device)
+    target = checkpoint.load(lineage.target)[0].to(here.device) if lineage.target else None
     test, validation = (stage.images(round_.workspace, split) for split in ("test", "validation"))
     if card.classes != test.classes:
         raise ValueError(f"model and test split must have the same classes, got {card.classes} and {test.classes}")
     campaign = list(chain.from_iterable(read_candidates(path) for path in lineage.shards))
     candidates = candidate_images(campaign, test.channels, test.classes)
 
-    answers = answer_all(net, test, params, shifts=True)
-    parts = [answered(CHALLENGER, "test", test, answers | radii(net, test, answers["clean"], params))]
-    stage.say(f"evaluate {round_.name}: {len(test)} test images answered")
+    def tested(part: Images) -> dict[str, torch.Tensor]:
+        answers = answer_all(net, part, params, shifts=True)
+        return answers | radii(net, part, answers["clean"], params)
+
+    parts = [answered(CHALLENGER, "test", test, in_parts(test, tested, here))]
+    here.say(f"evaluate {round_.name}: {len(test)} test images answered")
     for name, each in ((CHALLENGER, net), (TARGET, target)):
         if each is None:
             continue
-        parts.append(answered(name, "validation", validation, answer_all(each, validation, params, shifts=False)))
+        chosen_on = in_parts(validation, partial(answer_all, each, params=params, shifts=False), here)
+        parts.append(answered(name, "validation", validation, chosen_on))
         if len(candidates):
             parts.append(answered(name, "candidates", candidates, clean(each, candidates)))
     seeds = seed_images(round_, campaign)
     if target is not None and seeds is not None:
         parts.append(answered(TARGET, "pool", seeds, clean(target, seeds)))
 
+    if not here.first:
+        return
     found = measured(parts, campaign, round_.number, lineage.target_round, params)
     stage.write_table(round_.predictions, to_table(parts))
     stage.write_json(round_.metrics, found)
@@ -57,6 +66,16 @@ def evaluate(round_: Round, params: Params) -> None:
         + "  ".join(f"{name} {told['accuracy']:.1%}" for name, told in found["robust"].items())
         + f"  {'promoted' if found['promoted'] else 'not promoted'}: {'; '.join(found['gate']['reasons'])}"
     )
+
+
+def in_parts(
+    images: Images, answering: Callable[[Images], dict[str, torch.Tensor]], here: Compute
+) -> dict[str, torch.Tensor]:
+    """Answers to all images, of which each process takes its share, under draws of its own."""
+    if here.world == 1:
+        return answering(images)
+    own = answering(images.take(here.share(torch.arange(len(images)))))
+    return {name: here.together(column_N, len(images)) for name, column_N in own.items()}
 
 
 def answer_all(net: nn.Module, images: Images, params: Params, *, shifts: bool) -> dict[str, torch.Tensor]:

@@ -84,7 +84,7 @@ def lineage(round_: Round, params: Params, target: Round | None) -> dict[str, An
         "pulled": pulled(round_),
         "base": {name: md5(workspace.split(name)) for name in SPLITS},
         "code": git(workspace, "rev-parse", "HEAD"),
-        "environment": environment(params.threads),
+        "environment": environment(params),
     }
 
 

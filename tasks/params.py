@@ -126,7 +126,9 @@ class Train(Frozen):
     augment: dict[KindName, KindParams]
     loss: Loss
     candidates: TrainCandidates
-    awp: Awp | None = None  # defaults, here and below: what a round has that was opened before there was the key
+    schedule: Literal["constant", "cosine", "one_cycle", "step"] = "constant"
+    patience: Count | None = None
+    awp: Awp | None = None  # defaults, here and elsewhere: what a round has that was opened before there was the key
 
 
 class First(Frozen):
@@ -196,6 +198,8 @@ class Params(Frozen):
     )  # a title in Label Studio has 50 characters at most, with the id and the round
     seed: int = Field(ge=0, lt=2**31)
     threads: Annotated[int, Field(ge=1, le=256)]
+    accelerator: Literal["cpu", "cuda"] = "cpu"
+    devices: Annotated[int, Field(ge=1, le=64)] = 1
     data: Data
     model: Model
     threat: Threat

@@ -17,23 +17,28 @@ from typing import Any
 
 from data.files import Sealed, sealed
 from data.layout import Round
-from tasks.params import lock_outputs, pointer_digest
+from tasks.params import Params, lock_outputs, pointer_digest
 
 STAGES = ("attack", "train", "rift", "evaluate")
 PACKAGES = ("torch", "torchvision", "numpy", "pyarrow", "pillow")  # by which the bytes of a stage may differ
 
 
-def environment(threads: int) -> dict[str, Any]:
-    """What the bytes of a round hang on besides its inputs and its code."""
+def environment(params: Params) -> dict[str, Any]:
+    """What the bytes of a round hang on besides its inputs and its code; with several devices they hang on chance too.
+
+    train.json says how many processes there were, on all machines.
+    """
     import torch
 
     return {
         "python": platform.python_version(),
         **{name: version(name) for name in PACKAGES},
-        "threads": threads,
+        "threads": params.threads,
+        "accelerator": params.accelerator,
+        "devices": params.devices,
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "machine": platform.machine(),
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
+        "device": torch.cuda.get_device_name() if params.accelerator == "cuda" and torch.cuda.is_available() else "cpu",
     }
 
 
@@ -43,7 +48,7 @@ def differences(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def as_closed(stage: str, round_: Round, threads: int, say: Callable[[str], None]) -> Iterator[None]:
+def as_closed(stage: str, round_: Round, params: Params, say: Callable[[str], None]) -> Iterator[None]:
     """Within it a stage of a closed round can make nothing but what its tag holds; ValueError if it tries. Where the
     tag is checked out and the environment is another it may, and its figures are compared."""
     wanted = _outputs(stage, round_)
@@ -51,7 +56,7 @@ def as_closed(stage: str, round_: Round, threads: int, say: Callable[[str], None
         yield
         return
     record = _at_tag(round_, round_.lineage.name)
-    other = differences(json.loads(record)["environment"] if record else {}, environment(threads))
+    other = differences(json.loads(record)["environment"] if record else {}, environment(params))
     if other and _checked_out(round_):
         say(f"{stage} {round_.name}: made again in another environment ({other}); its bytes may differ")
         yield

@@ -22,6 +22,7 @@ from data.files import write_whole
 from data.layout import Round
 from data.shards import Images
 from tasks import attacks, checkpoint, stage
+from tasks.compute import Compute
 from tasks.metrics import paired
 from tasks.params import Params, kind
 from tasks.params import Rift as Choices
@@ -61,8 +62,10 @@ class Point:
         return {"alpha": self.alpha, "clean": clean, "robust": robust}
 
 
-def rift(round_: Round, params: Params) -> None:
-    """Write the round's model.safetensors and rift.json."""
+def rift(round_: Round, params: Params, where: Compute) -> None:
+    """Write the round's model.safetensors and rift.json. Of several processes, the first does it all."""
+    if not where.first:
+        return
     net, card = checkpoint.load(round_.trained)
     enabled = params.rift.enabled and (round_.number > 0 or params.first.rift)
     if not enabled:
@@ -71,7 +74,7 @@ def rift(round_: Round, params: Params) -> None:
         stage.say(f"rift {round_.name}: not enabled, the trained weights are kept")
         return
     train, validation = (stage.images(round_.workspace, split) for split in ("train", "validation"))
-    found = tune(net, train, validation, params)
+    found = tune(net.to(where.device), train, validation, params)
     if found["alpha"] == 0:
         write_whole(round_.model, round_.trained.read_bytes())
     else:
@@ -134,10 +137,11 @@ def characterise(net: nn.Module, images: Images, params: Params) -> list[Critica
 
     The adversarial images are made once, on the weights as they are.
     """
-    adversarial_NCHW = _attacked(net, images, params).images.detach()
+    device = checkpoint.device_of(net)
+    adversarial_NCHW = _attacked(net, images, params).images.detach().to(device)
+    labels_N = images.labels_N.to(device)
     found = [
-        _ascend(net, name, weight, adversarial_NCHW, images.labels_N, params.rift)
-        for name, weight in weights(net).items()
+        _ascend(net, name, weight, adversarial_NCHW, labels_N, params.rift) for name, weight in weights(net).items()
     ]
     return sorted(found, key=lambda each: (each.mrc, each.module))
 
@@ -178,7 +182,7 @@ def fine_tuned(net: nn.Module, name: str, train: Images, params: Params) -> torc
 
     The network stays in eval mode: no statistics move and nothing is dropped.
     """
-    choices, weight = params.rift, weights(net)[name]
+    choices, weight, device = params.rift, weights(net)[name], checkpoint.device_of(net)
     start = weight.detach().clone()
     optimizer = torch.optim.SGD(
         [weight], lr=choices.learning_rate, momentum=MOMENTUM, weight_decay=choices.weight_decay
@@ -191,7 +195,8 @@ def fine_tuned(net: nn.Module, name: str, train: Images, params: Params) -> torc
             total = 0.0
             order = torch.randperm(len(train), generator=shuffle)
             for index in order.tensor_split(math.ceil(len(order) / choices.batch)):
-                images_BCHW, labels_B = checkpoint.to_float(train.pixels_NCHW[index]), train.labels_N[index]
+                images_BCHW = checkpoint.to_float(train.pixels_NCHW[index].to(device))
+                labels_B = train.labels_N[index].to(device)
                 value = functional.cross_entropy(net(images_BCHW), labels_B)
                 if not torch.isfinite(value):
                     raise ValueError(

@@ -11,7 +11,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,14 @@ from filelock import FileLock, Timeout
 from data.files import md5, write_whole
 from data.layout import Round, Workspace
 from data.shards import Images, read_images
+from tasks import compute
+from tasks.compute import Compute
 from tasks.params import Params, read
 from tasks.remake import as_closed
 from tasks.seeds import derive
 
-Work = Callable[[Round, Params], None]
+Work = Callable[[Round, Params, Compute], None]
+LOWER = {"train": "train.batch", "rift": "rift.batch"}  # what a stage's memory hangs on, in params.yaml
 
 
 def main(name: str, work: Work, arguments: Sequence[str] | None = None) -> None:
@@ -40,22 +43,45 @@ def main(name: str, work: Work, arguments: Sequence[str] | None = None) -> None:
     round_ = Workspace(Path.cwd()).round(int(given[0]))
     try:
         run(name, work, round_)
-    except (ValueError, OSError) as error:
-        print(f"error: {name} {round_.name}: {error}", file=sys.stderr)
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        if not (said := out_of_memory(name, error)) and isinstance(error, RuntimeError):
+            raise  # a fault of the code, whose frames are wanted
+        print(f"error: {name} {round_.name}: {said or error}", file=sys.stderr)
         raise SystemExit(1) from error
 
 
+def out_of_memory(name: str, error: Exception) -> str:
+    """What to do where a stage had too little memory, of a GPU or of the machine; nothing for any other error."""
+    text = str(error).splitlines()[0] if str(error) else ""
+    if isinstance(error, torch.OutOfMemoryError):
+        where = "the GPU ran out of memory"
+    elif isinstance(error, MemoryError) or "can't allocate memory" in text:
+        where = "the machine ran out of memory"
+    else:
+        return ""
+    advice = f"lower {LOWER[name]} or take a smaller model.name" if name in LOWER else "take a smaller model.name"
+    return (
+        f"{where} ({text or 'MemoryError'}); what the round has is kept: go on where there is more, "
+        f"or `dadc abort` it and {advice} in params.yaml"
+    )
+
+
 def run(name: str, work: Work, round_: Round) -> None:
-    """Run a stage under its lock, by the parameters frozen in the round's folder; a closed round stays what it is."""
+    """Run a stage under its lock, by the parameters frozen in the round's folder, in as many processes as they say.
+
+    A closed round stays what it is.
+    """
     params = read(round_.params)
+    first = compute.first_process()
     with (
-        locked(name, round_),
-        reproducible(params, name, round_.name),
-        as_closed(name, round_, params.threads, say),
+        locked(name, round_) if first else nullcontext(),
+        compute.launched(params) as where,
+        reproducible(params, name, round_.name, strict=where.device.type == "cpu"),
+        as_closed(name, round_, params, say) if first else nullcontext(),
     ):
         began = time.monotonic()
-        work(round_, params)
-        say(f"{name} {round_.name}: worked {time.monotonic() - began:.1f} s")
+        work(round_, params, where)
+        where.say(f"{name} {round_.name}: worked {time.monotonic() - began:.1f} s")
 
 
 @contextmanager
@@ -76,18 +102,27 @@ def locked(name: str, round_: Round) -> Iterator[None]:
 
 
 @contextmanager
-def reproducible(params: Params, *names: object) -> Iterator[None]:
-    """Fix threads, algorithms and torch's own generator; what was set before comes back."""
-    threads, strict = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+def reproducible(params: Params, *names: object, strict: bool = True) -> Iterator[None]:
+    """Fix threads, algorithms, the precision of fp32 and torch's own generator; what was set before comes back.
+
+    strict: refuse an operation that has no deterministic form, instead of warning of it; a GPU lacks some.
+    """
+    threads, before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
     state = torch.get_rng_state()
+    exact: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+    precisions = [kind.fp32_precision for kind in exact]
     torch.set_num_threads(params.threads)
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(True, warn_only=not strict)
+    for kind in exact:
+        kind.fp32_precision = "ieee"  # no TF32: what is reported as fp32 is fp32
     torch.manual_seed(derive(params.seed, *names))
     try:
         yield
     finally:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(strict)
+        torch.use_deterministic_algorithms(before)
+        for kind, precision in zip(exact, precisions, strict=True):
+            kind.fp32_precision = precision
         torch.set_rng_state(state)
 
 
@@ -96,9 +131,9 @@ def say(line: str) -> None:
     print(line, flush=True)
 
 
-def generator(params: Params, *names: object) -> torch.Generator:
-    """A generator for what `names` name."""
-    return torch.Generator().manual_seed(derive(params.seed, *names))
+def generator(params: Params, *names: object, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator for what `names` name, which draws on a device."""
+    return torch.Generator(device).manual_seed(derive(params.seed, *names))
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from typing import Any
 
@@ -16,8 +16,9 @@ from data.layout import Round
 from data.records import Candidate
 from data.shards import Images, candidate_images, read_candidates
 from models._pretrained import start_from
-from tasks import attacks, augments, checkpoint, networks, stage
+from tasks import attacks, augments, checkpoint, networks, resume, stage
 from tasks.checkpoint import Card
+from tasks.compute import ALONE, Compute
 from tasks.losses import repeatable
 from tasks.losses._awp import perturbed
 from tasks.params import Loss, Params, TrainCandidates, kind
@@ -28,6 +29,7 @@ UNDEFENDED = ("plain",)  # losses that promise nothing under attack: what they h
 QUICK = 256  # validation images, at most, that PGD is tried on after each epoch
 QUICK_STEPS = 10  # of that PGD, each a quarter of the radius
 MOMENTUM = 0.9  # of SGD
+RISE = 0.4  # share of a one-cycle schedule in which the rate rises
 FALL = 0.15  # PGD accuracy on validation, below its best epoch, that ends the training: more is no chance
 
 
@@ -44,7 +46,7 @@ class TrainingSet:
     order: torch.Tensor
 
 
-def train(round_: Round, params: Params) -> None:
+def train(round_: Round, params: Params, where: Compute) -> None:
     """Write the round's train.safetensors and train.json."""
     lineage = stage.lineage(round_)
     base = stage.images(round_.workspace, "train")
@@ -54,18 +56,22 @@ def train(round_: Round, params: Params) -> None:
     net = start(params, base, lineage)
     card = Card(params.model.name, base.classes, base.channels, base.size, round_.number)
     if round_.number == 0 and params.first.weights is not None:
-        checkpoint.save(round_.trained, net, card)
-        stage.write_json(round_.history, {"kept": 0, "epochs": [], "images": 0, "given": params.first.weights})
-        stage.say(f"train {round_.name}: nothing to train, the network of {params.first.weights} is taken as it is")
+        if where.first:
+            checkpoint.save(round_.trained, net, card)
+            stage.write_json(round_.history, {"kept": 0, "epochs": [], "images": 0, "given": params.first.weights})
+        where.say(f"train {round_.name}: nothing to train, the network of {params.first.weights} is taken as it is")
         return
     loss = params.first.loss if round_.number == 0 else params.train.loss
-    stage.say(
+    where.say(
         f"train {round_.name}: {len(base)} images and {len(training.labels_N) - len(base)} verified candidates, "
         f"{params.model.name} from {params.train.init if lineage.target else 'scratch'}, loss {loss.name}"
     )
-    best, history = fit(net, training, validation, params, loss, round_.name)
-    checkpoint.save(round_.trained, best, card)
-    stage.write_json(round_.history, history)
+    kept = resume.store(round_, "train")
+    best, history = fit(net, training, validation, params, loss, round_.name, where=where, store=kept)
+    if where.first:
+        checkpoint.save(round_.trained, best, card)
+        stage.write_json(round_.history, history)
+        kept.remove()
 
 
 def training_set(base: Images, candidates: list[Candidate], choices: TrainCandidates) -> TrainingSet:
@@ -107,33 +113,58 @@ def start(params: Params, base: Images, lineage: stage.Lineage) -> nn.Module:
 
 
 def fit(
-    net: nn.Module, training: TrainingSet, validation: Images, params: Params, loss: Loss, name: str
+    net: nn.Module,
+    training: TrainingSet,
+    validation: Images,
+    params: Params,
+    loss: Loss,
+    name: str,
+    *,
+    where: Compute = ALONE,
+    store: resume.Store | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Train `net` and give back its best epoch, by the mean of clean and quick PGD accuracy on validation.
 
     By PGD accuracy alone a plain loss would keep a first epoch that gives every image the same answer.
-    Returns the network in eval mode and the history: one entry for each epoch, and which was kept (from 1).
+    store: where the state is kept after every epoch, and gone on from; None keeps nothing.
+    Returns the network in eval mode, on the CPU, and the history: one entry for each epoch, and which was kept (from
+    1). ValueError if the loss is no number, or if a batch is too small for the network's batch norm.
     """
     choices = params.train
     module, own = kind("losses", loss.name, loss.params, "train.loss.params")
-    net = net.to(memory_format=torch.channels_last)
+    net = net.to(where.device).to(memory_format=torch.channels_last)
     optimizer, kinds = _optimizer(net, choices), augments.chosen(choices.augment)
-    shuffle, noise, change = (stage.generator(params, "train", name, part) for part in ("order", "loss", "augment"))
-    best, kept, epochs = copy.deepcopy(net.state_dict()), 0, []
+    draws = {
+        part: stage.generator(params, "train", name, part, device="cpu" if part == "order" else where.device)
+        for part in ("order", "loss", "augment")
+    }
     few = torch.randperm(len(validation), generator=stage.generator(params, "train", "quick"))[:QUICK]
-    score, began = (-1.0, -1.0), time.monotonic()
-    for epoch in range(1, choices.epochs + 1):
+    best, done = copy.deepcopy(net.state_dict()), Done()
+    parts = batches(len(training.order), choices.batch, where.world, net)
+    if store is not None and (found := store.read()) is not None:
+        done = _restore(found, net, best, optimizer, draws)
+        where.say(f"train {name}: goes on after epoch {len(done.epochs)}")
+    began, before = time.monotonic(), len(done.epochs)
+    for epoch in range(before + 1, choices.epochs + 1):
+        if done.stopped:
+            break
         net.train()
-        order = training.order[torch.randperm(len(training.order), generator=shuffle)]
+        order = training.order[torch.randperm(len(training.order), generator=draws["order"])]
+        if where.world > 1:  # every process draws for its own images
+            for part in ("loss", "augment"):
+                draws[part].manual_seed(derive(params.seed, "train", name, part, epoch, where.rank))
         total, spent = 0.0, time.monotonic()
-        # Even parts: a last batch of one image would break batch norm.
-        for index in order.tensor_split(math.ceil(len(order) / choices.batch)):
-            pixels_BCHW = training.pixels_NCHW.index_select(0, index)
-            images_BCHW = augments.augmented(checkpoint.to_float(pixels_BCHW), kinds, change)
+        for step, index in enumerate(order.tensor_split(parts)):
+            _set_rate(optimizer, choices, (epoch - 1 + step / parts) / choices.epochs)
+            mine = where.share(index)
+            images_BCHW = checkpoint.to_float(training.pixels_NCHW.index_select(0, mine).to(where.device))
+            images_BCHW = augments.augmented(images_BCHW, kinds, draws["augment"])
             images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
-            labels_B, weights_B = training.labels_N[index], training.weights_N[index]
+            labels_B, weights_B = training.labels_N[mine].to(where.device), training.weights_N[mine].to(where.device)
             optimizer.zero_grad(set_to_none=True)
-            value = _backward(net, (images_BCHW, labels_B, weights_B), module, own, params, noise)
+            value = _backward(net, (images_BCHW, labels_B, weights_B), module, own, params, draws["loss"])
+            if where.world > 1:
+                value = where.average_gradients(net, value, weights_B.sum().item())
             if not math.isfinite(value):
                 raise ValueError(
                     f"the loss is {value} in epoch {epoch}: training has diverged; "
@@ -141,23 +172,106 @@ def fit(
                 )
             optimizer.step()
             total += value * len(index)
+        where.average_statistics(net)
         speed = len(order) / (time.monotonic() - spent)
-        clean, robust = quick(net, validation, few, params)
-        epochs.append({"epoch": epoch, "loss": total / len(order), "clean": clean, "robust": robust})
-        if (clean + robust, robust) > score:
-            score, kept, best = (clean + robust, robust), epoch, copy.deepcopy(net.state_dict())
-        left = (time.monotonic() - began) / epoch * (choices.epochs - epoch)
-        stage.say(
+        clean, robust = quick(net, validation, few, params, where)
+        done.epochs.append({"epoch": epoch, "loss": total / len(order), "clean": clean, "robust": robust})
+        if (clean + robust, robust) > done.score:
+            done.score, done.kept, best = (clean + robust, robust), epoch, copy.deepcopy(net.state_dict())
+        left = (time.monotonic() - began) / (epoch - before) * (choices.epochs - epoch)
+        where.say(
             f"train {name}: epoch {epoch}/{choices.epochs}  loss {total / len(order):.3f}  clean {clean:.1%}  "
             f"pgd {robust:.1%}  {speed:.0f} images/s  {left:.0f} s left"
         )
-        if fallen := _fallen([each["robust"] for each in epochs]) if loss.name not in UNDEFENDED else "":
-            stage.say(f"train {name}: stopped after epoch {epoch}, epoch {kept} is kept: {fallen}")
-            break
+        done.stopped = _why_stop(done.epochs, choices.patience, defended=loss.name not in UNDEFENDED)
+        if done.stopped:
+            where.say(f"train {name}: stopped after epoch {epoch}, epoch {done.kept} is kept: {done.stopped}")
+        if store is not None and where.first:
+            store.write(asdict(done), _state(net, best, optimizer, draws))
     net.load_state_dict(best)
-    net = net.to(memory_format=torch.contiguous_format).eval()
-    told = {"kept": kept, "epochs": epochs, "images": len(training.order), "loss": loss.name}
-    return net, told | ({"stopped": fallen} if fallen else {})
+    net = net.to("cpu").to(memory_format=torch.contiguous_format).eval()
+    told = {"kept": done.kept, "epochs": done.epochs, "images": len(training.order), "loss": loss.name}
+    told |= {"processes": where.world} if where.world > 1 else {}
+    return net, told | ({"stopped": done.stopped} if done.stopped else {})
+
+
+@dataclass
+class Done:
+    """What a training has come to, epoch by epoch."""
+
+    epochs: list[dict[str, Any]] = field(default_factory=list)
+    kept: int = 0  # the best epoch, from 1
+    score: tuple[float, float] = (-1.0, -1.0)  # by which it is
+    stopped: str = ""  # why it ended early
+
+
+def _state(
+    net: nn.Module,
+    best: dict[str, torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    draws: dict[str, torch.Generator],
+) -> dict[str, torch.Tensor]:
+    """All that the next epoch hangs on."""
+    return {
+        **{f"net.{key}": value for key, value in net.state_dict().items()},
+        **{f"best.{key}": value for key, value in best.items()},
+        **resume.optimizer_tensors(optimizer),
+        **{f"draws.{part}": generator.get_state() for part, generator in draws.items()},
+        "draws": torch.get_rng_state(),
+    }
+
+
+def _restore(
+    found: tuple[dict[str, Any], dict[str, torch.Tensor]],
+    net: nn.Module,
+    best: dict[str, torch.Tensor],
+    optimizer: torch.optim.Optimizer,
+    draws: dict[str, torch.Generator],
+) -> Done:
+    """Put back what `_state` took."""
+    told, tensors = found
+    net.load_state_dict({key: tensors[f"net.{key}"] for key in net.state_dict()})
+    for key, value in best.items():
+        value.copy_(tensors[f"best.{key}"])
+    resume.load_optimizer(optimizer, tensors)
+    for part, generator in draws.items():
+        generator.set_state(tensors[f"draws.{part}"])
+    torch.set_rng_state(tensors["draws"])
+    return Done(told["epochs"], told["kept"], (told["score"][0], told["score"][1]), told["stopped"])
+
+
+def batches(images: int, batch: int, world: int, net: nn.Module) -> int:
+    """Into how many even parts an epoch falls: a last batch of one image would break batch norm.
+
+    ValueError for batches of fewer images than there are processes, or than batch norm needs.
+    """
+    normed = any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in net.modules())
+    least = world * (2 if normed else 1)
+    if min(batch, images) < least:
+        why = f" in {world} processes" if world > 1 else ""
+        why += ": its batch norm needs two in each" if normed else ""
+        raise ValueError(f"train.batch must be at least {least} for this network{why}, got {min(batch, images)} images")
+    return min(math.ceil(images / batch), images // least)
+
+
+def rate(schedule: str, share: float) -> float:
+    """The learning rate as a share of its highest, when so large a share (0 to 1) of the training is done.
+
+    cosine: down to 0 along half a wave. one_cycle: up from 0 over the first two fifths, then down to 0, straight, as in
+    arXiv:2001.03994. step: a tenth from half on, a hundredth from three quarters on.
+    """
+    if schedule == "cosine":
+        return (1 + math.cos(math.pi * share)) / 2
+    if schedule == "one_cycle":
+        return share / RISE if share < RISE else (1 - share) / (1 - RISE)
+    if schedule == "step":
+        return 0.1 ** sum(share >= at for at in (0.5, 0.75))
+    return 1.0
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, choices: Choices, share: float) -> None:
+    for group in optimizer.param_groups:
+        group["lr"] = choices.learning_rate * rate(choices.schedule, share)
 
 
 def _backward(
@@ -172,7 +286,7 @@ def _backward(
     choices = params.train
 
     def precision() -> torch.autocast:
-        return torch.autocast("cpu", torch.bfloat16, enabled=choices.precision == "bf16")
+        return torch.autocast(batch[0].device.type, torch.bfloat16, enabled=choices.precision == "bf16")
 
     if choices.awp is None:
         with precision():
@@ -192,28 +306,40 @@ def _backward(
     return value.item()
 
 
-def _fallen(robust: list[float]) -> str:
-    """Why training should end, where the last epoch's PGD accuracy lies far below the best one's; else nothing."""
-    best = max(robust)
-    if best - robust[-1] <= FALL:
-        return ""
-    return (
-        f"PGD accuracy on validation fell from {best:.1%} to {robust[-1]:.1%}, more than {FALL:.0%}, as happens when a "
-        "loss is learned by heart; give its attack more steps, or lower train.learning_rate"
-    )
+def _why_stop(epochs: list[dict[str, Any]], patience: int | None, *, defended: bool) -> str:
+    """Why training should end after these epochs; nothing if it should go on.
+
+    What counts is PGD accuracy, or clean accuracy for a loss that promises nothing under attack.
+    """
+    what, found = ("PGD", "robust") if defended else ("clean", "clean")
+    reached = [each[found] for each in epochs]
+    best, last = max(reached), reached[-1]
+    if defended and best - last > FALL:
+        return (
+            f"PGD accuracy on validation fell from {best:.1%} to {last:.1%}, more than {FALL:.0%}, as happens when a "
+            "loss is learned by heart; give its attack more steps, or lower train.learning_rate"
+        )
+    since = len(reached) - 1 - reached.index(best)
+    if patience is not None and since >= patience:
+        return f"{what} accuracy on validation has not risen over {best:.1%} for {since} epochs (train.patience)"
+    return ""
 
 
-def quick(net: nn.Module, validation: Images, few: torch.Tensor, params: Params) -> tuple[float, float]:
+def quick(
+    net: nn.Module, validation: Images, few: torch.Tensor, params: Params, where: Compute = ALONE
+) -> tuple[float, float]:
     """Clean accuracy on validation, and PGD accuracy on a `few` of its images; leaves the network in eval mode."""
     net.eval()
-    answers_N, _ = checkpoint.answer(net, validation.pixels_NCHW)
-    clean = (answers_N == validation.labels_N).float().mean().item()
-    images_NCHW, labels_N = checkpoint.to_float(validation.pixels_NCHW[few]), validation.labels_N[few]
+    own, some = where.share(torch.arange(len(validation))), where.share(few)
+    answers_N, _ = checkpoint.answer(net, validation.pixels_NCHW[own])
+    right_N = where.together(answers_N == validation.labels_N[own], len(validation))
+    images_NCHW, labels_N = checkpoint.to_float(validation.pixels_NCHW[some]), validation.labels_N[some]
     given = {"steps": QUICK_STEPS, "step_size": params.threat.epsilon / 4, "drop": True}
-    module, own = kind("attacks", "pgd", given, "train")
+    module, chosen = kind("attacks", "pgd", given, "train")
     seed = derive(params.seed, "train", "quick")
-    found = attacks.attack(module, net, images_NCHW, labels_N, params.threat, own, seed)
-    return clean, (found.answers == labels_N).float().mean().item()
+    found = attacks.attack(module, net, images_NCHW, labels_N, params.threat, chosen, seed)
+    stands_N = where.together(found.answers == labels_N, len(few))
+    return right_N.float().mean().item(), stands_N.float().mean().item()
 
 
 def _optimizer(net: nn.Module, choices: Choices) -> torch.optim.Optimizer:

@@ -12,9 +12,11 @@ import pytest
 from data.files import md5, write_whole
 from data.layout import Round, Workspace
 from tasks import stage
-from tasks.params import Params
+from tasks.params import Params, read
 from tasks.remake import differences, environment
 from tasks.workspace import git
+
+PARAMS = read(Path(__file__).parents[2] / "params.yaml")
 
 
 def figures(clean: float) -> str:
@@ -30,7 +32,7 @@ def closed(tmp_path: Path, checkout: Path) -> Round:
     round_.folder.mkdir(parents=True)
     shutil.copy(checkout / "params.yaml", round_.params)
     write_whole(round_.metrics, figures(0.9))
-    write_whole(round_.lineage, json.dumps({"environment": environment(1)}))
+    write_whole(round_.lineage, json.dumps({"environment": environment(PARAMS)}))
     out = {"path": "data/rounds/001/metrics.json", "hash": "md5", "md5": md5(round_.metrics), "size": 1}
     lines = [f"    - path: {out['path']}", f"      md5: {out['md5']}"]
     write_whole(tmp_path / "dvc.lock", "\n".join(["schema: '2.0'", "stages:", "  evaluate@001:", "    outs:", *lines]))
@@ -51,7 +53,7 @@ def commit(round_: Round, message: str) -> None:
 def remake(round_: Round, clean: float) -> None:
     """Run the evaluate stage with these figures as its work."""
 
-    def work(round_: Round, _: Params) -> None:
+    def work(round_: Round, params: Params, here: object) -> None:
         write_whole(round_.metrics, figures(clean))
 
     stage.run("evaluate", work, round_)
@@ -104,8 +106,8 @@ def test_in_another_environment_the_figures_must_agree_and_it_is_said(
 
 
 def test_an_environment_is_compared_by_what_was_recorded() -> None:
-    now = environment(1)
+    now = environment(PARAMS)
     assert {"python", "torch", "threads", "cpu", "pyarrow"} <= set(now)
-    assert differences(now, environment(1)) == ""
+    assert differences(now, environment(PARAMS)) == ""
     assert differences({"torch": now["torch"]}, now) == "", "an older record knew fewer names"
     assert differences({**now, "threads": 2}, now) == "threads 2, here 1"

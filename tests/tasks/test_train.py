@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -15,11 +20,11 @@ from torch import nn
 from data.layout import Round, Workspace
 from data.records import Candidate, Verdict
 from data.shards import Images, encode_png, write_candidates
-from tasks import checkpoint, stage
+from tasks import checkpoint, resume, stage
 from tasks.freeze import freeze
 from tasks.init import freeze_data
 from tasks.params import Awp, Loss, Params, TrainCandidates, read
-from tasks.train import QUICK, _fallen, fit, quick, train, training_set
+from tasks.train import QUICK, _why_stop, batches, fit, quick, rate, train, training_set
 
 CHOICES = TrainCandidates(weight=0.5, repeat=3, non_fooling=False)
 PLAIN = Loss(name="plain", params={})
@@ -188,10 +193,134 @@ def test_sgd_bf16_augmentation_and_awp_learn(choice: dict[str, object]) -> None:
     assert all(weight.dtype == torch.float32 for weight in net.parameters())
 
 
+def history(*robust: float) -> list[dict[str, float]]:
+    return [{"robust": each, "clean": 0.5 + i / 100} for i, each in enumerate(robust)]
+
+
+@pytest.mark.parametrize(
+    ("schedule", "shares"),
+    [
+        ("constant", {0.0: 1, 0.5: 1, 0.99: 1}),
+        ("cosine", {0.0: 1, 1 / 3: 0.75, 0.5: 0.5, 1.0: 0}),
+        ("one_cycle", {0.0: 0, 0.2: 0.5, 0.4: 1, 0.7: 0.5, 1.0: 0}),
+        ("step", {0.0: 1, 0.49: 1, 0.5: 0.1, 0.74: 0.1, 0.75: 0.01}),
+    ],
+)
+def test_the_learning_rate_follows_the_schedule(schedule: str, shares: dict[float, float]) -> None:
+    for share, wanted in shares.items():
+        assert rate(schedule, share) == pytest.approx(wanted, abs=1e-9)
+
+
+def test_a_schedule_changes_the_training() -> None:
+    losses = {}
+    for schedule in ("constant", "step"):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+        losses[schedule] = [each["loss"] for each in fit_small(net, small(epochs=4, schedule=schedule), n=32)["epochs"]]  # type: ignore[attr-defined]
+    assert losses["constant"][:2] == losses["step"][:2]
+    assert losses["constant"][3] < losses["step"][3], "a tenth of the rate learns less"
+
+
+def test_patience_counts_epochs_without_a_higher_robust_accuracy() -> None:
+    assert _why_stop(history(0.5, 0.4, 0.5), 3, defended=True) == ""
+    said = _why_stop(history(0.5, 0.4, 0.5, 0.45), 3, defended=True)
+    assert said == "PGD accuracy on validation has not risen over 50.0% for 3 epochs (train.patience)"
+    assert _why_stop(history(0.0, 0.0, 0.0, 0.0), 3, defended=False) == "", "clean accuracy rises"
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    told = fit_small(net, small(epochs=9, patience=2, optimizer="sgd", learning_rate=1e-12))
+    assert len(told["epochs"]) == 3  # type: ignore[arg-type]
+    assert "has not risen" in told["stopped"]  # type: ignore[operator]
+
+
+def test_batches_are_even_and_fit_for_batch_norm() -> None:
+    plain = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+    normed = nn.Sequential(nn.Flatten(), nn.BatchNorm1d(64), nn.Linear(64, 2))
+    assert batches(9, 8, 1, plain) == 2
+    assert batches(3, 2, 1, plain) == 2
+    assert batches(3, 2, 1, normed) == 1, "two and one would leave a batch of one image"
+    assert batches(9, 1, 1, plain) == 9
+    with pytest.raises(ValueError, match=r"train\.batch must be at least 2 for this network: its batch norm .* got 1"):
+        batches(9, 1, 1, normed)
+    with pytest.raises(ValueError, match="at least 4 for this network in 2 processes: its batch norm .*, got 3"):
+        batches(9, 3, 2, normed)
+    with pytest.raises(ValueError, match="at least 2"):
+        fit_small(normed, small(batch=1))
+
+
+class Killed(BaseException):
+    """Ends a training where it stands."""
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_a_training_goes_on_to_the_same_weights(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, optimizer: str
+) -> None:
+    """With dropout, augmentation and PGD, so that every generator is drawn from."""
+    params = small(epochs=4, optimizer=optimizer, schedule="cosine", augment={"gaussian_noise": {}})
+    loss = Loss(name="pgd_at", params={"steps": 2})
+    training, validation = training_set(images(20), [], CHOICES), images(8)
+
+    def once(store: resume.Store | None) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
+        with stage.reproducible(params, "test"):
+            layers = nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(144, 2)
+            net, told = fit(nn.Sequential(*layers), training, validation, params, loss, "001", store=store)
+        return net.state_dict(), told
+
+    wanted, history = once(None)
+    store = resume.Store(tmp_path / "x.safetensors", "this one")
+    write = resume.Store.write
+
+    def killed_after_two(self: resume.Store, told: dict[str, object], tensors: dict[str, torch.Tensor]) -> None:
+        write(self, told, tensors)
+        if len(told["epochs"]) == 2:  # type: ignore[arg-type]
+            raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(resume.Store, "write", killed_after_two)
+        with pytest.raises(Killed):
+            once(store)
+    found, told = once(store)
+    assert told == history
+    assert all(torch.equal(found[name], value) for name, value in wanted.items())
+
+    other = resume.Store(store.path, "another")
+    assert other.read() is None
+    store.path.write_bytes(store.path.read_bytes()[:-9])
+    assert store.read() is None
+
+
+def test_a_killed_training_ends_with_the_bytes_of_an_unharmed_one(
+    closing: Callable[..., Round], capfd: pytest.CaptureFixture[str]
+) -> None:
+    round_ = closing(train={"epochs": 6, "batch": 16})
+    stage.run("train", train, round_)
+    wanted = round_.trained.read_bytes(), round_.history.read_bytes()
+    kept = resume.store(round_, "train").path
+    assert not kept.exists(), "it goes away at the end"
+    round_.trained.unlink()
+    round_.history.unlink()
+
+    command = [sys.executable, "-m", "tasks.train", round_.name]
+    process = subprocess.Popen(command, cwd=round_.workspace.root, stdout=subprocess.DEVNULL)
+    deadline = time.monotonic() + 300
+    while not kept.exists() and time.monotonic() < deadline:
+        time.sleep(0.002)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert kept.exists()
+    assert not round_.trained.exists(), "it was killed under way"
+    stage.run("train", train, round_)
+    assert "goes on after epoch" in capfd.readouterr().out
+    assert (round_.trained.read_bytes(), round_.history.read_bytes()) == wanted
+    assert not kept.exists()
+
+
 def test_a_fall_of_pgd_accuracy_ends_the_training_and_the_best_epoch_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     """A loss of one step at a high rate loses what it had; here the fall that counts is set to none at all."""
-    assert _fallen([0.1, 0.5, 0.36]) == ""
-    assert "fell from 50.0% to 34.0%" in _fallen([0.1, 0.5, 0.34])
+    assert _why_stop(history(0.1, 0.5, 0.36), None, defended=True) == ""
+    assert _why_stop(history(0.1, 0.5, 0.34), None, defended=False) == ""
+    assert "fell from 50.0% to 34.0%" in _why_stop(history(0.1, 0.5, 0.34), None, defended=True)
     monkeypatch.setattr("tasks.train.FALL", -1.0)
     torch.manual_seed(0)
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
