@@ -1,7 +1,7 @@
 """Label Studio's client, the only one. It tells nothing about rounds: projects, tasks, annotations and accounts.
 
-Errors: `ServiceDown` if the server does not answer, `LabellingError` if it refuses. The SDK tries a 5xx, 429 or a
-broken connection again, twice, with growing pauses; a refusal is never retried.
+Errors: `ServiceDown` if the server does not answer, `LabellingError` if it refuses. A 5xx or 429 is tried again by the
+SDK, a time-out or a connection that broke by `_Patient`, twice and with growing pauses; a refusal is never retried.
 """
 
 from __future__ import annotations
@@ -81,7 +81,9 @@ class LabelStudio:
 
         self.url = url.rstrip("/")
         self._token, self._ids = token, ids or moved.Moved()
-        self._sdk: label_studio_sdk.LabelStudio = Sdk(base_url=self.url, api_key=token, httpx_client=_client(self.url))
+        self._sdk: label_studio_sdk.LabelStudio = Sdk(
+            base_url=self.url, api_key=token, httpx_client=_client(self.url, _Patient)
+        )
 
     def check(self) -> None:
         """Whether the server answers and the token is right; at once, without a second try."""
@@ -178,10 +180,8 @@ class LabelStudio:
 
     def recorded(self, project: int, since: str | None, also: str = "") -> Iterator[dict[str, Any]]:
         """As `changed`, with the ids that the record knows. also: further fields of a task."""
-        if also:
-            found = self._tasks(project, f"{_RAW},{also}", fields="all")
-            return self._ids.recorded(found)
-        return self._ids.recorded(self.changed(project, since))
+        found = self._tasks(project, f"{_RAW},{also}", fields="all") if also else self.changed(project, since)
+        return self._ids.recorded(found)
 
     def described(self, project: int) -> dict[str, Any]:
         """What `ensure_project` makes a project from: {"title", "page", "instruction", "votes"}."""
@@ -347,10 +347,22 @@ def _again(call: Callable[[], _T]) -> _T:
     return call()
 
 
-def _client(url: str) -> httpx.Client:
+class _Patient(httpx.Client):
+    """Asks again where no answer came in time; what may have been done twice by that, the callers look after."""
+
+    def send(self, request: httpx.Request, **how: Any) -> httpx.Response:
+        for pause in (0.5, 1.5):
+            try:
+                return super().send(request, **how)
+            except (httpx.TimeoutException, httpx.ReadError, httpx.RemoteProtocolError):
+                time.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311
+        return super().send(request, **how)
+
+
+def _client(url: str, kind: type[httpx.Client] = httpx.Client) -> httpx.Client:
     """A local server is not asked through a proxy."""
     local = httpx.URL(url).host in ("127.0.0.1", "localhost", "::1")
-    return httpx.Client(base_url=url, timeout=TIMEOUT, trust_env=not local)
+    return kind(base_url=url, timeout=TIMEOUT, trust_env=not local)
 
 
 def _filter(column: str, operator: str, kind: str, value: object) -> str:

@@ -65,7 +65,7 @@ class Ground:
     def copy(self, of: str, name: str) -> Path:
         """A copy of a workspace; of one whose round is not open yet, with projects of its own in Label Studio."""
         root = Path(shutil.copytree(self.folder / of, self.folder / name, symlinks=True))
-        if of == "begin":
+        if of == "begin" and name != "unharmed":
             splits = root / "data" / "base" / "splits.json"
             content = json.loads(splits.read_text())
             splits.write_text(json.dumps({**content, "id": uuid.uuid4().hex[:6]}))
@@ -123,13 +123,16 @@ def watch(ground: Ground) -> None:
     for command in ("open", "simulate", "close"):
         if command == "close":
             ground.copy("unharmed", "collected")
+            ground.copy("unharmed", "watched")
         code, points = ground.dadc(root, command)
         assert code == 0, ground.said(root)
         ground.points[command] = [p for p in points if not p.startswith(STAGES)]
-        if command == "close":
-            ground.points["stages"] = [p for p in points if p.startswith(STAGES)]
         ground.unharmed[command] = outcome(ground, root)
+    ground.points["stages"] = [p for p in points if p.startswith(STAGES)]
     ground.unharmed["stages"] = ground.unharmed["close"]
+    # Once more, with a cache that remembers the stages, as the rounds that are killed have it.
+    code, ground.points["close"] = ground.dadc(ground.folder / "watched", "close")
+    assert code == 0, ground.said(ground.folder / "watched")
 
 
 def outcome(ground: Ground, root: Path, services: Services | None = None) -> dict[str, Any]:

@@ -92,6 +92,7 @@ def _what(event: str, details: tuple[Any, ...], root: str) -> str:
     if not path.startswith(root) or path[len(root) :].startswith(SKIPPED) or "__pycache__" in path:
         return ""
     name = re.sub(r"^\.(dvc/cache|dadc/remote)/.*", r".\1", path[len(root) :])
+    name = re.sub(r"/\.[\w-]{20,}\.tmp$", "/….tmp", name)  # DVC's, of random names
     return f"{'write' if event == 'open' else 'rename'} {name}"
 
 

@@ -99,6 +99,7 @@ def test_rounds_are_laid_side_by_side(clone: Path) -> None:
     page = (clone / "plots" / "index.html").read_text()
     for title in ("accuracy over rounds", "module robust criticality", "accuracy by radius"):
         assert title in page
+    assert '"values": [{' in page
     rows = (clone / "data" / "rounds" / "plots" / "accuracy.csv").read_text().splitlines()
     assert rows[0] == "round,accuracy,series"
     assert {row.split(",")[0] for row in rows[1:]} == {"000", "001", "002"}
