@@ -43,6 +43,11 @@ def test_every_variable_of_the_environment_stands_in_the_docs() -> None:
         assert f"`{name}`" in DOCS["campaign.md"], name
 
 
+def test_every_benchmark_stands_in_the_docs() -> None:
+    for path in ROOT.glob("benchmarks/[a-z]*.py"):
+        assert f"`benchmarks.{path.stem}`" in DOCS["evidence.md"], path.stem
+
+
 def test_every_link_between_the_docs_leads_somewhere() -> None:
     for name, text in DOCS.items():
         folder = ROOT / "docs" if (ROOT / "docs" / name).exists() else ROOT
