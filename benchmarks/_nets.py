@@ -13,7 +13,7 @@ from torch import nn
 from benchmarks import _frame
 from data.sets import digits, mnist
 from data.shards import Images
-from tasks import networks, train
+from tasks import compute, networks, train
 from tasks.params import Params, TrainCandidates, read
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"
@@ -50,8 +50,10 @@ def new(given: Images, params: Params) -> nn.Module:
     return networks.build(params.model.name, len(given.classes), given.channels, given.size)
 
 
-def fitted(name: str, given: Images, validation: Images, params: Params) -> nn.Module:
-    """A new network of params.model.name, trained on `given` by params.train, from params.seed; in eval mode."""
+def fitted(
+    name: str, given: Images, validation: Images, params: Params, where: compute.Compute = compute.ALONE
+) -> nn.Module:
+    """A new network, trained on `given` by params.train; in eval mode, on the CPU."""
     none = TrainCandidates(weight=0.0, repeat=1, non_fooling=False)
     found, _ = train.fit(
         new(given, params), train.training_set(given, [], none), validation, params, params.train.loss, name

@@ -7,9 +7,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
+from torch import nn
 
+from benchmarks import rift
 from benchmarks._frame import Measured, interleaved, table
+from tasks.params import check_kinds
 
 ROOT = Path(__file__).parent.parent
 NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py"))
@@ -36,6 +41,36 @@ def test_a_benchmark_runs_and_writes_its_figures(name: str, tmp_path: Path) -> N
         assert (figure["met"] is None) == (figure["target"] is None)
         assert figure["name"] in done.stdout
     assert done.returncode == int(any(figure["met"] is False for figure in figures))
+
+
+def test_every_row_of_rifts_paper_has_a_recipe_that_holds() -> None:
+    rows = [(*row, "pgd_at") for row in rift.PUBLISHED] + [("cifar10", "resnet18", loss) for loss in rift.GAINED]
+    assert len(rows) == 13
+    for row in rows:
+        given = rift.options(row)
+        params = rift.settings(given, 3)
+        check_kinds(params)
+        assert (params.model.name, params.train.epochs, params.seed) == (row[1], 110, 3)
+        assert params.threat.epsilon == pytest.approx(8 / 255)
+        assert (params.train.awp is not None) == (row[2] == "awp")
+        assert "published" in rift.published(given, 0)
+
+
+def test_official_corrupted_files_are_read(tmp_path: Path) -> None:
+    """Two kinds of two images: a network that answers by the red channel is right on three of the four."""
+    np.save(tmp_path / "labels.npy", np.array([0, 1]))
+    for name, second in (("fog", 255), ("snow", 0)):
+        np.save(tmp_path / f"{name}.npy", np.stack([np.zeros((8, 8, 3), "u1"), np.full((8, 8, 3), second, "u1")]))
+
+    class Red(nn.Module):
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            red = images[:, 0].mean((1, 2))
+            return torch.stack([1 - red, red], dim=1)
+
+    assert rift.official(Red(), tmp_path) == 75
+    (tmp_path / "labels.npy").unlink()
+    with pytest.raises(FileNotFoundError, match=r"labels\.npy and a file for each kind, such as fog\.npy, are wanted"):
+        rift.official(Red(), tmp_path)
 
 
 def test_a_target_is_met_on_its_better_side() -> None:
