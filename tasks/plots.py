@@ -1,7 +1,8 @@
-"""What `dvc plots` shows: three small tables in Git, made anew from the rounds' own files whenever a round is closed.
+"""What `dvc plots` and `dvc metrics diff` show: small tables in Git, made anew from the rounds whenever one is closed.
 
 `accuracy.csv` has every closed round; `mrc.csv` (how robust-critical each module is) and `radius.csv` (accuracy by
-radius) are of the last one, so that `dvc plots diff round-001 round-002` lays two rounds over each other.
+radius) are of the last one, so that `dvc plots diff round-001 round-002` lays two rounds over each other. `last.json`
+has the last round's shares at one path, so that `dvc metrics diff round-001` tells what has changed since.
 """
 
 from __future__ import annotations
@@ -27,7 +28,12 @@ def write(rounds: Sequence[Round]) -> list[Path]:
         "mrc": (("module", "mrc", "series"), [(m["module"], m["mrc"], last.name) for m in modules]),
         "radius": (("epsilon", "accuracy", "series"), [(e, curve[e]["accuracy"], last.name) for e in sorted(curve)]),
     }
-    return [_table(folder / f"{name}.csv", header, rows) for name, (header, rows) in tables.items()]
+    told = {name: accuracy for _, accuracy, name in accuracies(last)}
+    told |= {"MER": found["mer"], "vMER": found["vmer"]["low"], "healed": found["heal"]["rate"]}
+    shares = {name: value for name, value in told.items() if value is not None}
+    write_whole(folder / "last.json", json.dumps({"round": last.number, **shares}, indent=2) + "\n")
+    made = [_table(folder / f"{name}.csv", header, rows) for name, (header, rows) in tables.items()]
+    return [*made, folder / "last.json"]
 
 
 def accuracies(round_: Round) -> list[tuple[str, float, str]]:
