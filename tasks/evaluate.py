@@ -21,7 +21,7 @@ from tasks import attacks, checkpoint, stage
 from tasks.attacks._battery import battery, curve
 from tasks.compute import Compute
 from tasks.params import Params, kind
-from tasks.predictions import CHALLENGER, TARGET, Answered, measured, to_table
+from tasks.predictions import CHALLENGER, SURE, TARGET, Answered, measured, to_table
 from tasks.seeds import derive
 
 Column = Mapping[str, torch.Tensor]
@@ -120,8 +120,9 @@ def radii(net: nn.Module, images: Images, clean_N: torch.Tensor, params: Params)
 
 
 def clean(net: nn.Module, images: Images) -> dict[str, torch.Tensor]:
-    """The network's answers to the images as they are."""
-    return {"clean": checkpoint.answer(net, images.pixels_NCHW)[0]}
+    """The network's answers to the images as they are, and how sure it is of each."""
+    answers_N, probabilities_NK = checkpoint.answer(net, images.pixels_NCHW)
+    return {"clean": answers_N, SURE: probabilities_NK.amax(1)}
 
 
 def answered(net: str, where: str, images: Images, columns: Column) -> Answered:

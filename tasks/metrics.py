@@ -8,10 +8,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
 
+import numpy as np
+
 from data.records import PEOPLE, Candidate, Verdict
 from tasks.params import Promote
 
 BY_ANNOTATOR = 5  # annotators in a campaign from which candidates are split by annotator
+BINS = 15  # of confidence, in calibration
+SAMPLES = 200  # bootstrap samples of calibration's interval
+BY_CHANCE = 0.01  # share of the images that Square may break after gradient attacks without a suspicion
 Z95 = 1.959963984540054  # two-sided 95% of the normal distribution
 
 
@@ -206,13 +211,47 @@ def heal(
     }
 
 
-def masking(robust: Mapping[str, Accuracy], limit: float) -> dict[str, Any]:
-    """FGSM minus PGD accuracy. A weaker attack that does much less harm says that gradients mislead the stronger,
-    or that training learned the weaker one by heart; gap is None where not both were run."""
-    if "fgsm" not in robust or "pgd" not in robust:
-        return {"gap": None, "found": False}
-    gap = robust["fgsm"]["accuracy"] - robust["pgd"]["accuracy"]
-    return {"gap": gap, "found": gap > limit}
+def masking(
+    robust: Mapping[str, Accuracy], battery: Mapping[str, Mapping[str, int]], limit: float, n: int
+) -> dict[str, Any]:
+    """Whether gradients mislead the attacks that follow them: {"gap", "square", "found"}.
+
+    gap: FGSM minus PGD accuracy; a weaker attack that does much less harm says that gradients mislead the stronger, or
+    that training learned the weaker one by heart. square: the share of n images that Square, which uses no gradient,
+    broke where the attacks before it could not. Each is None where the attacks were not run.
+    """
+    gap = robust["fgsm"]["accuracy"] - robust["pgd"]["accuracy"] if {"fgsm", "pgd"} <= robust.keys() else None
+    square = battery["square"]["broken"] / n if "square" in battery else None
+    found = (gap is not None and gap > limit) or (square is not None and square > BY_CHANCE)
+    return {"gap": gap, "square": square, "found": found}
+
+
+def calibration(confidences: Sequence[float], right: Sequence[bool]) -> dict[str, Any]:
+    """Expected calibration error (arXiv:1706.04599) over 15 bins of equal width: {"ece", "n", "low", "high", "bins"}.
+
+    confidences: the probability that each answer was given, 0 to 1; right: whether it was right. low, high: 95% of 200
+    bootstrap samples; the error is biased upwards, and so is each sample's. bins: those that are not empty, each with
+    its "confidence" and "accuracy", means, and its "n".
+    """
+    if len(confidences) != len(right) or not right:
+        raise ValueError(
+            f"calibration needs as many answers as confidences, got {len(right)} answers of {len(confidences)}"
+        )
+    sure, hit = np.asarray(confidences, dtype=np.float64), np.asarray(right, dtype=np.float64)
+    place = np.minimum((sure * BINS).astype(np.int64), BINS - 1)
+
+    def error(index: Any) -> float:
+        gaps = np.bincount(place[index], weights=(hit - sure)[index], minlength=BINS)
+        return float(np.abs(gaps).sum() / len(index))
+
+    n, chance = len(hit), np.random.default_rng(0)
+    low, high = np.quantile([error(chance.integers(0, n, n)) for _ in range(SAMPLES)], (0.025, 0.975))
+    bins = [
+        {"confidence": float(sure[at].mean()), "accuracy": float(hit[at].mean()), "n": int(at.sum())}
+        for at in (place == i for i in range(BINS))
+        if at.any()
+    ]
+    return {"ece": error(np.arange(n)), "n": n, "low": float(low), "high": float(high), "bins": bins}
 
 
 @dataclass(frozen=True)

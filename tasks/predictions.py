@@ -7,9 +7,10 @@ A row is one network's answers to one image: `net` is challenger or target, `ima
 - `candidates`: both, clean: the campaign's well-formed candidates up to this round;
 - `pool`: the target, clean: the seed images of the round's machine candidates.
 
-`label` is the right class; `clean`, `attack_…` and `shift_…` are answers, `attack_worst` a wrong one if any attack
-within the threat model found one; `tried_…` and `broke_…` say what a turn of the battery did, `radius_…` whether an
-image stands under PGD at that radius. A column is null where nothing was asked.
+`label` is the right class, `confidence` the probability of the clean answer; `clean`, `attack_…` and `shift_…` are
+answers, `attack_worst` a wrong one if any attack within the threat model found one; `tried_…` and `broke_…` say what
+a turn of the battery did, `radius_…` whether an image stands under PGD at that radius. A column is null where nothing
+was asked.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from data.records import Candidate
 from tasks import metrics
 from tasks.params import Params, kind
 
+SURE = "confidence"  # the column of the probability that a clean answer was given
 CHALLENGER, TARGET = "challenger", "target"
 _NAMES = ("net", "images", "key")
 
@@ -37,7 +39,7 @@ class Answered:
     net: str
     images: str
     keys: tuple[str, ...]
-    columns: Mapping[str, Sequence[int] | Sequence[bool]] = field(default_factory=dict)
+    columns: Mapping[str, Sequence[int] | Sequence[bool] | Sequence[float]] = field(default_factory=dict)
 
     def right(self, column: str = "clean") -> list[bool]:
         """Image by image, whether the answer is the label."""
@@ -62,7 +64,8 @@ def to_table(parts: Sequence[Answered]) -> pa.Table:
     }
     for name in names:
         values = [v for part in parts for v in part.columns.get(name, [None] * len(part.keys))]
-        columns[name] = pa.array(values, pa.bool_() if name.startswith(("tried_", "broke_", "radius_")) else pa.int32())
+        yes_or_no = name.startswith(("tried_", "broke_", "radius_"))
+        columns[name] = pa.array(values, pa.float32() if name == SURE else pa.bool_() if yes_or_no else pa.int32())
     return pa.table(columns)
 
 
@@ -98,6 +101,13 @@ def measured(
     robust = {name: test.accuracy(column) for name, column in test.beginning("attack_").items()}
     shifts = {name: test.accuracy(column) for name, column in test.beginning("shift_").items()}
     tried, broke = test.beginning("tried_"), test.beginning("broke_")
+    battery = {
+        name: {
+            "tried": sum(map(bool, test.columns[tried[name]])),
+            "broken": sum(map(bool, test.columns[broke[name]])),
+        }
+        for name in tried
+    }
     verdict = metrics.gate(
         None if target is None else scores(found[TARGET, "validation"], campaign, target_right),
         scores(found[CHALLENGER, "validation"], campaign, right),
@@ -110,17 +120,16 @@ def measured(
         "agreement": metrics.agreement(own),
         "split_by": metrics.split_by(campaign),
         "clean": test.accuracy(),
+        "calibration": metrics.calibration(test.columns[SURE], test.right()),
         "robust": robust,
-        "battery": {
-            name: {"tried": sum(test.columns[tried[name]]), "broken": sum(test.columns[broke[name]])} for name in tried
-        },
+        "battery": battery,
         "curve": {
-            radius: metrics.accuracy(sum(test.columns[column]), len(test.keys))
+            radius: metrics.accuracy(sum(map(bool, test.columns[column])), len(test.keys))
             for radius, column in test.beginning("radius_").items()
         },
         "ood": ood(shifts, seen),
         "ood_seen": seen,
-        "masking": metrics.masking(robust, params.evaluate.masking),
+        "masking": metrics.masking(robust, battery, params.evaluate.masking, len(test.keys)),
         "heal": metrics.heal(campaign, right, target_right, number),
         "gate": verdict,
         "promoted": verdict["promoted"],

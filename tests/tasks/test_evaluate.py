@@ -124,7 +124,10 @@ def test_two_rounds(campaign: tuple[Round, Round, dict[str, Any]]) -> None:
     columns = {"clean": metrics["clean"], **{f"attack_{k}": v for k, v in metrics["robust"].items()}}
     columns |= {f"shift_{k}": v for k, v in metrics["ood"].items() if k != "mean"}
     others = {f"{what}_apgd_ce" for what in ("tried", "broke")} | {"radius_0.005", "radius_0.05"}
-    assert set(table) == {"key", "label", *columns, *others}
+    assert set(table) == {"key", "label", "confidence", *columns, *others}
+    told = metrics["calibration"]
+    assert told["n"] == len(test) == sum(each["n"] for each in told["bins"])
+    assert 0 <= told["low"] <= told["high"] <= 1
     assert {(each.net, each.images) for each in record} == {
         *((net, images) for net in ("challenger", "target") for images in ("validation", "candidates")),
         *(("challenger", "test"), ("target", "pool")),

@@ -12,6 +12,7 @@ from tasks.metrics import (
     agreement,
     by_people,
     by_source,
+    calibration,
     error_rates,
     gate,
     heal,
@@ -147,11 +148,30 @@ def test_heal_and_relapse() -> None:
     assert (found["relapse"]["rate"], found["relapse"]["n"]) == (1 / 2, 2)
 
 
-def test_masking_needs_both_attacks() -> None:
-    assert masking({"pgd": accuracy(5, 10)}, 0.15) == {"gap": None, "found": False}
-    found = masking({"fgsm": accuracy(8, 10), "pgd": accuracy(5, 10)}, 0.15)
-    assert found["gap"] == pytest.approx(0.3)
-    assert found["found"]
+def test_masking_is_found_by_fgsm_and_by_square() -> None:
+    assert masking({"pgd": accuracy(5, 10)}, {}, 0.15, 10) == {"gap": None, "square": None, "found": False}
+    both = {"fgsm": accuracy(8, 10), "pgd": accuracy(5, 10)}
+    assert masking(both, {}, 0.15, 10)["gap"] == pytest.approx(0.3)
+    assert masking(both, {}, 0.15, 10)["found"]
+    assert not masking(both, {}, 0.31, 10)["found"]
+    broken = {"square": {"tried": 50, "broken": 3}}
+    assert masking(both, broken, 0.31, 100) == {"gap": pytest.approx(0.3), "square": 0.03, "found": True}
+    assert not masking(both, {"square": {"tried": 50, "broken": 1}}, 0.31, 100)["found"]
+
+
+def test_calibration_is_the_papers_by_hand() -> None:
+    """Ten answers at 0.95, nine right; ten at 0.55, three right: ½·0.05 + ½·0.25."""
+    told = calibration([0.95] * 10 + [0.55] * 10, [True] * 9 + [False] + [True] * 3 + [False] * 7)
+    assert told["ece"] == pytest.approx(0.15)
+    assert told["n"] == 20
+    assert told["low"] < told["ece"] < told["high"]
+    assert [(b["confidence"], b["accuracy"], b["n"]) for b in told["bins"]] == [
+        (pytest.approx(0.55), 0.3, 10),
+        (pytest.approx(0.95), 0.9, 10),
+    ]
+    assert calibration([1.0] * 4, [True] * 4)["ece"] == 0
+    with pytest.raises(ValueError, match="as many answers as confidences, got 1 answers of 2"):
+        calibration([0.5, 0.5], [True])
 
 
 def right(count: int, n: int = 10) -> tuple[bool, ...]:
