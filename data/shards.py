@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -167,6 +168,12 @@ def read_candidates(path: Path) -> list[Candidate]:
     return found
 
 
+def read_columns(path: Path, *names: str) -> list[list[Any]]:
+    """Some columns of a shard, in this order; the others, images above all, are not read."""
+    table = _read(path, names)
+    return [table[name].to_pylist() for name in names]
+
+
 def candidate_images(candidates: Sequence[Candidate], channels: int, classes: Sequence[str]) -> Images:
     """Well-formed candidates as labelled images; the label is the intended one."""
     keep = [c for c in candidates if c.wellformed]
@@ -184,7 +191,7 @@ def _write(path: Path, table: pa.Table) -> None:
     write_whole(path, buffer.getvalue())
 
 
-def _read(path: Path) -> pa.Table:
+def _read(path: Path, names: Sequence[str] | None = None) -> pa.Table:
     if not path.exists():
         raise FileNotFoundError(f"{path} is wanted and is not there; `dvc pull` brings what DVC keeps")
-    return pq.read_table(path)
+    return pq.read_table(path, columns=None if names is None else list(names))

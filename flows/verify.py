@@ -67,8 +67,8 @@ def from_record(campaign: Campaign, round_: Round) -> list[Candidate]:
     assert attacked is not None  # only round 000 has none, and it collects nothing
     found = judge.judge(pull.candidates(round_, params, campaign.splits), attacked.model)
     found = validate.validate(found, pull.votes(round_), params.validate_, pull.past(round_))
-    before = [c for r in closed(round_.workspace) if r.number < round_.number for c in read_candidates(r.candidates)]
-    return freezing.split(found, before, params.seed)
+    before = [r for r in closed(round_.workspace) if r.number < round_.number]
+    return freezing.split(found, freezing.joined(before), params.seed)
 
 
 def from_predictions(round_: Round) -> dict[str, Any]:

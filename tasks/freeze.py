@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from data.files import md5, write_whole
 from data.layout import SPLITS, Round
-from data.records import Candidate
-from data.shards import read_candidates, write_candidates
+from data.records import PEOPLE, Candidate
+from data.shards import read_columns, write_candidates
 from tasks.annotations import pulled
 from tasks.metrics import BY_ANNOTATOR
 from tasks.params import Params
@@ -28,8 +28,7 @@ def freeze(round_: Round, candidates: Sequence[Candidate], params: Params, targe
     ValueError where the network or its weights are not what the campaign's images need.
     """
     take_weights(round_, params)
-    earlier = [c for r in closed(round_.workspace) for c in read_candidates(r.candidates)]
-    write_candidates(round_.candidates, split(candidates, earlier, params.seed))
+    write_candidates(round_.candidates, split(candidates, joined(closed(round_.workspace)), params.seed))
     write_whole(round_.lineage, json.dumps(lineage(round_, params, target), indent=2) + "\n")
 
 
@@ -45,18 +44,29 @@ def take_weights(round_: Round, params: Params) -> None:
         write_whole(round_.weights, path.read_bytes())
 
 
-def split(candidates: Sequence[Candidate], earlier: Sequence[Candidate], seed: int) -> list[Candidate]:
-    """Give every candidate to train, validation or test.
+def joined(rounds: Iterable[Round]) -> dict[str, int]:
+    """Annotator → the first of these rounds with a candidate of theirs."""
+    first: dict[str, int] = {}
+    for round_ in rounds:
+        found = set(zip(*read_columns(round_.candidates, "annotator", "round", "source"), strict=True))
+        for annotator, number, source in found:
+            if source in PEOPLE:
+                first[annotator] = min(number, first.get(annotator, number))
+    return first
+
+
+def split(candidates: Sequence[Candidate], before: Mapping[str, int], seed: int) -> list[Candidate]:
+    """Give every candidate to train, validation or test. before: annotator → the round they joined the campaign in.
 
     People's candidates are split by annotator, in the order in which they joined the campaign, so that who was in
     train in an earlier round stays there. With fewer than five annotators in the campaign they are split by task;
     machines' candidates always by seed image.
     """
-    joined: dict[str, int] = {}
-    for c in (*earlier, *candidates):
+    first = dict(before)
+    for c in candidates:
         if c.by_people:
-            joined[c.annotator] = min(c.round, joined.get(c.annotator, c.round))
-    people = sorted(joined, key=lambda name: (joined[name], derive(seed, "annotator", name)))
+            first[c.annotator] = min(c.round, first.get(c.annotator, c.round))
+    people = sorted(first, key=lambda name: (first[name], derive(seed, "annotator", name)))
     dealt = {name: PATTERN[i % len(PATTERN)] for i, name in enumerate(people)} if len(people) >= BY_ANNOTATOR else {}
     units = sorted({_unit(c) for c in candidates}, key=lambda unit: derive(seed, "split", unit))
     turns = {unit: PATTERN[i % len(PATTERN)] for i, unit in enumerate(units)}
@@ -70,13 +80,16 @@ def _unit(candidate: Candidate) -> str:
 def lineage(round_: Round, params: Params, target: Round | None) -> dict[str, Any]:
     """What the round's challenger is made from: shards and splits by digest, target, code, environment."""
     workspace = round_.workspace
-    shards = [*closed(workspace), round_]
+    before = closed(workspace)
+    # As they were frozen, not as they lie here: whoever reads one holds it against this.
+    shards = json.loads(before[-1].lineage.read_text(encoding="utf-8"))["shards"] if before else []
+    own = {"round": round_.number, "path": _name(round_.candidates, round_), "md5": md5(round_.candidates)}
     return {
         "round": round_.number,
         "target": None
         if target is None
         else {"round": target.number, "path": _name(target.model, round_), "md5": md5(target.model)},
-        "shards": [{"round": r.number, "path": _name(r.candidates, round_), "md5": md5(r.candidates)} for r in shards],
+        "shards": [*shards, own],
         "weights": {"path": _name(round_.weights, round_), "md5": md5(round_.weights)}
         if round_.weights.exists()
         else None,

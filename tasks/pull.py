@@ -16,14 +16,14 @@ from typing import Any
 
 from data.layout import Round
 from data.records import Vote
-from data.shards import read_candidates
-from tasks.annotations import Annotation, Line, candidates, gather, lines, probe_answers, pulled
+from tasks.annotations import Annotation, Line, candidates, gather, lines, pulled
 from tasks.annotations import votes as votes_on
 from tasks.labelling import LabelStudio
 from tasks.params import read
+from tasks.past import probed, recorded, remembered
 from tasks.projects import KINDS, Kind, title
-from tasks.trust import Answer, Past
-from tasks.workspace import State, closed, rounds, state
+from tasks.trust import Conduct, conduct, together
+from tasks.workspace import closed
 
 __all__ = ["candidates", "past", "probed", "pull", "votes"]
 
@@ -57,8 +57,7 @@ def late(studio: LabelStudio, round_: Round, known: Sequence[Line]) -> list[Line
     The last closed round is looked at each time, an earlier one when the number of its annotations has changed.
     known: the lines of the round's own record.
     """
-    earlier = [r for r in rounds(round_.workspace) if 0 < r.number < round_.number]
-    before = [r for r in earlier if state(r) is State.CLOSED]
+    before = [r for r in closed(round_.workspace) if 0 < r.number < round_.number]
     if not before:
         return []
     there = studio.projects(read(round_.params).campaign)
@@ -81,14 +80,6 @@ def late(studio: LabelStudio, round_: Round, known: Sequence[Line]) -> list[Line
     return found
 
 
-def recorded(round_: Round) -> Path:
-    """The record of a closed round; FileNotFoundError if it is not here."""
-    path = round_.annotations
-    if not path.exists() and path.with_name(f"{path.name}.dvc").exists():
-        raise FileNotFoundError(f"{path} is wanted and is not there; `dvc pull` brings what DVC keeps")
-    return path
-
-
 def votes(round_: Round) -> dict[str, list[Vote]]:
     """The votes on the round's candidates, by the candidate's key."""
     params = read(round_.params)
@@ -96,19 +87,12 @@ def votes(round_: Round) -> dict[str, list[Vote]]:
     return votes_on(round_, params, splits, candidates(round_, params, splits))
 
 
-def past(round_: Round) -> Past:
-    """What the record holds of people besides the round's candidates: those of the closed rounds before it, and every
-    answer to a probe. FileNotFoundError if a closed round's record is not here."""
+def past(round_: Round) -> dict[str, Conduct]:
+    """What the record holds of people besides the round's candidates: what they did in the closed rounds before it, and
+    their answers to probes. FileNotFoundError if a closed round's record is not here."""
     before = [r for r in closed(round_.workspace) if 0 < r.number < round_.number]
-    answers = [answer for each in (*before, round_) for answer in probed(each)]
-    return Past([c for r in before for c in read_candidates(r.candidates)], answers)
-
-
-def probed(round_: Round) -> list[Answer]:
-    """The answers to the round's probes. FileNotFoundError if the record of a closed round is not here."""
-    recorded(round_)
-    splits: dict[str, Any] = json.loads(round_.workspace.splits.read_text(encoding="utf-8"))
-    return probe_answers(round_, read(round_.params), splits)
+    rules = read(round_.params).validate_
+    return together([*(remembered(each, rules) for each in before), conduct((), probed(round_))])
 
 
 def news(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import time
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, replace
 from itertools import chain
 from typing import Any
@@ -51,8 +52,8 @@ def train(round_: Round, params: Params, where: Compute) -> None:
     lineage = stage.lineage(round_)
     base = stage.images(round_.workspace, "train")
     validation = stage.images(round_.workspace, "validation")
-    shards = [read_candidates(path) for path in lineage.shards]
-    training = training_set(base, list(chain.from_iterable(shards)), params.train.candidates)
+    candidates = chain.from_iterable(map(read_candidates, lineage.shards))  # one shard in memory at a time
+    training = training_set(base, candidates, params.train.candidates)
     net = start(params, base, lineage)
     card = Card(params.model.name, base.classes, base.channels, base.size, round_.number)
     if round_.number == 0 and params.first.weights is not None:
@@ -74,7 +75,7 @@ def train(round_: Round, params: Params, where: Compute) -> None:
         kept.remove()
 
 
-def training_set(base: Images, candidates: list[Candidate], choices: TrainCandidates) -> TrainingSet:
+def training_set(base: Images, candidates: Iterable[Candidate], choices: TrainCandidates) -> TrainingSet:
     """The base split, and the candidates of its `train` part that are verified and fooling (or just verified)."""
     taken = [c for c in candidates if c.split == "train" and c.verified and (c.fooling or choices.non_fooling)]
     if choices.weight == 0:

@@ -36,15 +36,6 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Past:
-    """What is known of accounts besides the candidates at hand. earlier: those of closed rounds, as frozen; probes:
-    the answers to probes of those rounds and this one."""
-
-    earlier: Sequence[Candidate] = ()
-    probes: Sequence[Answer] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class Conduct:
     """What an account did, as counts."""
 
@@ -56,6 +47,9 @@ class Conduct:
     sidings: int = 0  # of those, for the intended class
     settled: int = 0  # own candidates settled on a class
     rejected: int = 0  # of those, on another class than the intended one
+
+    def __add__(self, other: Conduct) -> Conduct:
+        return Conduct(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,23 +113,37 @@ def conduct(candidates: Iterable[tuple[Candidate, Count]], probes: Iterable[Answ
     return {account: Conduct(**{name: tally[name] for name in names}) for account, tally in tallies.items()}
 
 
+def frozen(candidates: Iterable[Candidate], rules: Validate) -> dict[str, Conduct]:
+    """What every account did on a closed round's candidates."""
+    return conduct(((c, count(c.votes, rules)) for c in candidates if c.wellformed), ())
+
+
+def together(parts: Iterable[Mapping[str, Conduct]]) -> dict[str, Conduct]:
+    """What every account did in all of them."""
+    found: dict[str, Conduct] = {}
+    for part in parts:
+        for account, did in part.items():
+            found[account] = found[account] + did if account in found else did
+    return found
+
+
 def set_aside(
-    candidates: Sequence[Candidate], votes: Mapping[str, Sequence[Vote]], rules: Validate, past: Past
+    candidates: Sequence[Candidate], votes: Mapping[str, Sequence[Vote]], rules: Validate, past: Mapping[str, Conduct]
 ) -> dict[str, Aside]:
-    """Account → why it is set aside. votes: by the key of the candidate; the order of anything does not matter."""
+    """Account → why it is set aside. votes: by the key of the candidate; past: what is known of accounts besides the
+    candidates at hand, from closed rounds and probes. The order of anything does not matter."""
     aside = {
         account: Aside(f"{did.probes_right} of {did.probes} probes answered rightly", candidates=False)
-        for account, did in conduct((), past.probes).items()
+        for account, did in past.items()
         if did.probes >= rules.probe_votes and did.probes_right < rules.probe_accuracy * did.probes
     }
-    before = [(c, count(c.votes, rules)) for c in past.earlier if c.wellformed]
     sound = [c for c in candidates if c.wellformed]
     while True:
         now = [(c, count(votes.get(c.key, ()), rules, aside)) for c in sound]
         worst = max(
             (
                 (rank, account, why)
-                for account, did in conduct([*before, *now], ()).items()
+                for account, did in together([past, conduct(now, ())]).items()
                 for rank, why in _offences(did, rules)
                 if not (account in aside and (aside[account].candidates or not why.candidates))
             ),

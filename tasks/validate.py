@@ -7,13 +7,14 @@ from dataclasses import replace
 
 from data.records import UNREADABLE, Candidate, Verdict, Vote
 from tasks.params import Validate
-from tasks.trust import ASIDE, Aside, Count, Past, count, set_aside
-
-NOTHING = Past()
+from tasks.trust import ASIDE, Aside, Conduct, Count, count, set_aside
 
 
 def validate(
-    candidates: Sequence[Candidate], votes: Mapping[str, Sequence[Vote]], rules: Validate, past: Past = NOTHING
+    candidates: Sequence[Candidate],
+    votes: Mapping[str, Sequence[Vote]],
+    rules: Validate,
+    past: Mapping[str, Conduct] | None = None,
 ) -> list[Candidate]:
     """Every candidate with its votes and the verdict they give by now. A malformed one stays rejected.
 
@@ -21,7 +22,7 @@ def validate(
     `consensus` people agree settles the label, and the intended one is verified if it is that. Without consensus after
     `max_votes` the verdict is `unsettled`'s. past: what is known of the accounts from elsewhere.
     """
-    aside = set_aside(candidates, votes, rules, past)
+    aside = set_aside(candidates, votes, rules, past or {})
     return [_settled(c, count(votes.get(c.key, ()), rules, aside), aside, rules) for c in candidates]
 
 

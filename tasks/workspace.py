@@ -244,13 +244,13 @@ def drop_from_index(round_: Round) -> None:
     write_whole(round_.workspace.index, json.dumps(index, indent=2) + "\n")
 
 
-def state(round_: Round) -> State:
-    """How far the round has come, from its files and its tag."""
+def state(round_: Round, tagged: bool | None = None) -> State:
+    """How far the round has come, from its files and its tag. tagged: whether it has one, where that is known."""
     if not round_.folder.exists():
         return State.ABSENT
     if round_.aborted.exists():
         return State.ABORTED
-    if has_tag(round_):
+    if has_tag(round_) if tagged is None else tagged:
         return State.CLOSED
     if round_.lineage.exists():  # the last that freezing writes
         return State.CLOSING
@@ -274,12 +274,18 @@ def rounds(workspace: Workspace) -> list[Round]:
     return [workspace.round(number) for number in sorted(numbers)]
 
 
+def states(workspace: Workspace) -> dict[Round, State]:
+    """How far every round has come, in order; Git is asked for all tags at once."""
+    tags = set(git(workspace, "tag", "--list", "round-*").splitlines())
+    return {r: state(r, r.tag in tags) for r in rounds(workspace)}
+
+
 def closed(workspace: Workspace) -> list[Round]:
     """The closed rounds, in order."""
-    return [r for r in rounds(workspace) if state(r) is State.CLOSED]
+    return [r for r, how in states(workspace).items() if how is State.CLOSED]
 
 
 def current(workspace: Workspace) -> Round | None:
     """The round that is neither closed nor aborted, if there is one; it is the last."""
-    live = [r for r in rounds(workspace) if state(r) not in (State.CLOSED, State.ABORTED)]
+    live = [r for r, how in states(workspace).items() if how not in (State.CLOSED, State.ABORTED)]
     return live[-1] if live else None

@@ -16,23 +16,24 @@ def machine(seed_image: str, source: str) -> Candidate:
 
 
 def test_few_annotators_are_split_by_task_and_every_split_gets_some() -> None:
-    found = split(drawn(1, "a", 10) + drawn(1, "b", 10), [], seed=0)
+    found = split(drawn(1, "a", 10) + drawn(1, "b", 10), {}, seed=0)
     assert {c.split for c in found} == {"train", "validation", "test"}
     assert sum(c.split == "train" for c in found) == 12
-    assert split(found[::-1], [], seed=0)[::-1] == found, "the order they come in does not matter"
+    assert split(found[::-1], {}, seed=0)[::-1] == found, "the order they come in does not matter"
 
 
 def test_many_annotators_are_split_by_annotator() -> None:
     people = [c for i in range(BY_ANNOTATOR) for c in drawn(1, f"p{i}", 3)]
-    found = split(people, [], seed=3)
+    found = split(people, {}, seed=3)
     for i in range(BY_ANNOTATOR):
         assert len({c.split for c in found if c.annotator == f"p{i}"}) == 1
     assert {c.split for c in found} == {"train", "validation", "test"}
 
 
 def test_an_annotator_stays_where_they_were() -> None:
-    first = split([c for i in range(6) for c in drawn(1, f"p{i}", 2)], [], seed=1)
-    then = split([c for name in ("aa", "p3", "p0", "zz") for c in drawn(2, name, 2)], first, seed=1)
+    first = split([c for i in range(6) for c in drawn(1, f"p{i}", 2)], {}, seed=1)
+    joined = {c.annotator: c.round for c in first}
+    then = split([c for name in ("aa", "p3", "p0", "zz") for c in drawn(2, name, 2)], joined, seed=1)
     before = {c.annotator: c.split for c in first}
     for c in then:
         if c.annotator in before:
@@ -40,6 +41,6 @@ def test_an_annotator_stays_where_they_were() -> None:
 
 
 def test_one_seed_image_lies_in_one_split() -> None:
-    found = split([machine(f"s{i}", source) for i in range(10) for source in ("pgd", "fgsm")], [], seed=0)
+    found = split([machine(f"s{i}", source) for i in range(10) for source in ("pgd", "fgsm")], {}, seed=0)
     for i in range(10):
         assert len({c.split for c in found if c.seed_image == f"s{i}"}) == 1

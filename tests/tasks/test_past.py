@@ -14,7 +14,7 @@ from data.records import Candidate, Vote
 from data.shards import write_candidates
 from tasks import annotations, ink, projects, pull
 from tasks.annotations import Line
-from tasks.trust import Answer
+from tasks.trust import Answer, Conduct
 from tasks.validate import validate
 from tasks.workspace import git
 
@@ -59,6 +59,7 @@ def test_rounds_that_are_closed_count_and_must_be_here(open_round: Callable[...,
     play = open_round(validate={"probes": 2, "probe_votes": 4, "probe_accuracy": 0.6})
     workspace = play.round.workspace
     made = Candidate("001/draw/0000", 1, "human", b"", intended=3, annotator="eve@x", answer=4)
+    made = replace(made, votes=(Vote("v@x", 5, 1, ""), Vote("w@x", 5, 2, "")))
     write_candidates(play.round.candidates, [made])
     pull.append(play.round.annotations, answered(play, play.round, 1, 1))
     open_ = workspace.round(2)
@@ -67,17 +68,22 @@ def test_rounds_that_are_closed_count_and_must_be_here(open_round: Callable[...,
     pull.append(open_.annotations, answered(play, open_, 0, 2))
     git(workspace, "init", "--quiet")
     git(workspace, "-c", "user.name=x", "-c", "user.email=x@x", "commit", "--quiet", "--allow-empty", "-m", "x")
-    assert len(pull.past(open_).probes) == 2, "round 001 is not closed"
+    assert pull.past(open_)["ann@x"].probes == 2, "round 001 is not closed"
 
     git(workspace, "tag", "round-001")
     past = pull.past(open_)
-    assert [c.key for c in past.earlier] == ["001/draw/0000"]
-    assert [a.right for a in past.probes] == [True, False, False, False]
+    assert past == {"ann@x": Conduct(probes=4, probes_right=1), "eve@x": Conduct(settled=1, rejected=1)} | {
+        who: Conduct(votes=1, against=1) for who in ("v@x", "w@x")
+    }
+    assert pull.past(open_) == past, "worked out once, told the same"
     votes = {made.key: [Vote("ann@x", 3, 1, ""), Vote("bob@x", 3, 2, "")]}
     (now,) = validate([made], votes, play.params.validate_, past)
     assert now.votes[0].reason == "set aside: 1 of 4 probes answered rightly"
     assert now.votes[1].counted
-    assert pull.past(play.round).earlier == [], "a round is not evidence against itself"
+    assert set(pull.past(play.round)) == {"ann@x"}, "a round is not evidence against itself"
+
+    write_candidates(play.round.candidates, [])
+    assert set(pull.past(open_)) == {"ann@x"}, "what was worked out from other files is not told"
 
     play.round.annotations.unlink()
     play.round.annotations.with_name("annotations.jsonl.dvc").touch()

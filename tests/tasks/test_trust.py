@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 
 from data.records import UNREADABLE, Candidate, Verdict, Vote
+from tasks import trust
 from tasks.params import Validate
 from tasks.publish import people_wanted
-from tasks.trust import ASIDE, Answer, Aside, Past, conduct, count, set_aside
+from tasks.trust import ASIDE, Answer, Aside, conduct, count, set_aside
 from tasks.validate import validate
 
 RULES = Validate(
@@ -45,7 +46,7 @@ def answers(who: str, right: int, wrong: int) -> list[Answer]:
 
 @pytest.mark.parametrize(("right", "wrong", "aside"), [(0, 3, False), (2, 2, True), (3, 2, False), (0, 4, True)])
 def test_probes_show_who_does_not_look(right: int, wrong: int, aside: bool) -> None:
-    past = Past(probes=answers("bob", right, wrong))
+    past = conduct((), answers("bob", right, wrong))
     found = set_aside([], {}, RULES, past)
     assert set(found) == ({"bob@x"} if aside else set())
     if aside:
@@ -56,7 +57,7 @@ def test_the_votes_of_who_is_set_aside_do_not_count_and_others_are_asked_for() -
     (candidate,) = made = [drawn(0)]
     votes = {candidate.key: cast(0, bob=3, eve=3)}
     assert validate(made, votes, RULES)[0].verified
-    past = Past(probes=answers("bob", 0, 4))
+    past = conduct((), answers("bob", 0, 4))
     (now,) = validate(made, votes, RULES, past)
     assert now.verdict is Verdict.PENDING
     assert [vote.counted for vote in now.votes] == [False, True]
@@ -74,7 +75,7 @@ def test_a_vote_that_is_set_aside_makes_room_for_another() -> None:
     votes = cast(0, bob=1, v=2, w=4, x=5, y=3, z=3)
     (before,) = validate([candidate], {candidate.key: votes}, RULES)
     assert (before.verdict, sum(v.counted for v in before.votes)) == (Verdict.PENDING, 5)
-    (after,) = validate([candidate], {candidate.key: votes}, RULES, Past(probes=answers("bob", 0, 4)))
+    (after,) = validate([candidate], {candidate.key: votes}, RULES, conduct((), answers("bob", 0, 4)))
     assert after.verified
 
 
@@ -105,7 +106,7 @@ def test_unreadable_is_no_wrong_label() -> None:
 def test_a_machine_s_labels_set_nobody_aside() -> None:
     made = [drawn(n, annotator="", source="pgd") for n in range(6)]
     votes = {c.key: cast(n, v=5, w=5, x=3) for n, c in enumerate(made)}
-    found = set_aside(made, votes, RULES, Past())
+    found = set_aside(made, votes, RULES, {})
     assert set(found) == {"x@x"}, "for dissent, and nobody for a label that no person chose"
     assert "consensus" in found["x@x"].reason
 
@@ -116,7 +117,7 @@ def test_who_sees_what_only_the_annotator_can_know_is_set_aside() -> None:
     fine = [drawn(n, annotator=f"a{n}@x") for n in range(4, 20)]
     votes = {c.key: cast(n, eve=3, v=5, w=5) for n, c in enumerate(wrong)}
     votes |= {c.key: cast(n, eve=3, v=3) for n, c in enumerate(fine, 4)}
-    found = set_aside([*wrong, *fine], votes, RULES, Past())
+    found = set_aside([*wrong, *fine], votes, RULES, {})
     assert found == {"eve@x": Aside("4 of 4 votes on mislabelled candidates are for the wrong label", candidates=False)}
 
 
@@ -125,7 +126,7 @@ def test_the_worst_goes_first_and_clears_the_others() -> None:
     made = [drawn(n, annotator=f"a{n}@x") for n in range(12)]
     votes = {c.key: cast(n, eve=5, mal=5, vic=3, wim=3) for n, c in enumerate(made[:5])}
     votes |= {c.key: cast(n, vic=3, wim=3, eve=5) for n, c in enumerate(made[5:], 5)}
-    found = set_aside(made, votes, RULES, Past())
+    found = set_aside(made, votes, RULES, {})
     assert "eve@x" in found
     assert "vic@x" not in found
     assert "wim@x" not in found
@@ -138,7 +139,7 @@ def test_what_was_found_in_earlier_rounds_counts_and_is_not_forgiven() -> None:
     frozen = validate(made, votes, RULES)
     assert not any(vote.counted for c in frozen for vote in c.votes if vote.validator == "eve@x")
     now = drawn(99)
-    (kept,) = validate([now], {now.key: cast(99, eve=3, v=3)}, RULES, Past(earlier=frozen))
+    (kept,) = validate([now], {now.key: cast(99, eve=3, v=3)}, RULES, trust.frozen(frozen, RULES))
     assert kept.votes[0].reason == "set aside: 6 of 7 votes differ from the consensus"
     (let_in,) = validate([now], {now.key: cast(99, eve=3, v=3)}, RULES)
     assert let_in.verified
@@ -152,18 +153,18 @@ def test_the_order_of_the_record_does_not_matter() -> None:
     for n, c in enumerate(made):
         chosen = rng.sample([p for p in people if p != c.annotator], 4)
         votes[c.key] = [Vote(p, rng.choice([3, 3, 3, 5]), 10 * n + i, "") for i, p in enumerate(chosen)]
-    once = set_aside(made, votes, RULES, Past())
+    once = set_aside(made, votes, RULES, {})
     assert once, "somebody is"
     for seed in range(3):
         shuffled = random.Random(seed).sample(made, len(made))
         mixed = {key: random.Random(seed).sample(v, len(v)) for key, v in votes.items()}
-        assert set_aside(shuffled, mixed, RULES, Past()) == once
+        assert set_aside(shuffled, mixed, RULES, {}) == once
 
 
 def test_without_rules_nobody_is_set_aside() -> None:
     made = [drawn(n) for n in range(9)]
     votes = {c.key: cast(n, v=5, w=5, x=3) for n, c in enumerate(made)}
-    assert set_aside(made, votes, NO_RULES, Past(probes=answers("v", 0, 9))) == {}
+    assert set_aside(made, votes, NO_RULES, conduct((), answers("v", 0, 9))) == {}
 
 
 def test_conduct_is_counted_by_hand() -> None:

@@ -1,0 +1,49 @@
+"""What a closed round says of people, worked out once: the files it follows from never change again.
+
+It is kept in `.dadc/past`, with the files' size and time and the rules it was worked out by. Removing it loses nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from data.files import write_whole
+from data.layout import Round
+from data.shards import read_candidates
+from tasks.annotations import probe_answers
+from tasks.params import Validate, read
+from tasks.trust import Answer, Conduct, conduct, frozen, together
+
+
+def remembered(round_: Round, rules: Validate) -> dict[str, Conduct]:
+    """What every account did in a closed round. FileNotFoundError if its record is not here."""
+    kept = round_.workspace.local / "past" / f"{round_.name}.json"
+    files = [path for path in (round_.candidates, recorded(round_)) if path.exists()]
+    stamps = [[path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    origin = {"files": stamps, "consensus": rules.consensus, "max_votes": rules.max_votes}
+    if kept.exists():
+        content = json.loads(kept.read_text(encoding="utf-8"))
+        if content["origin"] == origin:
+            return {account: Conduct(**did) for account, did in content["conduct"].items()}
+    found = together([frozen(read_candidates(round_.candidates), rules), conduct((), probed(round_))])
+    content = {"origin": origin, "conduct": {account: asdict(did) for account, did in found.items()}}
+    write_whole(kept, json.dumps(content) + "\n")
+    return found
+
+
+def recorded(round_: Round) -> Path:
+    """The record of a closed round; FileNotFoundError if it is not here."""
+    path = round_.annotations
+    if not path.exists() and path.with_name(f"{path.name}.dvc").exists():
+        raise FileNotFoundError(f"{path} is wanted and is not there; `dvc pull` brings what DVC keeps")
+    return path
+
+
+def probed(round_: Round) -> list[Answer]:
+    """The answers to the round's probes. FileNotFoundError if the record of a closed round is not here."""
+    recorded(round_)
+    splits: dict[str, Any] = json.loads(round_.workspace.splits.read_text(encoding="utf-8"))
+    return probe_answers(round_, read(round_.params), splits)
