@@ -6,8 +6,8 @@ import math
 
 import torch
 from pydantic import Field
-from torch.nn.functional import affine_grid, grid_sample
 
+from tasks import imaging
 from tasks.params import Frozen
 
 
@@ -22,20 +22,10 @@ class Params(Frozen):
 
 def shift(images_BCHW: torch.Tensor, params: Params, generator: torch.Generator) -> torch.Tensor:
     """The images, moved about their centre; bilinear, black where nothing was."""
-    b = len(images_BCHW)
-    if b == 0:
+    if len(images_BCHW) == 0:
         return images_BCHW
-
-    def uniform(limit: float) -> torch.Tensor:
-        return (2 * torch.rand(b, generator=generator) - 1) * limit
-
-    angle_B, shear_B = uniform(math.radians(params.degrees)), uniform(math.radians(params.shear))
-    scale_B = 1 + uniform(params.scale)
-    across_B, down_B = 2 * uniform(params.translate), 2 * uniform(params.translate)
-    # From output to input coordinates, in affine_grid's units of half an image.
-    cos_B, sin_B = angle_B.cos() / scale_B, angle_B.sin() / scale_B
-    first_B3 = torch.stack([cos_B, sin_B + shear_B.tan() * cos_B, -across_B], dim=1)
-    second_B3 = torch.stack([-sin_B, cos_B - shear_B.tan() * sin_B, -down_B], dim=1)
-    theta_B23 = torch.stack([first_B3, second_B3], dim=1).to(images_BCHW)
-    grid_BHW2 = affine_grid(theta_B23, list(images_BCHW.shape), align_corners=False)
-    return grid_sample(images_BCHW, grid_BHW2, padding_mode="zeros", align_corners=False).clamp(0, 1)
+    height, width = images_BCHW.shape[2:]
+    turn, shear = math.radians(params.degrees), math.radians(params.shear)
+    limits = (turn, params.scale, shear, params.translate * width, params.translate * height)
+    angle, scale, slant, right, down = (imaging.uniform(images_BCHW, -x, x, generator) for x in limits)
+    return imaging.affine(images_BCHW, angle, 1 + scale, slant, right, down)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
+from tasks import imaging
 from tasks.params import Frozen
 
 
@@ -16,5 +17,4 @@ class Params(Frozen):
 
 def shift(images_BCHW: torch.Tensor, params: Params, generator: torch.Generator) -> torch.Tensor:
     """images + σ·N(0, 1), clipped to [0, 1]."""
-    noise_BCHW = torch.randn(images_BCHW.shape, generator=generator, dtype=images_BCHW.dtype)
-    return (images_BCHW + params.sigma * noise_BCHW.to(images_BCHW.device)).clamp(0, 1)
+    return imaging.gaussian_noise(images_BCHW, params.sigma, generator)
