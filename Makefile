@@ -33,7 +33,7 @@ lint: setup ## ruff, mypy, import-linter
 	@$(BIN)/lint-imports
 
 lock: $(UV) ## write the locks again, with the newest versions that fit
-	$(COMPILE) --upgrade pyproject.toml --group dev --output-file locks/dadc.txt
+	$(COMPILE) --upgrade pyproject.toml --group dev --group team --output-file locks/dadc.txt
 	$(COMPILE) --upgrade locks/label-studio.in --output-file locks/label-studio.txt
 	$(COMPILE) --upgrade --no-deps locks/peers.in --output-file locks/peers.txt
 	echo uv | $(COMPILE) --upgrade - --output-file locks/uv.txt

@@ -56,7 +56,8 @@ def test_no_other_lock_file() -> None:
 
 def test_what_is_depended_on_is_locked() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
-    wanted = [*project["project"]["dependencies"], *project["dependency-groups"]["dev"]]
+    groups = project["dependency-groups"].values()
+    wanted = [*project["project"]["dependencies"], *(each for group in groups for each in group)]
     names = {re.split(r"[<>=!~\s\[;]", each)[0].lower() for each in wanted}
     locked = {pin.split("==")[0].split("[")[0].lower() for pin in (ROOT / "locks/dadc.txt").read_text().splitlines()}
     assert names <= locked, f"not locked: {sorted(names - locked)}; run `make lock`"
@@ -66,6 +67,31 @@ def test_no_secret_is_committed() -> None:
     assert SECRETS.search(f'"token": "{"0123456789" * 4}"'), "the pattern finds what it is for"
     found = {str(path): match.group()[:40] for path, text in texts().items() if (match := SECRETS.search(text))}
     assert found == {}
+
+
+def test_nothing_is_unpickled() -> None:
+    """A pickle runs code when it is opened; torch, numpy, pandas and joblib open theirs with it."""
+    unpickles = re.compile(
+        r"^\s*(?:from|import) (?:c?[pP]ickle|dill|cloudpickle|joblib|shelve|marshal)\b|\b(?:torch|joblib)\.load\("
+        r"|read_pickle\(|allow_pickle\s*=\s*True|weights_only\s*=\s*False|yaml\.(?:unsafe_|full_)load|UnsafeLoader"
+        r"|(?<![\w.\"'])(?:eval|exec)\(",
+        re.M,
+    )
+    for line in ("import pickle", "torch.load(path)", "np.load(p, allow_pickle=True)", "x = eval(text)"):
+        assert unpickles.search(line), "the pattern finds what it is for"
+    advice = Path("models/_pretrained.py")  # tells how to turn a pickle that one trusts into safetensors
+    for path, text in texts().items():
+        if path.suffix == ".py" and path.parts[0] != "tests":
+            found = [line.strip() for line in text.splitlines() if unpickles.search(line)]
+            assert not [line for line in found if not (path == advice and "weights_only=True" in line)], path
+
+
+def test_nothing_listens_to_other_machines() -> None:
+    """Unless told otherwise; what the local services listen on is seen in tests/flows/test_stack.py."""
+    everywhere = re.compile(r"[\"'](?:0\.0\.0\.0|::)[\"']")
+    assert everywhere.search('host="0.0.0.0"')
+    found = [str(p) for p, text in texts().items() if p.suffix == ".py" and everywhere.search(text)]
+    assert [path for path in found if not path.startswith("tests/")] == []
 
 
 def test_a_module_has_at_most_400_lines() -> None:
