@@ -69,9 +69,8 @@ def disagreements(round_: Round, services: Services, best: Round | None) -> list
             found.append(f"{name}: {told.get(name)!r} in MLflow, {wanted.get(name)!r} in metrics.json")
     if run.data.tags.get("dadc.digest") != digest(round_):
         found.append("MLflow's run was logged from other files than lie here; `dadc track` logs it anew")
-    crowned = [v.tags["dadc.round"] for v in store.versions() if CHAMPION in v.aliases]
-    if best is not None and crowned != [best.name]:
-        found.append(f"MLflow's champion is round {', '.join(crowned) or 'none'}, by the rounds it is {best.name}")
+    if best is not None and (crowned := store.crowned()) != best.name:
+        found.append(f"MLflow's champion is round {crowned or 'none'}, by the rounds it is {best.name}")
     return found
 
 
@@ -180,8 +179,20 @@ class _Store:
     def crown(self, round_name: str) -> None:
         """Give the alias to a round's model; a round that is not logged yet gets it when it is."""
         version = self.version(round_name)
-        if version and CHAMPION not in version.aliases:
+        if version and self.crowned() != round_name:
             self.client.set_registered_model_alias(self.name, CHAMPION, version.version)
+
+    def crowned(self) -> str:
+        """The round whose model has the alias; empty if none has. A search does not tell aliases."""
+        from mlflow.exceptions import MlflowException
+
+        try:
+            version = self.client.get_model_version_by_alias(self.name, CHAMPION)
+        except MlflowException as error:
+            if error.error_code not in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+                raise
+            return ""
+        return str(version.tags.get("dadc.round", ""))
 
 
 def _connect(workspace: Workspace, services: Services) -> _Store:
