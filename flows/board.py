@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from data.records import Candidate
     from tasks.leaderboard import Annotator, Validator
 
-SHARES = ("mer", "agreement", "probe_accuracy")
+SHARES = ("mer", "agreement", "skill", "probe_accuracy")
 
 
 def board(root: Path, number: int | None = None) -> tuple[list[Annotator], list[Validator]]:

@@ -11,7 +11,7 @@ from data.records import Candidate, Vote
 from flows.base import Campaign, campaign_flow, load, say, step
 from tasks import judge as judging
 from tasks import validate as validating
-from tasks.metrics import agreement
+from tasks.agreement import alpha, counted
 from tasks.params import Params, read
 from tasks.workspace import State, WorkspaceError, state, target
 
@@ -34,7 +34,7 @@ class Tally:
     def of(cls, candidates: Sequence[Candidate]) -> Tally:
         people = [c for c in candidates if c.by_people]
         fooling = [c for c in people if c.fooling]
-        agreed = agreement(people)
+        agreed = alpha(counted(people))
         return cls(
             collected=sum(c.wellformed for c in people),
             fooling=len(fooling),

@@ -17,6 +17,7 @@ import torch
 
 from data.records import Candidate
 from data.shards import decode_png
+from tasks.agreement import ballots, dawid_skene
 from tasks.params import Validate
 from tasks.trust import ASIDE, Answer, conduct, count
 
@@ -49,6 +50,7 @@ class Validator:
     votes: int
     counted: int
     agreement: float | None  # share of the votes for a class, on candidates settled on one, that match it
+    skill: float | None  # chance of a right vote by Dawid–Skene; None where votes are few
     probes: int  # answered
     probe_accuracy: float | None
     set_aside: str  # why; empty if not
@@ -90,6 +92,8 @@ def validators(candidates: Sequence[Candidate], probes: Iterable[Answer], rules:
     or of the last."""
     found = conduct([(c, count(c.votes, rules)) for c in candidates if c.wellformed], probes)
     cast = [vote for c in candidates for vote in c.votes]
+    estimate = dawid_skene(ballots(candidates))
+    skill = estimate.skill if estimate else {}
     rows = []
     for account in {vote.validator for vote in cast} | {account for account, did in found.items() if did.probes}:
         own = [vote for vote in cast if vote.validator == account]
@@ -100,6 +104,7 @@ def validators(candidates: Sequence[Candidate], probes: Iterable[Answer], rules:
                 votes=len(own),
                 counted=sum(vote.counted for vote in own),
                 agreement=1 - did.dissents / did.votes if did and did.votes else None,
+                skill=skill.get(account),
                 probes=did.probes if did else 0,
                 probe_accuracy=did.probes_right / did.probes if did and did.probes else None,
                 set_aside=_aside((vote.at, vote.reason) for vote in own),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypedDict
@@ -167,24 +166,6 @@ def by_source(candidates: Sequence[Candidate], rightly_classified: Iterable[str]
             "verified_rate": rate(sum(c.verified for c in settled), len(settled))["rate"],
         }
     return report
-
-
-def agreement(candidates: Iterable[Candidate]) -> dict[str, Any]:
-    """How far validators agree beyond chance: {"alpha", "votes", "candidates"}.
-
-    alpha: Krippendorff's, nominal (Krippendorff 2011, Computing Krippendorff's alpha-reliability), over the counted
-    votes on candidates with two or more; `unreadable` is a class of its own. 1 is perfect, 0 chance, below 0 worse.
-    None where nothing is paired, or where every vote is the same, of which chance could make nothing else.
-    """
-    cast = [[vote.choice for vote in c.votes if vote.counted] for c in candidates if c.wellformed]
-    paired_votes = [Counter(choices) for choices in cast if len(choices) >= 2]
-    totals = sum(paired_votes, Counter[int]())
-    n = totals.total()
-    expected = n * n - sum(m * m for m in totals.values())
-    # Ordered pairs of different votes on one candidate, each candidate weighed by its votes but one.
-    observed = sum((u.total() ** 2 - sum(m * m for m in u.values())) / (u.total() - 1) for u in paired_votes)
-    alpha = 1 - (n - 1) * observed / expected if expected else None
-    return {"alpha": alpha, "votes": n, "candidates": len(paired_votes)}
 
 
 def split_by(campaign: Iterable[Candidate]) -> str:

@@ -19,7 +19,7 @@ PENS: dict[str, tuple[tuple[int, int, int], str]] = {
     "blue": ((37, 99, 235), "#2563eb"),
 }
 
-_STYLE = """<Style>.task{display:flex;flex-wrap:wrap;gap:24px;align-items:flex-start}
+_STYLE = """<Style>.task{display:flex;flex-wrap:wrap;gap:24px;align-items:flex-start;padding-top:24px}
 .picture{flex:0 0 460px}.answers{flex:1;min-width:220px;max-width:480px}</Style>"""
 _IMAGE = """<Image name="image" value="$image" smoothing="false" zoom="false" zoomControl="false"
  brightnessControl="false" contrastControl="false" rotateControl="false" width="448px" maxWidth="448px"/>"""
@@ -91,8 +91,9 @@ def edit_page(classes: Sequence[str], channels: int) -> str:
     taken = set(hotkeys(classes).values())
     labels = []
     for number, name in enumerate(pens(channels)):
-        key = "" if name[0] in taken else f" hotkey={quoteattr(name[0])}"
-        taken.add(name[0])
+        letter = next((letter for letter in name if letter not in taken), "")
+        key = f" hotkey={quoteattr(letter)}" if letter else ""
+        taken.add(letter)
         selected = " selected='true'" if number == 0 else ""
         text = " selectedColor='#111827'" if name == "white" else ""
         labels.append(f"<Label value={quoteattr(name)} background={quoteattr(PENS[name][1])}{text}{key}{selected}/>")
@@ -136,7 +137,11 @@ def _people_page(classes: Sequence[str], labels: str, missing: str, question: st
 
 
 def _choices(names: Iterable[str], keys: Mapping[str, str]) -> str:
-    """Radio buttons. Without a key of its own a choice gets the next free one from Label Studio, 1 for the first."""
+    """Radio buttons. Without a key of its own a choice gets the next free digit, 1 for the first; after ten of them
+    Label Studio chooses."""
+    names = list(names)
+    digits = [digit for digit in "1234567890" if digit not in keys.values()]
+    keys = dict(zip([name for name in names if name not in keys], digits, strict=False)) | dict(keys)
     hotkeys = {name: f" hotkey={quoteattr(key)}" for name, key in keys.items()}
     return "".join(f"<Choice value={quoteattr(name)}{hotkeys.get(name, '')}/>" for name in names)
 

@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from data.records import Candidate
 from tasks import metrics
+from tasks.agreement import agreement
 from tasks.params import Params, kind
 
 SURE = "confidence"  # the column of the probability that a clean answer was given
@@ -117,7 +118,7 @@ def measured(
         "round": number,
         **metrics.error_rates(metrics.by_people(own)),
         "by_source": metrics.by_source(own, [key for key, is_right in seeds.items() if is_right]),
-        "agreement": metrics.agreement(own),
+        "agreement": agreement(own, params.validate_),
         "split_by": metrics.split_by(campaign),
         "clean": test.accuracy(),
         "calibration": metrics.calibration(test.columns[SURE], test.right()),

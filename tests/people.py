@@ -17,6 +17,7 @@ from typing import Any
 import torch
 import uvicorn
 import yaml
+from torch import nn
 
 from data.layout import Round, Workspace
 from data.sets import digits
@@ -38,8 +39,9 @@ class Play:
     pool: Images
 
 
-def make_round(folder: Path, checkout: Path, **changes: dict[str, object]) -> Play:
-    """An open round 001 in a workspace of its own; keyword arguments change sections of params.yaml."""
+def make_round(folder: Path, checkout: Path, pool: Images | None = None, **changes: dict[str, object]) -> Play:
+    """An open round 001 in a workspace of its own. pool: 60 digits unless given; keyword arguments change sections of
+    params.yaml."""
     workspace = Workspace(folder)
     content = yaml.safe_load((checkout / "params.yaml").read_text())
     content["campaign"] = f"t-{uuid.uuid4().hex[:12]}"
@@ -53,23 +55,40 @@ def make_round(folder: Path, checkout: Path, **changes: dict[str, object]) -> Pl
     round_.folder.mkdir(parents=True)
     round_.params.write_text(yaml.safe_dump(content))
     workspace.base.mkdir(parents=True)
-    pool = digits.load("train", root=folder, size=None, channels=None, seed=0).take(range(60))
+    pool = pool or digits.load("train", root=folder, size=None, channels=None, seed=0).take(range(60))
+    channels, size = int(pool.pixels_NCHW.shape[1]), int(pool.pixels_NCHW.shape[2])
     write_images(workspace.split("pool"), pool)
     splits = {
         "classes": list(pool.classes),
-        "channels": 1,
-        "size": 28,
+        "channels": channels,
+        "size": size,
         "splits": {"pool": {"n": len(pool), "md5": ""}},
     }
     workspace.splits.write_text(json.dumps(splits))
     workspace.index.write_text('{"rounds": {}, "collected": {}}')
-    card = checkpoint.Card("nsl_cnn", pool.classes, 1, 28, 0)
+    card = checkpoint.Card("nsl_cnn", pool.classes, channels, size, 0)
     torch.manual_seed(0)
     workspace.round(0).folder.mkdir()
     checkpoint.save(workspace.round(0).model, card.build(), card)
     write_index(round_, "collected", {"target": "data/rounds/000/model.safetensors"})
     write_candidates(round_.attack, [])
     return Play(round_, read(round_.params), splits, pool)
+
+
+def train(play: Play, images: Images, epochs: int = 2) -> nn.Module:
+    """Train the target for some seconds, so that it knows what it sees."""
+    path = play.round.workspace.round(0).model
+    net, card = checkpoint.load(path)
+    torch.manual_seed(0)
+    images_NCHW, optimizer = checkpoint.to_float(images.pixels_NCHW), torch.optim.Adam(net.parameters(), 2e-3)
+    net.train()
+    for _ in range(epochs):
+        for chosen in torch.randperm(len(images)).split(64):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(net(images_NCHW[chosen]), images.labels_N[chosen]).backward()
+            optimizer.step()
+    checkpoint.save(path, net.eval(), card)
+    return net
 
 
 def under_git(play: Play) -> None:

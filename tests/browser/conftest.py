@@ -13,9 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from people import Play, make_round, model_server
+from people import Play, make_round, model_server, train
 
-from tasks import projects
+from data.sets import digits
+from tasks import projects, pull
+from tasks.annotations import candidates
+from tasks.judge import judge
 from tasks.labelling import LabelStudio, connect
 from tasks.publish import attach_model, publish_drawing, publish_editing
 from tasks.services import find
@@ -124,20 +127,15 @@ class Someone:
         self.page.screenshot(path=str(folder / f"{name}.png"))
 
 
-@pytest.fixture(scope="module")
-def scene(stack: Path, checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+@contextmanager
+def open_scene(stack: Path, play: Play) -> Iterator[Scene]:
+    """The round's tasks in Label Studio, its model server, and a browser."""
     from playwright.sync_api import sync_playwright
 
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     assert program, "chromium was wanted and is not there; install it (Debian: apt-get install chromium)"
     services = find(stack)
     studio = connect(services)
-    play = make_round(
-        tmp_path_factory.mktemp("people"),
-        checkout,
-        collect={"drawings": 2, "edits": 2},
-        validate={"consensus": 2, "max_votes": 3, "non_fooling_share": 1.0, "probes": 0},
-    )
     with pytest.MonkeyPatch.context() as patch, model_server(play.round.workspace.root) as served:
         patch.setenv("LABEL_STUDIO_URL", studio.url)
         patch.setenv("LABEL_STUDIO_API_KEY", services.label_studio_token or "")
@@ -148,6 +146,20 @@ def scene(stack: Path, checkout: Path, tmp_path_factory: pytest.TempPathFactory)
             browser = playwright.chromium.launch(executable_path=program, headless=True, args=FLAGS)
             yield Scene(play, studio, browser)
             browser.close()
+
+
+@pytest.fixture(scope="module")
+def scene(stack: Path, checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Scene]:
+    """A round of digits, whose target knows digits."""
+    play = make_round(
+        tmp_path_factory.mktemp("people"),
+        checkout,
+        collect={"drawings": 2, "edits": 2},
+        validate={"consensus": 2, "max_votes": 3, "non_fooling_share": 1.0, "probes": 0},
+    )
+    train(play, digits.load("train", root=play.round.workspace.root, size=None, channels=None, seed=0))
+    with open_scene(stack, play) as found:
+        yield found
 
 
 @pytest.fixture
@@ -196,3 +208,15 @@ def _contexts(scene: Scene) -> Iterator[Callable[[], Someone]]:
 def images(received: Sequence[tuple[str, str]]) -> str:
     """All that a page was sent, as one text."""
     return "\n".join(f"{address}\n{text}" for address, text in received)
+
+
+def judged(scene: Scene) -> dict[str, Any]:
+    """The round's candidates by now, judged on its target."""
+    play = scene.play
+    pull.pull(scene.studio, play.round)
+    made = candidates(play.round, play.params, play.splits)
+    return {c.key: c for c in judge(made, play.round.workspace.round(0).model)}
+
+
+def says(candidate: Any, classes: tuple[str, ...]) -> str:
+    return f"Model says {classes[candidate.answer]} ({candidate.probability:.0%})"

@@ -18,26 +18,13 @@ from data.records import UNREADABLE
 from data.shards import decode_png
 from flows.report import invitation
 from tasks import projects, pull
-from tasks.annotations import candidates, edit_bases
-from tasks.judge import judge
+from tasks.annotations import edit_bases
 from tasks.publish import publish_validation, unfinished
 from tasks.validate import validate
 
-from .conftest import Scene, Someone, images
+from .conftest import Scene, Someone, images, judged, says
 
 SEVEN = ((0.3, 0.2), (0.65, 0.2), (0.45, 0.8))
-
-
-def judged(scene: Scene) -> dict[str, Any]:
-    """The round's candidates by now, judged on its target."""
-    play = scene.play
-    pull.pull(scene.studio, play.round)
-    made = candidates(play.round, play.params, play.splits)
-    return {c.key: c for c in judge(made, play.round.workspace.round(0).model)}
-
-
-def says(candidate: Any, classes: tuple[str, ...]) -> str:
-    return f"Model says {classes[candidate.answer]} ({candidate.probability:.0%})"
 
 
 def test_who_runs_a_round_is_told_where_to_send_people(scene: Scene) -> None:
@@ -92,7 +79,7 @@ def test_draw_and_ask(scene: Scene, sit_down: Callable[[str], Someone], tmp_path
     assert np.allclose(ink.max(axis=0), (0.8, 0.65), atol=0.09)
 
 
-def test_edit_and_ask(scene: Scene, sit_down: Callable[[str], Someone], tmp_path: Path) -> None:
+def test_edit_and_ask(scene: Scene, sit_down: Callable[[str], Someone]) -> None:
     answers = {}
     for name in ("ann", "bob"):
         person = sit_down(name)
@@ -106,8 +93,6 @@ def test_edit_and_ask(scene: Scene, sit_down: Callable[[str], Someone], tmp_path
         assert seconds <= 6
         person.key("4")
         assert person.page.get_by_role("radio", name="4").is_checked()
-        if name == "ann":
-            person.picture("label-studio-edit", tmp_path)
         person.submit()
     edited = {key: c for key, c in judged(scene).items() if "/edit/" in key}
     bases = edit_bases(scene.play.round, scene.play.params, scene.play.splits)

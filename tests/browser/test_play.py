@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 import torch
 import uvicorn
-from people import Play, make_round, under_git
+from people import Play, make_round, train, under_git
 
 from data.records import HUMAN, Candidate, Verdict
 from data.sets import digits
@@ -144,17 +144,8 @@ class Somebody:
 
 def trained(play: Play) -> list[Candidate]:
     """Train the target for some seconds; fools of an earlier round, of which it has healed the first half."""
-    path = play.round.workspace.round(0).model
-    net, card = checkpoint.load(path)
-    torch.manual_seed(0)
     found = digits.load("train", root=play.round.workspace.root, size=None, channels=None, seed=0)
-    images_NCHW, optimizer = checkpoint.to_float(found.pixels_NCHW), torch.optim.Adam(net.parameters(), 2e-3)
-    net.train()
-    for chosen in [*torch.randperm(len(found)).split(64), *torch.randperm(len(found)).split(64)]:
-        optimizer.zero_grad()
-        torch.nn.functional.cross_entropy(net(images_NCHW[chosen]), found.labels_N[chosen]).backward()
-        optimizer.step()
-    checkpoint.save(path, net.eval(), card)
+    net = train(play, found)
     answers_N, _ = checkpoint.answer(net, found.pixels_NCHW)
     right, wrong = (
         torch.nonzero(mask).flatten().tolist() for mask in (answers_N == found.labels_N, answers_N != found.labels_N)

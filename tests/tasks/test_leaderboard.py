@@ -111,4 +111,5 @@ def test_a_validator_s_row() -> None:
     assert x.agreement == 0.0
     assert (y.counted, y.set_aside) == (0, "0 of 4 probes answered rightly")
     assert (z.votes, z.agreement, z.probes, z.probe_accuracy) == (0, None, 1, 1.0)
+    assert v.skill is None, "so few votes tell nothing"
     assert validators(made, [], RULES)[0].account == "v@x", "the most counted votes first"

@@ -5,11 +5,10 @@ from dataclasses import replace
 import pytest
 from scipy.stats import binomtest
 
-from data.records import HUMAN, SIMULATED, UNREADABLE, Candidate, Verdict, Vote
+from data.records import HUMAN, SIMULATED, Candidate, Verdict
 from tasks.metrics import (
     Scores,
     accuracy,
-    agreement,
     by_people,
     by_source,
     calibration,
@@ -202,32 +201,3 @@ def test_gate(challenger: Scores, promoted: bool, word: str) -> None:
 def test_gate_needs_the_same_figures() -> None:
     with pytest.raises(ValueError, match="same figures"):
         gate(Scores(right(8), right(5), right(1)), Scores(right(8), right(5)), PROMOTE)
-
-
-def voted(*choices: int, uncounted: int = 0) -> Candidate:
-    """A candidate with votes in turn; the first `uncounted` do not count."""
-    votes = tuple(Vote(f"v{n}", choice, n, "", counted=n >= uncounted) for n, choice in enumerate(choices))
-    return made(str(choices), votes=votes)
-
-
-def test_alpha_is_krippendorff_s() -> None:
-    """His own example: four observers, twelve units with gaps, nominal: 0.743."""
-    observers = [
-        [1, 2, 3, 3, 2, 1, 4, 1, 2, None, None, None],
-        [1, 2, 3, 3, 2, 2, 4, 1, 2, 5, None, 3],
-        [None, 3, 3, 3, 2, 3, 4, 2, 2, 5, 1, None],
-        [1, 2, 3, 3, 2, 4, 4, 1, 2, 5, 1, None],
-    ]
-    units = [voted(*(vote for vote in unit if vote is not None)) for unit in zip(*observers, strict=True)]
-    found = agreement(units)
-    assert found["alpha"] == pytest.approx(0.743, abs=5e-4)
-    assert (found["votes"], found["candidates"]) == (40, 11)
-
-
-def test_alpha_by_hand() -> None:
-    assert agreement([voted(1, 1), voted(2, 2), voted(UNREADABLE, UNREADABLE)])["alpha"] == 1
-    # Two of each class, each pair split: observed 4 of 4, expected 8 of 12 ordered pairs.
-    assert agreement([voted(1, 2), voted(2, 1)])["alpha"] == pytest.approx(1 - 1 / (8 / 12))
-    assert agreement([voted(1, 1), voted(1, 1)]) == {"alpha": None, "votes": 4, "candidates": 2}
-    assert agreement([voted(1), voted(1, 2, uncounted=1)]) == {"alpha": None, "votes": 0, "candidates": 0}
-    assert agreement([voted(5, 1, 1, uncounted=1), voted(2, 2)])["alpha"] == 1

@@ -30,9 +30,9 @@ def test_a_digit_has_its_own_key_and_unreadable_has_u() -> None:
 def test_no_key_is_given_twice() -> None:
     letters = ["B", "b", "u", "g", "cat"]
     page = pages.edit_page(letters, 3)
-    assert hotkeys(page, "Choice") == {"B": None, "b": None, "u": "u", "g": "g", "cat": None}
-    assert hotkeys(page, "Label") == {"black": "b", "white": "w", "red": "r", "green": None, "blue": None}
-    assert hotkeys(pages.validate_page(letters), "Choice")["unreadable"] is None
+    assert hotkeys(page, "Choice") == {"B": "1", "b": "2", "u": "u", "g": "g", "cat": "3"}
+    assert hotkeys(page, "Label") == {"black": "b", "white": "w", "red": "r", "green": "e", "blue": "l"}
+    assert hotkeys(pages.validate_page(letters), "Choice")["unreadable"] == "4"
 
 
 def test_grey_images_have_grey_pens() -> None:
