@@ -65,7 +65,7 @@ def test_dawid_skene_is_crowd_kit_s() -> None:
 
 
 def test_dawid_skene_finds_whose_votes_to_believe() -> None:
-    """Two careful validators, and three who take three quarters of the 1s for 2s: most votes are wrong where it matters."""
+    """Two careful validators, and three who take three quarters of the 1s for 2s: there most votes are wrong."""
     rng = random.Random(0)
     cast, truth, plain = [], {}, 0
     for n in range(600):
