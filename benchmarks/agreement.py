@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
@@ -67,6 +68,7 @@ class Budget:
     steps: int = 100  # of APGD
     pgd_steps: int = 40
     queries: int = 1_000
+    seeds: int = 1
 
 
 QUICK = Budget(200, 24, 0.1, 5, 5, 20)
@@ -179,9 +181,13 @@ def peers(net: nn.Module, threat: Threat, budget: Budget) -> dict[tuple[str, str
     }
 
 
-def standing(net: nn.Module, make: Make, images: torch.Tensor, labels: torch.Tensor, threat: Threat) -> torch.Tensor:
+def standing(
+    net: nn.Module, make: Make, images: torch.Tensor, labels: torch.Tensor, threat: Threat, seed: int
+) -> torch.Tensor:
     """bool N: right on the clean image and on what a peer made of it. ValueError if that lies outside the ball."""
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
+    if hasattr(make, "seed"):
+        make.seed = seed  # some of torchattacks' set torch's own
     made = torch.cat([make(x, y) for x, y in zip(images.split(256), labels.split(256), strict=True)]).detach()
     change = (made - images).flatten(1)
     length = float(change.abs().max() if threat.norm == "linf" else change.norm(dim=1).max())
@@ -199,22 +205,23 @@ def compared(
     net, threat = nets[case.name], case.threat(norm)
     where = f"{case.name}, {'L∞' if norm == 'linf' else 'L2'} {threat.epsilon:g}"
     target = None if budget == QUICK else APART
-    kinds, stood = ours(threat, budget), {}
+    kinds, stood, seeds = ours(threat, budget), {}, range(budget.seeds)
     for name, (module, own) in kinds.items():
-        stood[name] = attack(module, net, images, labels, threat, own, 0).answers == labels
-        print(f"{where}, {name}: {share(stood[name]):.1f}", file=sys.stderr, flush=True)
+        stood[name] = [attack(module, net, images, labels, threat, own, seed).answers == labels for seed in seeds]
+        print(f"{where}, {name}: {mean(map(share, stood[name])):.1f}", file=sys.stderr, flush=True)
     for (name, library), make in peers(net, threat, budget).items():
-        theirs = share(standing(net, make, images, labels, threat))
-        mine = share(stood[name])
+        theirs = mean(share(standing(net, make, images, labels, threat, seed)) for seed in seeds)
+        mine = mean(map(share, stood[name]))
         print(f"{where}, {name}, {library}: {theirs:.1f}", file=sys.stderr, flush=True)
         told = f"{where}, {name}: ours {mine:.1f}%, {library} {theirs:.1f}%"
         yield Measured(told, abs(mine - theirs), "points", target, "lower")
-    hidden = stood["PGD"] & ~stood["Square"]
+    first = stood["PGD"][0]
+    hidden = first & ~stood["Square"][0]
     yield Measured(f"{where}: stood under PGD, fell to Square", share(hidden), "%", target, "lower")
     for other in sorted(nets.keys() - {case.name}):
         module, own = kinds["PGD"]
         made = attack(module, nets[other], images, labels, threat, own, 0).images
-        fell = stood["PGD"] & (checkpoint.logits_of(net, made).argmax(1) != labels)
+        fell = first & (checkpoint.logits_of(net, made).argmax(1) != labels)
         yield Measured(f"{where}: stood under PGD, fell to {other}'s images", share(fell), "%", target, "lower")
 
 
@@ -235,7 +242,7 @@ def trained(case: Case, given: Images, validation: Images, budget: Budget) -> nn
 def measure(given: argparse.Namespace) -> list[Measured]:
     """One thread."""
     torch.set_num_threads(1)
-    budget = QUICK if given.quick else Budget(given.train, given.images, queries=given.queries)
+    budget = QUICK if given.quick else Budget(given.train, given.images, queries=given.queries, seeds=given.seeds)
     train, test = _nets.images(given.root, "train"), _nets.images(given.root, "test")
     both = _nets.some(train, budget.given + 256)
     kept = len(both) - 256
@@ -258,5 +265,6 @@ if __name__ == "__main__":
     parser.add_argument("--images", type=int, default=1_000, help="test images each attack is run on")
     parser.add_argument("--train", type=int, default=10_000, help="images the networks are trained on")
     parser.add_argument("--queries", type=int, default=1_000, help="of Square, for an image")
+    parser.add_argument("--seeds", type=int, default=1, help="runs of each attack, of which the mean is taken")
     options = parser.parse_args()
     sys.exit(finish(measure(options), options))
