@@ -1,10 +1,12 @@
-"""The leaderboard: what each annotator and validator did, as two tables and as a file for paying people."""
+"""The leaderboard: what each annotator, validator and attack did, as tables and as a file for paying people."""
 
 from __future__ import annotations
 
 import csv
 import io
-from dataclasses import asdict, fields
+import json
+from collections import Counter
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,37 +21,56 @@ from tasks.workspace import State, WorkspaceError, check_initialised, rounds, st
 
 if TYPE_CHECKING:
     from data.records import Candidate
-    from tasks.leaderboard import Annotator, Validator
+    from tasks.leaderboard import Annotator, Attack, Validator
 
-SHARES = ("mer", "agreement", "skill", "probe_accuracy")
+SHARES = ("mer", "agreement", "skill", "probe_accuracy", "attack_success_rate", "verified_rate")
 
 
-def board(root: Path, number: int | None = None) -> tuple[list[Annotator], list[Validator]]:
+@dataclass(frozen=True)
+class Board:
+    """The rows of a round, or of several."""
+
+    annotators: list[Annotator]
+    validators: list[Validator]
+    attacks: list[Attack]
+
+
+def board(root: Path, number: int | None = None) -> Board:
     """The rows of a round, or of all rounds that collected. The open round as it was last pulled."""
     from tasks import leaderboard
-    from tasks.pull import probed
+    from tasks.past import probed, voting_seconds
 
     chosen = _rounds(Workspace(root), number)
-    candidates = [c for round_ in chosen for c in _candidates(round_)]
+    by_round = {round_: _candidates(round_) for round_ in chosen}
+    candidates = [c for own in by_round.values() for c in own]
     answers = [answer for round_ in chosen for answer in probed(round_)]
+    seconds: Counter[str] = Counter()
+    for round_ in chosen:
+        seconds.update(voting_seconds(round_))
     rules = read(chosen[-1].params).validate_
-    return leaderboard.annotators(candidates), leaderboard.validators(candidates, answers, rules)
+    return Board(
+        annotators=leaderboard.annotators(candidates),
+        validators=leaderboard.validators(candidates, answers, rules, seconds),
+        attacks=[
+            row for round_, own in by_round.items() for row in leaderboard.attacks(round_.name, _told(round_, own))
+        ],
+    )
 
 
 def show(root: Path, number: int | None = None, file: Path | None = None) -> None:
-    """Print both tables; write them to a file if one is named."""
-    people, voters = board(root, number)
+    """Print the tables; write their rows to a file if one is named."""
+    found = board(root, number)
     console = Console()
     console.width = max(console.width, 160)
-    console.print(table("annotators", people))
-    console.print(table("validators", voters))
+    for title in ("annotators", "validators", "attacks"):
+        console.print(table(title, getattr(found, title)))
     if file is not None:
-        write_whole(file, as_csv(people, voters))
+        write_whole(file, as_csv(found))
         print(f"wrote {file}")
 
 
-def table(title: str, found: list[Annotator] | list[Validator]) -> Table:
-    """A row a person; shares in per cent."""
+def table(title: str, found: list[Annotator] | list[Validator] | list[Attack]) -> Table:
+    """A row a person, or an attack; shares in per cent."""
     shown = Table(title=title if found else f"{title}: none yet", title_justify="left")
     for name in [field.name for field in fields(found[0])] if found else ["account"]:
         text = name in ("account", "set_aside")
@@ -60,14 +81,16 @@ def table(title: str, found: list[Annotator] | list[Validator]) -> Table:
     return shown
 
 
-def as_csv(people: list[Annotator], voters: list[Validator]) -> str:
-    """A line a person and role; shares between 0 and 1, times in seconds, empty where there is nothing to share.
+def as_csv(found: Board) -> str:
+    """A line a person and role, or an attack and round; shares between 0 and 1, times in seconds, empty where there is
+    nothing to share.
 
     A spreadsheet takes a cell that begins with =, +, - or @ for a formula, and an account's name is what its owner
     typed: such a cell gets an apostrophe before it.
     """
-    lines = [{"role": "annotator", **asdict(row)} for row in people]
-    lines += [{"role": "validator", **asdict(row)} for row in voters]
+    lines = [{"role": "annotator", **asdict(row)} for row in found.annotators]
+    lines += [{"role": "validator", **asdict(row)} for row in found.validators]
+    lines += [{"role": "attack", **asdict(row)} for row in found.attacks]
     names = list(dict.fromkeys(name for line in lines for name in line)) or ["role", "account"]
     buffer = io.StringIO(newline="")
     writer = csv.DictWriter(buffer, names, restval="", lineterminator="\n")
@@ -101,6 +124,22 @@ def _candidates(round_: Round) -> list[Candidate]:
     assert attacked is not None  # only round 000 has none
     judged = judge(candidates(round_, params, check_initialised(round_.workspace)), attacked.model)
     return validate(judged, votes(round_), params.validate_, past(round_))
+
+
+def _told(round_: Round, candidates: list[Candidate]) -> dict[str, Any]:
+    """What metrics.json tells of each source, or will."""
+    from data.shards import read_images
+    from tasks.judge import rightly_classified
+    from tasks.metrics import by_source
+
+    if round_.metrics.exists():
+        told: dict[str, Any] = json.loads(round_.metrics.read_text(encoding="utf-8"))["by_source"]
+        return told
+    attacked, seeds = target(round_), {c.seed_image for c in candidates if not c.by_people}
+    assert attacked is not None  # only round 000 has none
+    pool = read_images(round_.workspace.split("pool"), check_initialised(round_.workspace)["channels"])
+    started = pool.take([index for index, key in enumerate(pool.keys) if key in seeds])
+    return by_source(candidates, rightly_classified(started, attacked.model) if len(started) else [])
 
 
 def _cell(name: str, value: Any) -> str:

@@ -8,8 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from data.records import Candidate
+
+if TYPE_CHECKING:
+    from data.shards import Images
 
 
 def judge(candidates: Sequence[Candidate], target: Path) -> list[Candidate]:
@@ -32,3 +36,12 @@ def judge(candidates: Sequence[Candidate], target: Path) -> list[Candidate]:
         for c, answer, probabilities_K in zip(sound, answers_N, probabilities_NK, strict=True)
     }
     return [judged.get(c.key, c) for c in candidates]
+
+
+def rightly_classified(seeds: Images, target: Path) -> list[str]:
+    """Keys of the seed images that the target answers rightly: an attack's success is a share of those."""
+    from tasks import checkpoint
+
+    net, _ = checkpoint.load(target)
+    answers_N, _ = checkpoint.answer(net, seeds.pixels_NCHW)
+    return [key for key, right in zip(seeds.keys, (answers_N == seeds.labels_N).tolist(), strict=True) if right]

@@ -1,4 +1,4 @@
-"""Who made and validated what: a row per annotator and per validator, from candidates alone. Pure; for paying people.
+"""Who made and validated what: a row per annotator, per validator and per attack. Pure; for paying people.
 
 A near-duplicate of a fool that its author made earlier earns nothing. Near is measured on what a person would see: both
 images in grey, averaged over at most 28×28 cells, less their mean; a cosine of SAME or more at any shift of up to
@@ -9,13 +9,15 @@ Who is set aside is read off the candidates: by the reason for which they, or vo
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
+from typing import Any
 
 import torch
 
-from data.records import Candidate
+from data.records import PEOPLE, Candidate
 from data.shards import decode_png
 from tasks.agreement import ballots, dawid_skene
 from tasks.params import Validate
@@ -49,11 +51,27 @@ class Validator:
     account: str
     votes: int
     counted: int
+    verified_fools: int  # fools whose label a counted vote of theirs helped to verify; near-duplicates once
+    seconds: float  # over all they were shown, probes too
+    seconds_per_verified_fool: float | None
     agreement: float | None  # share of the votes for a class, on candidates settled on one, that match it
     skill: float | None  # chance of a right vote by Dawid–Skene; None where votes are few
     probes: int  # answered
     probe_accuracy: float | None
     set_aside: str  # why; empty if not
+
+
+@dataclass(frozen=True)
+class Attack:
+    """An attack's part in a round, apart from people's. A share of nothing is None."""
+
+    account: str  # the attack's name
+    round: str
+    tries: int
+    fools: int
+    verified_fools: int
+    attack_success_rate: float | None  # share of the rightly classified seed images that it flipped
+    verified_rate: float | None  # share of its settled candidates whose label was verified
 
 
 def annotators(candidates: Sequence[Candidate]) -> list[Annotator]:
@@ -87,13 +105,24 @@ def annotators(candidates: Sequence[Candidate]) -> list[Annotator]:
     return sorted(rows, key=lambda row: (-row.verified_fools, -row.fools, row.tries, row.account))
 
 
-def validators(candidates: Sequence[Candidate], probes: Iterable[Answer], rules: Validate) -> list[Validator]:
+def validators(
+    candidates: Sequence[Candidate],
+    probes: Iterable[Answer],
+    rules: Validate,
+    seconds: Mapping[str, float],
+) -> list[Validator]:
     """People who voted, the most counted votes first. candidates: with their votes as counted; rules: of their round,
-    or of the last."""
+    or of the last; seconds: account → the time it took."""
     found = conduct([(c, count(c.votes, rules)) for c in candidates if c.wellformed], probes)
     cast = [vote for c in candidates for vote in c.votes]
     estimate = dawid_skene(ballots(candidates))
     skill = estimate.skill if estimate else {}
+    by_author: dict[str, list[Candidate]] = {}
+    for c in candidates:
+        if c.by_people and c.fooling and c.verified:
+            by_author.setdefault(c.annotator, []).append(c)
+    fools = [c for own in by_author.values() for again in [duplicates(own)] for c in own if c.key not in again]
+    helped = Counter(v.validator for c in fools for v in c.votes if v.counted and v.choice == c.intended)
     rows = []
     for account in {vote.validator for vote in cast} | {account for account, did in found.items() if did.probes}:
         own = [vote for vote in cast if vote.validator == account]
@@ -103,6 +132,9 @@ def validators(candidates: Sequence[Candidate], probes: Iterable[Answer], rules:
                 account=account,
                 votes=len(own),
                 counted=sum(vote.counted for vote in own),
+                verified_fools=helped[account],
+                seconds=round(seconds.get(account, 0.0), 3),
+                seconds_per_verified_fool=seconds.get(account, 0.0) / helped[account] if helped[account] else None,
                 agreement=1 - did.dissents / did.votes if did and did.votes else None,
                 skill=skill.get(account),
                 probes=did.probes if did else 0,
@@ -111,6 +143,23 @@ def validators(candidates: Sequence[Candidate], probes: Iterable[Answer], rules:
             )
         )
     return sorted(rows, key=lambda row: (-row.counted, row.account))
+
+
+def attacks(round_name: str, by_source: Mapping[str, Mapping[str, Any]]) -> list[Attack]:
+    """The attacks of a round, of whose sources metrics.json tells `by_source`."""
+    return [
+        Attack(
+            account=name,
+            round=round_name,
+            tries=told["collected"],
+            fools=told["fooling"],
+            verified_fools=told["verified_fooling"],
+            attack_success_rate=told["attack_success_rate"],
+            verified_rate=told["verified_rate"],
+        )
+        for name, told in sorted(by_source.items())
+        if name not in PEOPLE
+    ]
 
 
 def duplicates(fools: Iterable[Candidate]) -> set[str]:

@@ -13,7 +13,7 @@ from typing import Any
 from data.files import write_whole
 from data.layout import Round
 from data.shards import read_candidates
-from tasks.annotations import probe_answers
+from tasks.annotations import gather, lines, probe_answers
 from tasks.params import Validate, read
 from tasks.trust import Answer, Conduct, conduct, frozen, together
 
@@ -47,3 +47,12 @@ def probed(round_: Round) -> list[Answer]:
     recorded(round_)
     splits: dict[str, Any] = json.loads(round_.workspace.splits.read_text(encoding="utf-8"))
     return probe_answers(round_, read(round_.params), splits)
+
+
+def voting_seconds(round_: Round) -> dict[str, float]:
+    """Account → the time it took over all it was asked to validate, probes too, as the page tells it.
+    FileNotFoundError if the record of a closed round is not here."""
+    spent: dict[str, float] = {}
+    for annotation in gather(lines(recorded(round_)), "validate"):
+        spent[annotation.first.author] = spent.get(annotation.first.author, 0.0) + annotation.seconds
+    return spent

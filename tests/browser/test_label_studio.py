@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import httpx
@@ -24,6 +25,7 @@ from tasks.validate import validate
 
 from .conftest import Scene, Someone, images, judged, says
 
+ASKED = 10
 SEVEN = ((0.3, 0.2), (0.65, 0.2), (0.45, 0.8))
 
 
@@ -77,6 +79,38 @@ def test_draw_and_ask(scene: Scene, sit_down: Callable[[str], Someone], tmp_path
     ink = np.argwhere(pixels > 127) / 28
     assert np.allclose(ink.min(axis=0), (0.2, 0.3), atol=0.09), "the ink lies where the mouse was"
     assert np.allclose(ink.max(axis=0), (0.8, 0.65), atol=0.09)
+
+
+def test_ten_answers_come_within_six_seconds(scene: Scene, sit_down: Callable[[str], Someone]) -> None:
+    """What the page waits for, in milliseconds: until it saves its draft, until that is stored, until the answer to it
+    has come, until it is shown. The first is Label Studio's own."""
+    dan = sit_down("dan")
+    dan.enter(scene.project("draw"))
+    ended: list[tuple[str, float, float]] = []  # address, and when it was sent and answered
+
+    def note(request: Any) -> None:
+        timing = request.timing
+        ended.append((request.url, timing["startTime"], timing["startTime"] + timing["responseEnd"]))
+
+    dan.page.on("requestfinished", note)
+    parts = []
+    for number in range(ASKED):
+        y = 0.15 + 0.07 * number
+        dan.stroke((0.25, y), (0.75, y))
+        dan.page.wait_for_timeout(5500)  # the ink's own draft is saved: the slowest case
+        ended.clear()
+        began = dan.type_question()
+        said, shown = dan.answer()
+        assert said.startswith("Model says ")
+        dan.page.wait_for_timeout(100)
+        (answered,) = [end for url, _, end in ended if "interactive-annotating" in url]
+        saved = max((sent, end) for url, sent, end in ended if "/drafts" in url and end < answered)
+        parts.append([saved[0] - began, saved[1] - saved[0], answered - saved[1], shown - answered, shown - began])
+    for name, spent in zip(
+        ("draft sent", "stored", "answered", "shown", "in all"), zip(*parts, strict=True), strict=True
+    ):
+        print(f"{name:<10}  median {median(spent):5.0f} ms  most {max(spent):5.0f} ms")
+    assert median(each[-1] for each in parts) <= 6000
 
 
 def test_edit_and_ask(scene: Scene, sit_down: Callable[[str], Someone]) -> None:

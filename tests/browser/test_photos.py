@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from people import make_round, train
+from people import make_round, train, under_git
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
@@ -48,6 +48,7 @@ def scene(stack: Path, checkout: Path, tmp_path_factory: pytest.TempPathFactory)
         collect={"drawings": 1, "edits": 2},
         validate={"probes": 0},
     )
+    under_git(play)
     train(play, found, epochs=10)
     with open_scene(stack, play) as opened:
         yield opened

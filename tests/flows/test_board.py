@@ -9,22 +9,25 @@ from pathlib import Path
 
 from rich.console import Console
 
-from flows.board import as_csv, table
-from tasks.leaderboard import Annotator, Validator
+from flows.board import Board, as_csv, table
+from tasks.leaderboard import Annotator, Attack, Validator
 
 EVE = Annotator("=cmd|'/c calc'!a1@x", 4, 1, 2, 1, 1, 0.75, 40.0, 40.0, "")
 BOB = Annotator("[red]bob@x", 0, 1, 0, 0, 0, None, 0.0, None, "6 of 7 settled candidates show another class")
-VIC = Validator("vic@x", 9, 8, 1 / 3, 4, 0.75, "")
+VIC = Validator("vic@x", 9, 8, 2, 30.0, 15.0, 1 / 3, None, 4, 0.75, "")
+PGD = Attack("pgd", "001", 6, 5, 3, 0.8333, 0.6)
 
 
 def test_the_file_holds_a_line_a_person_and_no_formula() -> None:
-    rows = list(csv.DictReader(io.StringIO(as_csv([EVE, BOB], [VIC]))))
-    assert [row["role"] for row in rows] == ["annotator", "annotator", "validator"]
+    rows = list(csv.DictReader(io.StringIO(as_csv(Board([EVE, BOB], [VIC], [PGD])))))
+    assert [row["role"] for row in rows] == ["annotator", "annotator", "validator", "attack"]
     assert rows[0]["account"] == "'" + EVE.account
     assert (rows[0]["verified_fools"], rows[0]["seconds_per_verified_fool"]) == ("1", "40.0000")
     assert (rows[1]["mer"], rows[1]["votes"]) == ("", "")
     assert math.isclose(float(rows[2]["agreement"]), 1 / 3, abs_tol=1e-4)
-    assert as_csv([], []) == "role,account\n"
+    assert (rows[2]["seconds_per_verified_fool"], rows[2]["skill"]) == ("15.0000", "")
+    assert (rows[3]["account"], rows[3]["round"], rows[3]["attack_success_rate"]) == ("pgd", "001", "0.8333")
+    assert as_csv(Board([], [], [])) == "role,account\n"
 
 
 def test_the_tables_show_every_account_as_it_is(tmp_path: Path) -> None:
@@ -33,6 +36,17 @@ def test_the_tables_show_every_account_as_it_is(tmp_path: Path) -> None:
         console.print(table("annotators", [EVE, BOB]))
         console.print(table("validators", [VIC]))
         console.print(table("validators", []))
+        console.print(table("attacks", [PGD]))
     shown = (tmp_path / "shown").read_text()
-    for text in (EVE.account, BOB.account, BOB.set_aside, "75.0", "33.3", "MER", "none yet"):
+    for text in (
+        EVE.account,
+        BOB.account,
+        BOB.set_aside,
+        "75.0",
+        "33.3",
+        "MER",
+        "none yet",
+        "83.3",
+        "attack success rate",
+    ):
         assert text in shown
