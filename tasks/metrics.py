@@ -149,23 +149,34 @@ def by_source(candidates: Sequence[Candidate], rightly_classified: Iterable[str]
     """Each source apart: people with MER and vMER, an attack with its success rate and its verified rate.
 
     rightly_classified: keys of the seed images that the target answers rightly. attack_success_rate: share of
-    those that the attack flips. verified_rate: share of its settled candidates whose label was found right.
+    those that the attack flips. verified_rate: share of its settled candidates whose label was found right. verified:
+    the same of the fooling ones and of the others apart, since only a share of the others is voted on.
     """
     right = set(rightly_classified)
     report: dict[str, dict[str, Any]] = {}
     for source in sorted({c.source for c in candidates}):
         own = [c for c in candidates if c.source == source]
+        settled = [c for c in own if c.wellformed and c.verdict is not Verdict.PENDING]
+        verified = {
+            "fooling": _verified([c for c in settled if c.fooling]),
+            "non_fooling": _verified([c for c in settled if not c.fooling]),
+        }
         if source in PEOPLE:
-            report[source] = error_rates(own)
+            report[source] = {**error_rates(own), "verified": verified}
             continue
         tried = [c for c in own if c.wellformed and c.seed_image in right]
-        settled = [c for c in own if c.wellformed and c.verdict is not Verdict.PENDING]
         report[source] = {
             **counts(own),
             "attack_success_rate": rate(sum(c.fooling for c in tried), len(tried))["rate"],
-            "verified_rate": rate(sum(c.verified for c in settled), len(settled))["rate"],
+            "verified_rate": _verified(settled)["rate"],
+            "verified": verified,
         }
     return report
+
+
+def _verified(settled: Sequence[Candidate]) -> Rate:
+    """The share of candidates with a verdict whose label was found right."""
+    return rate(sum(c.verified for c in settled), len(settled))
 
 
 def split_by(campaign: Iterable[Candidate]) -> str:

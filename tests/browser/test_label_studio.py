@@ -26,6 +26,7 @@ from tasks.validate import validate
 from .conftest import Scene, Someone, images, judged, says
 
 ASKED = 10
+SIX = ((0.45, 0.2), (0.33, 0.5), (0.38, 0.76), (0.6, 0.8), (0.7, 0.66), (0.45, 0.6))  # the practice's
 SEVEN = ((0.3, 0.2), (0.65, 0.2), (0.45, 0.8))
 
 
@@ -50,10 +51,10 @@ def test_draw_and_ask(scene: Scene, sit_down: Callable[[str], Someone], tmp_path
         person = sit_down(name)
         assert "Draw something that every person reads at once" in person.enter(scene.project("draw"))
         person.page.get_by_text("Practice, does not count").wait_for()
-        person.stroke((0.4, 0.3), (0.6, 0.3), (0.6, 0.7))
+        person.stroke(*SIX)
+        person.key("6")
         if name == "ann":
             person.picture("label-studio-practice", tmp_path)
-        person.key("3")
         person.submit()
         person.ready()
         person.page.get_by_text("Draw any class").wait_for()

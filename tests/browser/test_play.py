@@ -178,8 +178,11 @@ def table(stack: Path, checkout: Path, tmp_path_factory: pytest.TempPathFactory)
     assert program, "chromium was wanted and is not there; install it (Debian: apt-get install chromium)"
     services = find(stack)
     studio = connect(services)
-    rules = {"consensus": 2, "max_votes": 3, "non_fooling_share": 0.0, "probes": 0}
-    play = make_round(tmp_path_factory.mktemp("play"), checkout, collect={"drawings": 3, "fools": 3}, validate=rules)
+    asked, rules = (
+        {"drawings": 3, "threshold": 3},
+        {"consensus": 2, "max_votes": 3, "non_fooling_share": 0.0, "probes": 0},
+    )
+    play = make_round(tmp_path_factory.mktemp("play"), checkout, collect=asked, validate=rules)
     under_git(play)
     earlier = trained(play)
     workspace = play.round.workspace

@@ -7,9 +7,14 @@ import io
 import math
 from pathlib import Path
 
+import pytest
+from people import make_round, train, under_git
 from rich.console import Console
 
-from flows.board import Board, as_csv, table
+from data.sets import digits
+from data.shards import write_candidates
+from flows.board import Board, as_csv, board, table
+from tasks import attack, checkpoint
 from tasks.leaderboard import Annotator, Attack, Validator
 
 EVE = Annotator("=cmd|'/c calc'!a1@x", 4, 1, 2, 1, 1, 0.75, 40.0, 40.0, "")
@@ -50,3 +55,20 @@ def test_the_tables_show_every_account_as_it_is(tmp_path: Path) -> None:
         "attack success rate",
     ):
         assert text in shown
+
+
+def test_attacks_of_an_open_round_are_told_apart(tmp_path: Path, checkout: Path) -> None:
+    play = make_round(tmp_path, checkout)
+    net = train(play, digits.load("train", root=tmp_path, size=None, channels=None, seed=0))
+    under_git(play)
+    made = attack.candidates(net, play.pool.take(range(20)), "pgd", play.round, play.params)
+    write_candidates(play.round.attack, made)
+    answers_N, _ = checkpoint.answer(net, play.pool.pixels_NCHW[:20])
+    right = {made[i].seed_image for i in (answers_N == play.pool.labels_N[:20]).nonzero().flatten().tolist()}
+    flipped = sum(c.fooling for c in made if c.seed_image in right)
+    found = board(tmp_path)
+    (row,) = found.attacks
+    assert (row.account, row.round, row.tries, row.fools) == ("pgd", "001", 20, sum(c.fooling for c in made))
+    assert row.attack_success_rate == pytest.approx(flipped / len(right))
+    assert row.verified_rate is None, "nobody has voted yet"
+    assert (found.annotators, found.validators) == ([], [])

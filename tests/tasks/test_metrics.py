@@ -120,6 +120,19 @@ def test_attacks_are_reported_apart_and_never_as_mer() -> None:
     assert report["pgd"]["attack_success_rate"] == pytest.approx(2 / 3)
     assert report["pgd"]["verified_rate"] == pytest.approx(2 / 3)
     assert report["pgd"]["collected"] == 4
+    assert (report["pgd"]["verified"]["fooling"]["rate"], report["pgd"]["verified"]["non_fooling"]["n"]) == (2 / 3, 0)
+
+
+def test_labels_are_found_right_apart_where_the_target_was_fooled_and_where_not() -> None:
+    candidates = [
+        made("a", source=HUMAN),
+        made("b", source=HUMAN, verdict=Verdict.REJECTED),
+        made("c", source=HUMAN, answer=0),
+        made("d", source=HUMAN, answer=0, verdict=Verdict.PENDING),
+    ]
+    found = by_source(candidates, [])["human"]["verified"]
+    assert (found["fooling"]["rate"], found["fooling"]["n"]) == (1 / 2, 2)
+    assert (found["non_fooling"]["rate"], found["non_fooling"]["n"]) == (1.0, 1), "who has no verdict is not counted"
 
 
 def test_split_by() -> None:

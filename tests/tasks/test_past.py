@@ -14,6 +14,7 @@ from data.records import Candidate, Vote
 from data.shards import write_candidates
 from tasks import annotations, ink, projects, pull
 from tasks.annotations import Line
+from tasks.past import voting_seconds
 from tasks.trust import Answer, Conduct
 from tasks.validate import validate
 from tasks.workspace import git
@@ -53,6 +54,20 @@ def test_answers_to_probes(open_round: Callable[..., Any]) -> None:
     assert found == [Answer("ann@x", True), Answer("ann@x", False), Answer("ann@x", False)]
     assert annotations.candidates(play.round, play.params, play.splits) == []
     assert pull.votes(play.round) == {}
+
+
+def test_the_time_of_voting_is_what_the_page_tells_if_that_is_sensible(open_round: Callable[..., Any]) -> None:
+    play = open_round(validate={"probes": 1})
+    (probe,) = annotations.probes(play.round, play.params, play.splits)
+    first, second, third = (answer(play, probe, number, "ann@x", "3") for number in (1, 2, 3))
+    other = answer(play, probe, 4, "bob@x", "3")
+    drawn = replace(answer(play, probe, 5, "ann@x", "3"), kind="draw", raw={"lead_time": 100.0})
+    told = [
+        replace(line, raw={**line.raw, "lead_time": seconds})
+        for line, seconds in ((first, 4.0), (second, 2.5), (third, float("nan")), (other, 7), (first, 5.0))
+    ]
+    pull.append(play.round.annotations, [*told, drawn])
+    assert voting_seconds(play.round) == {"ann@x": 7.5, "bob@x": 7.0}, "of each annotation its latest form"
 
 
 def test_rounds_that_are_closed_count_and_must_be_here(open_round: Callable[..., Any]) -> None:
