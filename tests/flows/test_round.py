@@ -2,36 +2,62 @@
 
 from __future__ import annotations
 
+import base64
 import csv
 import io
 import json
 import os
+import secrets
 import shutil
 import signal
 import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
+import conftest
+import pyarrow.parquet as pq
 import pytest
-from conftest import dadc, run
+from conftest import run
 
 from data.files import md5
 from data.layout import Workspace
 from data.shards import read_candidates
+from tasks.labelling import connect
 from tasks.params import read
+from tasks.services import find, read_secrets
 from tasks.workspace import State, git, state
+
+# Secrets that a user's shell may hold while the commands run; nobody asks for them here.
+GIVEN = {
+    "AWS_SECRET_ACCESS_KEY": secrets.token_hex(16),
+    "MLFLOW_TRACKING_TOKEN": secrets.token_hex(16),
+    "PREFECT_API_AUTH_STRING": f"somebody:{secrets.token_hex(16)}",
+}
+said: list[str] = []  # by every command of this module
+
+
+def dadc(root: Path, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
+    """Run `dadc`, and keep what it says for the last test."""
+    done = conftest.dadc(root, *arguments, check=check)
+    said.extend([done.stdout, done.stderr])
+    return done
 
 
 @pytest.fixture(scope="module")
-def campaign(stack: Path) -> Workspace:
+def campaign(stack: Path) -> Iterator[Workspace]:
     """Round 000 and one simulated round, closed."""
-    dadc(stack, "init")
-    done = dadc(stack, "run", "--rounds", "1", "--simulate")
-    assert "round 001 is closed" in done.stdout
-    return Workspace(stack)
+    with pytest.MonkeyPatch.context() as shell:
+        for name, value in GIVEN.items():
+            shell.setenv(name, value)
+        dadc(stack, "init")
+        done = dadc(stack, "run", "--rounds", "1", "--simulate")
+        assert "round 001 is closed" in done.stdout
+        yield Workspace(stack)
 
 
 def metrics(workspace: Workspace, number: int) -> dict[str, Any]:
@@ -107,8 +133,6 @@ def test_running_it_again_changes_nothing(campaign: Workspace) -> None:
 
 def scheduled_collect(root: Path) -> None:
     """A real Prefect server schedules the collect flow, and a run of it happens."""
-    from tasks.services import find
-
     address = find(root).prefect_url
     assert address
     code = (
@@ -171,8 +195,6 @@ def test_a_real_prefect_server_saw_the_flows(campaign: Workspace) -> None:
         "        for run in await client.read_flow_runs(limit=50): print(run.name, '|', run.state_name)\n"
         "asyncio.run(main())"
     )
-    from tasks.services import find
-
     address = find(campaign.root).prefect_url
     assert address
     env = shutil.which("env")
@@ -180,3 +202,35 @@ def test_a_real_prefect_server_saw_the_flows(campaign: Workspace) -> None:
     said = run(campaign.root, env, f"PREFECT_API_URL={address}", sys.executable, "-c", code).stdout
     assert "digits 001 close | Completed" in said
     assert os.environ.get("PREFECT_API_URL") is None
+
+
+def test_no_secret_stands_where_others_look(campaign: Workspace) -> None:
+    """The last of all: after every command above. Label Studio's own database, which has to know them, is left out."""
+    root = campaign.root
+    kept, services = read_secrets(root), find(root)
+    people = {c.annotator for c in read_candidates(campaign.round(1).candidates) if c.by_people}
+    hidden = [kept["label_studio"]["password"], kept["label_studio"]["token"], kept["model"]["password"]]
+    hidden += [connect(services).password_for(person) for person in people]
+    hidden += [value.rpartition(":")[2] for value in GIVEN.values()]
+    sent = [f"{services.model_user}:{services.model_password}", GIVEN["PREFECT_API_AUTH_STRING"]]
+    hidden += [base64.b64encode(each.encode()).decode() for each in sent]  # as a request's header holds them
+    wanted = {form.encode() for each in hidden for form in (each, quote(each, safe=""))}
+
+    objects = subprocess.run(
+        ["git", "cat-file", "--batch-all-objects", "--batch"], cwd=root, capture_output=True, check=True
+    ).stdout
+    texts = {"Git's history": objects, "what the commands said": "".join(said).encode()}
+    own = (campaign.local / "secrets.json", campaign.local / "label-studio")
+    for path in (
+        p for part in (campaign.local, campaign.rounds, campaign.base, root / ".dvc") for p in part.rglob("*")
+    ):
+        if path.is_file() and not any(path.is_relative_to(each) for each in own):
+            texts[str(path.relative_to(root))] = path.read_bytes()
+            if path.suffix == ".parquet":  # compressed
+                texts[f"{path.relative_to(root)}, unpacked"] = str(pq.read_table(path).to_pylist()).encode()
+    assert {".dadc/logs/label_studio.log", ".dadc/prefect/prefect.db", ".dadc/mlflow/mlflow.db"} <= texts.keys()
+    assert b"Close round 001" in texts["Git's history"], "Git's objects are unpacked"
+    assert any("/artifacts/" in name for name in texts), "MLflow's artifacts are looked at"
+    assert b"001" in texts[".dadc/prefect/prefect.db"]
+    found = sorted(name for name, text in texts.items() if any(form in text for form in wanted))
+    assert found == []
