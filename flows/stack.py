@@ -42,6 +42,11 @@ QUIET = {
 }
 # Label Studio takes any variable for a setting of its own, HOST and DEBUG too, so it sees these only.
 PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CI_RUN")
+# Where the servers keep what they know, if not in files of the workspace: their own variables (docs/deploy.md).
+POSTGRES = ("POSTGRE_HOST", "POSTGRE_PORT", "POSTGRE_NAME", "POSTGRE_USER", "POSTGRE_PASSWORD")
+PREFECT_STORE = "PREFECT_API_DATABASE_CONNECTION_URL"
+MLFLOW_STORE, MLFLOW_ARTIFACTS = "MLFLOW_BACKEND_STORE_URI", "MLFLOW_ARTIFACTS_DESTINATION"
+STORES = (PREFECT_STORE, MLFLOW_STORE, MLFLOW_ARTIFACTS, "MLFLOW_S3_ENDPOINT_URL")
 
 
 def up(
@@ -169,29 +174,33 @@ def _command(root: Path, name: str, port: int) -> tuple[list[str], dict[str, str
         return _label_studio(root, port)
     if name == "model":
         return [sys.executable, "-m", "tasks.serve", "--port", str(port)], environment
-    environment = {k: v for k, v in environment.items() if not k.startswith(("PREFECT_", "MLFLOW_"))} | QUIET
+    kept = {k: v for k, v in environment.items() if k in STORES or not k.startswith(("PREFECT_", "MLFLOW_"))}
+    environment = kept | QUIET
     if name == "prefect":
         environment |= {"PREFECT_HOME": str(local / "prefect"), "PREFECT_LOGGING_SERVER_LEVEL": "WARNING"}
         return [str(programs / "prefect"), "server", "start", *at], environment
     store = local / "mlflow"
     (store / "artifacts").mkdir(parents=True, exist_ok=True)
     environment |= {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-    backend = ["--backend-store-uri", f"sqlite:///{store / 'mlflow.db'}"]
-    artifacts = ["--artifacts-destination", str(store / "artifacts")]
-    return [str(programs / "mlflow"), "server", *at, "--workers", "1", *backend, *artifacts], environment
+    environment.setdefault(MLFLOW_STORE, f"sqlite:///{store / 'mlflow.db'}")
+    environment.setdefault(MLFLOW_ARTIFACTS, str(store / "artifacts"))
+    return [str(programs / "mlflow"), "server", *at, "--workers", "1"], environment
 
 
 def _label_studio(root: Path, port: int) -> tuple[list[str], dict[str, str]]:
     folder = Workspace(root).local / "label-studio"
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     database, template = folder / "label_studio.sqlite3", _label_studio_folder() / "label_studio.sqlite3"
-    if not database.exists() and template.exists():  # its own migrations would take half a minute
+    elsewhere = {key: os.environ[key] for key in POSTGRES if key in os.environ}
+    if elsewhere:
+        elsewhere["DJANGO_DB"] = "default"  # which is PostgreSQL
+    if not elsewhere and not database.exists() and template.exists():  # its own migrations would take half a minute
         new = database.with_name(database.name + ".new")
         shutil.copyfile(template, new)
         new.chmod(0o600)
         new.replace(database)
     own = read_secrets(root)["label_studio"]
-    environment = {key: os.environ[key] for key in PASSED if key in os.environ} | QUIET
+    environment = {key: os.environ[key] for key in PASSED if key in os.environ} | QUIET | elsewhere
     environment |= {
         "LABEL_STUDIO_BASE_DATA_DIR": str(folder),
         "LABEL_STUDIO_USERNAME": own["username"],
