@@ -37,7 +37,7 @@ def evaluate(round_: Round, params: Params, here: Compute) -> None:
     if card.classes != test.classes:
         raise ValueError(f"model and test split must have the same classes, got {card.classes} and {test.classes}")
     campaign = list(chain.from_iterable(read_candidates(path) for path in lineage.shards))
-    candidates = candidate_images(campaign, test.channels, test.classes)
+    candidates = candidate_images([c for c in campaign if c.fooling and c.verified], test.channels, test.classes)
 
     def tested(part: Images) -> dict[str, torch.Tensor]:
         answers = answer_all(net, part, params, shifts=True)

@@ -4,7 +4,7 @@ A row is one network's answers to one image: `net` is challenger or target, `ima
 
 - `test`: the challenger alone, with every attack, shift, battery turn and radius of params.yaml;
 - `validation`: both, clean and under attack, which is all that the gate compares;
-- `candidates`: both, clean: the campaign's well-formed candidates up to this round;
+- `candidates`: both, clean: the campaign's verified fooling candidates up to this round;
 - `pool`: the target, clean: the seed images of the round's machine candidates.
 
 `label` is the right class, `confidence` the probability of the clean answer; `clean`, `attack_…` and `shift_…` are
