@@ -95,12 +95,12 @@ class Images:
         return Images(self.pixels_NCHW[index], self.labels_N[index], keys, self.classes)
 
 
-def encode_png(pixels_CHW: torch.Tensor) -> bytes:
-    """uint8 C×H×W, one or three channels → PNG."""
+def encode_png(pixels_CHW: torch.Tensor, level: int = 6) -> bytes:
+    """uint8 C×H×W, one or three channels → PNG. level: of compression, 1 is quick and 9 small."""
     array = pixels_CHW.permute(1, 2, 0).contiguous().numpy()
     picture = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG")
+    picture.save(buffer, format="PNG", compress_level=level)
     return buffer.getvalue()
 
 

@@ -22,6 +22,7 @@ from data.layout import Round
 from data.records import HUMAN, PROBE, SIMULATED, UNREADABLE, Candidate, Vote
 from data.shards import encode_png, read_candidates, read_images
 from tasks import ink
+from tasks.labelling import UNTOLD
 from tasks.params import Params, read
 from tasks.projects import (
     INTENDED,
@@ -89,6 +90,8 @@ class Annotation:
             return f"changed by another account than its author's, {self.last.editor!r}"
         if self.last.raw.get("was_cancelled"):
             return "skipped"
+        if UNTOLD in self.last.raw:
+            return "an annotation that Label Studio can tell was wanted, and it fails at this one"
         if "oversize" in self.last.raw:
             return f"an annotation of at most 8 MiB was wanted, got {self.last.raw['oversize']!r} characters"
         return ""

@@ -12,7 +12,7 @@ from typing import Any
 
 from data.layout import Round
 from tasks import moved as moving
-from tasks.labelling import LabelStudio
+from tasks.labelling import UNTOLD, LabelStudio
 from tasks.params import read
 from tasks.projects import KINDS, title
 from tasks.workspace import rounds
@@ -70,7 +70,7 @@ def _annotations(
     for key, task in tasks.items():
         for annotation in task["annotations"]:
             raw = {name: value for name, value in annotation.items() if name != "author"}
-            if raw.get("was_cancelled") or not annotation["author"]:
+            if raw.get("was_cancelled") or UNTOLD in raw or not annotation["author"]:
                 known.kept.setdefault(str(task["id"]), []).append(raw)
             else:
                 work.setdefault(annotation["author"], []).append((ids[key], {**raw, "author": annotation["author"]}))

@@ -41,7 +41,7 @@ def picture(pixels_CHW: torch.Tensor) -> str:
     """uint8 C×H×W → data URI of the image at the canvas' size, every pixel a square block."""
     scale = canvas_size(int(pixels_CHW.shape[1])) // int(pixels_CHW.shape[1])
     blocks = pixels_CHW.repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2)
-    return _PREFIX + base64.b64encode(encode_png(blocks)).decode()
+    return _PREFIX + base64.b64encode(encode_png(blocks, level=1)).decode()
 
 
 def blank(size: int, channels: int) -> str:
@@ -103,8 +103,16 @@ def items(result: object, types: Mapping[str, str]) -> list[dict[str, Any]]:
             raise ValueError(f"a region of {', '.join(types)} was wanted, got one of {str(name)[:40]!r}")
         if kind != types[name]:
             raise ValueError(f"{name} makes {types[name]}, got {str(kind)[:40]!r}")
+        for field, text in item.items():
+            if isinstance(text, str) and not _plain(text):
+                raise ValueError(f"a plain word was wanted as {field[:40]!r}, got {text[:40]!r}")
         found.append(item)
     return found
+
+
+def _plain(text: str) -> bool:
+    """Whether it may be one of the words that a page gives a region: an id, the name of a tag, where it came from."""
+    return len(text) <= 100 and text.isprintable() and not set(text) & set("<>&")
 
 
 def choice(result: object, tag: str, classes: Sequence[str], types: Mapping[str, str] = _TYPES) -> int:

@@ -1,7 +1,7 @@
 """Label Studio's client, the only one. It tells nothing about rounds: projects, tasks, annotations and accounts.
 
 Errors: `ServiceDown` if the server does not answer, `LabellingError` if it refuses. A 5xx or 429 is tried again by the
-SDK, a time-out or a connection that broke by `_Patient`, twice and with growing pauses; a refusal is never retried.
+SDK, a time-out or a connection that broke by `Patient`, twice and with growing pauses; a refusal is never retried.
 """
 
 from __future__ import annotations
@@ -9,30 +9,27 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import random
 import re
-import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any
 
 import httpx
 
 from tasks import moved
 from tasks.services import ServiceDown, Services
+from tasks.wire import Failed, LabellingError, Patient, again, client, errors, refused
 
-if TYPE_CHECKING:
-    import label_studio_sdk
-
-_T = TypeVar("_T")
+__all__ = ["UNTOLD", "LabelStudio", "LabellingError", "Person", "Task", "connect"]
 
 PAGE = 1000  # tasks a request
-TIMEOUT = 120.0  # seconds; the first request after a start takes long
+ANNOTATED_PAGE = 256  # tasks a request that asks for annotations too: of larger answers the server makes fewer a second
 _RAW = (  # of a task and, within it, of its annotations; all but what the server makes up for each answer
     "id,data,updated_at,annotations,result,completed_by,updated_by,created_at,draft_created_at,lead_time,was_cancelled,"
     "ground_truth,parent_annotation,parent_prediction,last_action,last_created_by,import_id,bulk_created"
 )
+UNTOLD = "untold"  # a key of an annotation that the server stored and cannot tell
 SETTINGS: dict[str, Any] = {  # of every project
     "show_skip_button": False,
     "enable_empty_annotation": False,
@@ -42,23 +39,19 @@ SETTINGS: dict[str, Any] = {  # of every project
 }
 
 
-class LabellingError(RuntimeError):
-    """Label Studio refused; the message says what was asked, what it said, and what to do."""
+def connect(services: Services, hurry: float | None = None) -> LabelStudio:
+    """A client that has been let in. ServiceDown if there is no server, LabellingError if the token is wrong.
 
-
-class _Failed(LabellingError):
-    """A 5xx: the same may succeed a moment later."""
-
-
-def connect(services: Services) -> LabelStudio:
-    """A client that has been let in. ServiceDown if there is no server, LabellingError if the token is wrong."""
+    hurry: seconds within which each request is answered, or not asked again; for a client that somebody waits for.
+    """
     if not services.label_studio_url:
         raise ServiceDown("label_studio")
     if not services.label_studio_token:
         raise LabellingError(
             f"a token for Label Studio at {services.label_studio_url} is wanted; set LABEL_STUDIO_API_KEY"
         )
-    studio = LabelStudio(services.label_studio_url, services.label_studio_token, moved.read(services.moved))
+    ids = moved.read(services.moved)
+    studio = LabelStudio(services.label_studio_url, services.label_studio_token, ids, hurry)
     studio.check()
     return studio
 
@@ -74,21 +67,21 @@ class Task:
 class LabelStudio:
     """One Label Studio server, seen with the rights of the token's owner."""
 
-    def __init__(self, url: str, token: str, ids: moved.Moved | None = None) -> None:
+    def __init__(self, url: str, token: str, ids: moved.Moved | None = None, hurry: float | None = None) -> None:
         """url: such as http://127.0.0.1:8080; token: legacy or personal access token; ids: where projects were put
-        into this server from a backup."""
+        into this server from a backup; hurry: as for `connect`."""
         from label_studio_sdk import LabelStudio as Sdk
 
         self.url = url.rstrip("/")
         self._token, self._ids = token, ids or moved.Moved()
-        self._sdk: label_studio_sdk.LabelStudio = Sdk(
-            base_url=self.url, api_key=token, httpx_client=_client(self.url, _Patient)
-        )
+        self._retries, self._log_in = (2, 30.0) if hurry is None else (0, hurry)
+        asks = client(self.url, Patient) if hurry is None else client(self.url, timeout=hurry)
+        self._sdk = Sdk(base_url=self.url, api_key=token, httpx_client=asks)
 
     def check(self) -> None:
         """Whether the server answers and the token is right; at once, without a second try."""
-        with _errors(self.url, "log in"):
-            self._sdk.users.whoami(request_options={"max_retries": 0, "timeout_in_seconds": 30})
+        with errors(self.url, "log in"):
+            self._sdk.users.whoami(request_options={"max_retries": 0, "timeout_in_seconds": self._log_in})
 
     def find(self, title: str) -> int | None:
         """The id of the project with exactly this title, the oldest if somebody made a second."""
@@ -122,13 +115,13 @@ class LabelStudio:
         found = self.find(title)
         if found is not None:
             return found
-        with _errors(self.url, f"make project {title!r}"):
+        with errors(self.url, f"make project {title!r}"):
             made = self._sdk.projects.create(
                 title=title, label_config=page, expert_instruction=instruction, maximum_annotations=votes, **SETTINGS
             )
         oldest = self.find(title)
         if oldest is not None and oldest != int(made.id):  # made by a try whose answer never came
-            with _errors(self.url, f"delete the second project {title!r}"):
+            with errors(self.url, f"delete the second project {title!r}"):
                 self._sdk.projects.delete(int(made.id))
             return oldest
         return int(made.id)
@@ -143,20 +136,32 @@ class LabelStudio:
 
     def free(self, project: int) -> dict[str, int]:
         """Tasks that have no annotation yet: key → id."""
-        query = _filter("total_annotations", "equal", "Number", 0)
+        query = _filter("equal", "Number", 0, "total_annotations")
         found = self._tasks(project, "id,data", query=query)
         return {str(task["data"].get("key")): int(task["id"]) for task in found if isinstance(task["data"], dict)}
 
-    def publish(self, project: int, tasks: Mapping[str, Mapping[str, Any]]) -> int:
-        """Publish the tasks whose key is not there yet; how many. tasks: key → the task's other data."""
+    def publish(self, project: int, tasks: Mapping[str, Mapping[str, Any] | Callable[[], Mapping[str, Any]]]) -> int:
+        """Publish the tasks whose key is not there yet; how many. tasks: key → the task's other data, or what makes
+        them: of the next thousand while the server takes the last."""
         there = self.tasks(project) if tasks else {}
-        new = [{"data": {**data, "key": key}} for key, data in tasks.items() if key not in there]
-        with _errors(self.url, f"publish {len(new)} tasks"):
+        new = [key for key in tasks if key not in there]
+        with errors(self.url, f"publish {len(new)} tasks"), ThreadPoolExecutor(1) as sender:
+            sent: Future[Any] | None = None
             for start in range(0, len(new), PAGE):
-                self._sdk.projects.import_tasks(project, request=new[start : start + PAGE])
-        if new:
+                made = [(key, tasks[key]) for key in new[start : start + PAGE]]
+                batch = [{"data": {**(data() if callable(data) else data), "key": key}} for key, data in made]
+                if sent is not None:
+                    sent.result()
+                sent = sender.submit(self._sdk.projects.import_tasks, project, request=batch)
+            if sent is not None:
+                sent.result()
+        if new and self._total(project) > len(there) + len(new):
             self._drop_twice(project)
         return len(new)
+
+    def _total(self, project: int) -> int:
+        with errors(self.url, f"look at project {project}"):
+            return int(self._sdk.projects.get(project).task_number or 0)
 
     def _drop_twice(self, project: int) -> None:
         """Delete what a request stored that was sent again because its answer never came; never an annotated task."""
@@ -164,47 +169,51 @@ class LabelStudio:
         for task in self._tasks(project, "id,data,total_annotations"):
             key = task["data"].get("key") if isinstance(task["data"], dict) else None
             if key in keys and not task["total_annotations"]:
-                with _errors(self.url, f"delete task {task['id']}, which is there twice"):
+                with errors(self.url, f"delete task {task['id']}, which is there twice"):
                     self._sdk.tasks.delete(str(task["id"]))
             elif isinstance(key, str):
                 keys.add(key)
 
     def changed(self, project: int, since: str | None) -> Iterator[dict[str, Any]]:
         """Tasks with their annotations, raw: those changed after `since` (ISO 8601, UTC, ending in Z), else all that
-        have an annotation. Each is `{"id", "data", "annotations", "updated_at"}`."""
+        have an annotation, a skipped one too. Each is `{"id", "data", "annotations", "updated_at"}`."""
         if since is None:
-            wanted = _filter("total_annotations", "greater", "Number", 0)
+            wanted = _filter("greater", "Number", 0, "total_annotations", "cancelled_annotations")
         else:
-            wanted = _filter("updated_at", "greater", "Datetime", since)
-        return self._tasks(project, _RAW, fields="all", query=wanted)
+            wanted = _filter("greater", "Datetime", since, "updated_at")
+        return self._tasks(project, _RAW, ANNOTATED_PAGE, fields="all", query=wanted)
 
     def recorded(self, project: int, since: str | None, also: str = "") -> Iterator[dict[str, Any]]:
         """As `changed`, with the ids that the record knows. also: further fields of a task."""
-        found = self._tasks(project, f"{_RAW},{also}", fields="all") if also else self.changed(project, since)
+        found = (
+            self._tasks(project, f"{_RAW},{also}", ANNOTATED_PAGE, fields="all")
+            if also
+            else self.changed(project, since)
+        )
         return self._ids.recorded(found)
 
     def described(self, project: int) -> dict[str, Any]:
         """What `ensure_project` makes a project from: {"title", "page", "instruction", "votes"}."""
-        with _errors(self.url, f"look at project {project}"):
+        with errors(self.url, f"look at project {project}"):
             found = self._sdk.projects.get(project)
         votes, instruction = int(found.maximum_annotations or 1), str(found.expert_instruction or "")
         return {"title": found.title, "page": found.label_config, "instruction": instruction, "votes": votes}
 
     def counts(self, project: int) -> tuple[int, int]:
         """Tasks that still want an annotation, and annotations there are (without skipped ones)."""
-        with _errors(self.url, f"look at project {project}"):
+        with errors(self.url, f"look at project {project}"):
             found = self._sdk.projects.get(project)
         tasks, finished = int(found.task_number or 0), int(found.finished_task_number or 0)
         return tasks - finished, int(found.total_annotations_number or 0)
 
     def emails(self) -> dict[int, str]:
         """Account → its e-mail in lower case."""
-        with _errors(self.url, "list accounts"):
+        with errors(self.url, "list accounts"):
             return {int(user.id): str(user.email).lower() for user in self._sdk.users.list()}
 
     def ask_for(self, task: int, people: int) -> None:
         """Give a task to so many people in all."""
-        with _errors(self.url, f"change task {task}"):
+        with errors(self.url, f"change task {task}"):
             self._sdk.tasks.update(str(task), overlap=people, is_labeled=False)
 
     def drafts(self, task: int) -> list[dict[str, Any]]:
@@ -215,7 +224,7 @@ class LabelStudio:
     def attach_model(self, project: int, url: str, user: str, password: str) -> None:
         """Let the model server at `url` answer within the project; attached once, however often it is called."""
         log_in = {"auth_method": "BASIC_AUTH", "basic_auth_user": user, "basic_auth_pass": password}
-        with _errors(self.url, f"attach the model server at {url}", unless="Can't connect to ML backend"):
+        with errors(self.url, f"attach the model server at {url}", unless="Can't connect to ML backend"):
             there = self._sdk.ml.list(project=project)
             if not there:
                 self._sdk.ml.create(project=project, url=url, title="target", is_interactive=True, **log_in)
@@ -240,27 +249,68 @@ class LabelStudio:
             known = email.lower() in self.emails().values()
             return Person(self.url, email, password, invite=None if known else self.invite())
 
-        return _again(enter)
+        return again(enter)
 
-    def _tasks(self, project: int, include: str, **parameters: str) -> Iterator[dict[str, Any]]:
+    def _tasks(self, project: int, include: str, size: int = PAGE, **parameters: str) -> Iterator[dict[str, Any]]:
         """Raw, a page after the other: the SDK's own models would change what hostile annotations hold."""
-        seen, page = 0, 1
-        while True:
-            query = {"project": project, "page": page, "page_size": PAGE, "include": include, **parameters}
-            answer = self._get("api/tasks/", query)
+        wanted = {"project": project, "include": include, **parameters}
+        seen, page, total = 0, 1, 1
+        while seen < total:
+            try:
+                answer = self._get("api/tasks/", {**wanted, "page": page, "page_size": size})
+            except Failed:
+                if not include.startswith(_RAW):
+                    raise
+                total = int(self._get("api/tasks/", {**wanted, "include": "id", "page_size": 1})["total"])
+                answer = {"tasks": self._search(wanted, page, size, total), "total": total}
             yield from answer["tasks"]
-            seen, page = seen + len(answer["tasks"]), page + 1
-            if not answer["tasks"] or seen >= answer["total"]:
+            if not answer["tasks"]:
                 return
+            seen, page, total = seen + len(answer["tasks"]), page + 1, int(answer["total"])
 
-    def _get(self, path: str, parameters: Mapping[str, Any] | None = None) -> Any:
+    def _search(self, wanted: dict[str, Any], page: int, size: int, total: int) -> list[dict[str, Any]]:
+        """A page that the server fails to tell, half by half, down to the one task that it chokes on.
+
+        It stores half a surrogate pair or an infinite `lead_time` from anybody, and then fails whatever holds it.
+        """
+        if (page - 1) * size >= total:
+            return []
+        if size > 1:
+            half = size // 2
+            found = []
+            for part in (2 * page - 1, 2 * page):
+                if (part - 1) * half >= total:
+                    continue
+                try:
+                    at = {**wanted, "page": part, "page_size": half}
+                    found += self._get("api/tasks/", at, retries=0 if half > 1 else 2)["tasks"]
+                except Failed:
+                    found += self._search(wanted, part, half, total)
+            return found
+        told = wanted["include"].replace(",result", "").replace(",lead_time", "")  # what it can always tell
+        at = {**wanted, "include": told, "page": page, "page_size": 1}
+        tasks: list[dict[str, Any]] = self._get("api/tasks/", at)["tasks"]
+        for task in tasks:
+            task["annotations"] = [self._annotation(told) for told in task["annotations"]]
+        return tasks
+
+    def _annotation(self, told: dict[str, Any]) -> dict[str, Any]:
+        """An annotation by itself; what can be told of it, marked, if the server fails."""
+        try:
+            whole = self._get(f"api/annotations/{told['id']}/", retries=0)
+        except Failed:
+            return {**told, "result": None, UNTOLD: True}
+        return {name: whole[name] for name in _RAW.split(",") if name in whole and name not in ("data", "annotations")}
+
+    def _get(self, path: str, parameters: Mapping[str, Any] | None = None, retries: int | None = None) -> Any:
         """What the SDK has no method for, with its log-in and its retries."""
-        with _errors(self.url, f"get {path}"):
+        times = {"max_retries": self._retries if retries is None else retries}
+        with errors(self.url, f"get {path}"):
             response: httpx.Response = self._sdk._client_wrapper.httpx_client.request(
-                path, method="GET", params=parameters
+                path, method="GET", params=parameters, request_options=times
             )
         if response.status_code >= 400:
-            raise _refused(self.url, f"get {path}", response.status_code, response.text)
+            raise refused(self.url, f"get {path}", response.status_code, response.text)
         return response.json()
 
 
@@ -270,9 +320,9 @@ class Person:
     def __init__(self, url: str, email: str, password: str, invite: str | None) -> None:
         """invite: the address to sign up at first; None logs in to an account that is there."""
         self.url, self.email = url, email.lower()
-        self._http = _client(url)
+        self._http = client(url)
         form = invite or f"{url}/user/login/"
-        with _errors(url, f"log in as {email}"):
+        with errors(url, f"log in as {email}"):
             page = self._http.get(form, follow_redirects=True)
             hidden = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.text)
             if hidden is None:
@@ -281,7 +331,7 @@ class Person:
             answer = self._http.post(form, data=fields, headers={"Referer": form})
         done = "sign up" if invite else "log in"
         if answer.status_code >= 500:
-            raise _Failed(f"Label Studio at {url} failed (status {answer.status_code}) to let {email} {done}")
+            raise Failed(f"Label Studio at {url} failed (status {answer.status_code}) to let {email} {done}")
         if answer.status_code != 302:
             raise LabellingError(
                 f"Label Studio at {url} did not let {email} {done} (status {answer.status_code}); "
@@ -303,7 +353,7 @@ class Person:
             tried = True
             return int((stored or [self._ask("POST", path, body)])[0]["id"])
 
-        return _again(post)
+        return again(post)
 
     def submit_once(self, task: int, result: Sequence[Mapping[str, Any]], seconds: float) -> int:
         """Submit an annotation unless this account has submitted just that for the task; its id."""
@@ -330,71 +380,15 @@ class Person:
 
     def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         headers = {"X-CSRFToken": self._http.cookies.get("csrftoken") or "", "Referer": self.url}
-        with _errors(self.url, f"{method} {path}"):
+        with errors(self.url, f"{method} {path}"):
             response = self._http.request(method, path, json=body, headers=headers)
         if response.status_code >= 400:
-            raise _refused(self.url, f"{method} {path} as {self.email}", response.status_code, response.text)
+            raise refused(self.url, f"{method} {path} as {self.email}", response.status_code, response.text)
         return response.json()
 
 
-def _again(call: Callable[[], _T]) -> _T:
-    """Once more where the server failed, six times in all: its SQLite is locked when many write at once."""
-    for pause in (0.2, 0.4, 0.8, 1.6, 3.2):
-        try:
-            return call()
-        except _Failed:
-            time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  spreads the writers out
-    return call()
-
-
-class _Patient(httpx.Client):
-    """Asks again where no answer came in time; what may have been done twice by that, the callers look after."""
-
-    def send(self, request: httpx.Request, **how: Any) -> httpx.Response:
-        for pause in (0.5, 1.5):
-            try:
-                return super().send(request, **how)
-            except (httpx.TimeoutException, httpx.ReadError, httpx.RemoteProtocolError):
-                time.sleep(pause * random.uniform(0.75, 1.25))  # noqa: S311
-        return super().send(request, **how)
-
-
-def _client(url: str, kind: type[httpx.Client] = httpx.Client) -> httpx.Client:
-    """A local server is not asked through a proxy."""
-    local = httpx.URL(url).host in ("127.0.0.1", "localhost", "::1")
-    return kind(base_url=url, timeout=TIMEOUT, trust_env=not local)
-
-
-def _filter(column: str, operator: str, kind: str, value: object) -> str:
-    item = {"filter": f"filter:tasks:{column}", "operator": operator, "type": kind, "value": value}
-    return json.dumps({"filters": {"conjunction": "and", "items": [item]}})
-
-
-@contextmanager
-def _errors(url: str, what: str, unless: str = "") -> Iterator[None]:
-    """What the client libraries raise → the two errors of this module.
-
-    unless: words of a refusal by which it is the model server that is down.
-    """
-    from label_studio_sdk.core.api_error import ApiError
-
-    try:
-        yield
-    except httpx.HTTPError as error:
-        raise ServiceDown("label_studio", url, type(error).__name__) from error
-    except ApiError as error:
-        said = str(error.body)
-        if unless and unless in said:
-            raise ServiceDown("model", what.split()[-1], "Label Studio cannot reach it") from error
-        raise _refused(url, what, error.status_code or 0, said) from error
-
-
-def _refused(url: str, what: str, status: int, said: str) -> LabellingError:
-    if status in (401, 403):
-        return LabellingError(
-            f"Label Studio at {url} did not accept the token (status {status}, to {what}); "
-            "set LABEL_STUDIO_API_KEY, or unset it with LABEL_STUDIO_URL and run `dadc up`"
-        )
-    if status >= 500:
-        return _Failed(f"Label Studio at {url} failed (status {status}) to {what}; its log says why, try again")
-    return LabellingError(f"Label Studio at {url} refused to {what} (status {status}): {said[:300]}")
+def _filter(operator: str, kind: str, value: object, *columns: str) -> str:
+    """Tasks of which one of the columns is so."""
+    item = {"operator": operator, "type": kind, "value": value}
+    items = [{**item, "filter": f"filter:tasks:{column}"} for column in columns]
+    return json.dumps({"filters": {"conjunction": "or", "items": items}})

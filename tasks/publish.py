@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -88,9 +89,11 @@ def publish_validation(studio: LabelStudio, round_: Round, candidates: Sequence[
     )
     by_key = {projects.vote_key(params, c): c for c in wanted}
     there = studio.tasks(project)
-    pictures = {
-        key: {"image": ink.picture(decode_png(c.image, base.channels))} for key, c in by_key.items() if key not in there
-    }
+
+    def task(blob: bytes) -> dict[str, str]:
+        return {"image": ink.picture(decode_png(blob, base.channels))}
+
+    pictures = {key: partial(task, c.image) for key, c in by_key.items() if key not in there}
     studio.publish(project, pictures)
     for_everybody = {projects.vote_key(params, probe) for probe in known}
     if for_everybody - there.keys():

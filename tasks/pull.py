@@ -23,11 +23,12 @@ from tasks.params import read
 from tasks.past import probed, recorded, remembered
 from tasks.projects import KINDS, Kind, title
 from tasks.trust import Conduct, conduct, together
-from tasks.workspace import closed
+from tasks.workspace import closed, rounds
 
 __all__ = ["candidates", "past", "probed", "pull", "votes"]
 
 OVERLAP = timedelta(seconds=10)  # asked for again: a change may be stamped before and stored after another
+TRIES = 3  # looks at what changed, while people submit between it and the count of all
 MAX_RAW = 8 * 2**20  # characters of one annotation that the record keeps
 _EVER = "1970-01-01T00:00:00.000000Z"
 
@@ -57,6 +58,8 @@ def late(studio: LabelStudio, round_: Round, known: Sequence[Line]) -> list[Line
     The last closed round is looked at each time, an earlier one when the number of its annotations has changed.
     known: the lines of the round's own record.
     """
+    if not any(0 < r.number < round_.number for r in rounds(round_.workspace)):
+        return []
     before = [r for r in closed(round_.workspace) if 0 < r.number < round_.number]
     if not before:
         return []
@@ -99,15 +102,17 @@ def news(
     studio: LabelStudio, project: int, kind: Kind, known: Sequence[Annotation], emails: dict[int, str]
 ) -> list[Line]:
     """What a project holds and the record does not: new forms of annotations, and which are gone."""
-    found = _differences(studio.recorded(project, cursor(known)), kind, known, emails)
-    live = {a.first.id for a in known if not a.deleted and not a.last.raw.get("was_cancelled")}
-    live |= {line.id for line in found if not line.deleted and not line.raw.get("was_cancelled")}
-    live -= {line.id for line in found if line.deleted or line.raw.get("was_cancelled")}
-    if studio.counts(project)[1] == len(live):
-        return found
-    # a whole task was deleted, which no cursor shows, or somebody submits right now: look at everything
+    record = [line for annotation in known for line in annotation.forms]
+    found: list[Line] = []
+    for _ in range(TRIES):
+        known = gather(record + found, kind)
+        found += _differences(studio.recorded(project, cursor(known)), kind, known, emails)
+        known = gather(record + found, kind)
+        if studio.counts(project)[1] == sum(not (a.deleted or a.last.raw.get("was_cancelled")) for a in known):
+            return found
+    # a whole task was deleted, which no cursor shows: look at everything
     tasks = list(studio.recorded(project, _EVER))
-    found = _differences(tasks, kind, known, emails)
+    found += _differences(tasks, kind, known, emails)
     there, told = {int(task["id"]) for task in tasks}, {line.id for line in found}
     gone = [a for a in known if not a.deleted and a.first.task_id not in there and a.first.id not in told]
     return found + [_deleted(a, a.forms[-1].task_at) for a in gone]

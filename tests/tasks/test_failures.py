@@ -12,7 +12,7 @@ from misbehaving import Fault, misbehaving
 from mlflow import MlflowClient
 
 from data.layout import Workspace
-from tasks import labelling, track
+from tasks import track, wire
 from tasks.labelling import LabellingError, LabelStudio, connect
 from tasks.services import ServiceDown, find
 
@@ -40,7 +40,7 @@ def test_one_that_keeps_failing_is_said(stack: Path) -> None:
 
 
 def test_one_that_does_not_answer_is_asked_again(stack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(labelling, "TIMEOUT", 1.0)
+    monkeypatch.setattr(wire, "TIMEOUT", 1.0)
     known = find(stack)
     fault = Fault(lambda method, path: path == "/api/projects/", times=1, status=0)
     with misbehaving(known.label_studio_url or "", fault) as url:
