@@ -20,7 +20,8 @@ PENS: dict[str, tuple[tuple[int, int, int], str]] = {
 }
 
 _STYLE = """<Style>.task{display:flex;flex-wrap:wrap;gap:24px;align-items:flex-start;padding-top:24px}
-.picture{flex:0 0 460px}.answers{flex:1;min-width:220px;max-width:480px}</Style>"""
+.picture{flex:0 0 460px}.answers{flex:1;min-width:220px;max-width:480px}
+.away *{font-size:14px!important;font-weight:400!important;line-height:1.4!important}</Style>"""
 _IMAGE = """<Image name="image" value="$image" smoothing="false" zoom="false" zoomControl="false"
  brightnessControl="false" contrastControl="false" rotateControl="false" width="448px" maxWidth="448px"/>"""
 _ASK = (
@@ -66,6 +67,7 @@ VALIDATE_HELP = (
 )
 
 DRAW_NOTE = "Draw any class: people should read it at once, the model should not."
+AWAY = "No answer within ten seconds? The model is away: go on and submit. What you made is kept, and judged later."
 EDIT_NOTE = "Paint over the picture: people should still read it, the model should not."
 
 
@@ -133,6 +135,7 @@ def _people_page(classes: Sequence[str], labels: str, missing: str, question: st
  requiredMessage="Choose a class">{_choices(classes, hotkeys(classes))}</Choices>
 <Header value="What does the model see?" size="5"/>
 <TextArea name="{SAYS}" toName="{NOTE}" smartOnly="true" rows="1" placeholder="type ? and press Enter"/>
+<View className="away"><Header value={quoteattr(AWAY)} size="6"/></View>
 </View></View></View>"""
 
 

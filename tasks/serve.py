@@ -1,16 +1,18 @@
 """The model server: what the open round's target makes of an image.
 
 Label Studio asks it when an annotator does, and simulated annotators ask it as well. It answers quickly and binds
-nothing: what counts is judged later, on the frozen target. Nothing that a request holds is used as
-a file's name or an address, and nothing of it is logged. Label Studio also tells it that something was annotated, which
-hurries the next `collect` of `dadc schedule`.
+nothing: what counts is judged later, on the frozen target. Nothing that a request holds is used as a file's name or an
+address, and nothing of it is logged; size, time and number of what it works on at once are bounded. Label Studio also
+tells it that something was annotated, which hurries the next `collect` of `dadc schedule`.
 """
 
 from __future__ import annotations
 
 import argparse
 import secrets
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,13 +36,16 @@ from tasks.workspace import read_index
 MAX_BODY = 2 * 2**20  # bytes
 PATIENCE = 7.0  # seconds to wait for the drawing; the page saves it every 5
 LOOK = 0.15  # seconds between two looks
+HURRY = 5.0  # seconds that Label Studio has for each; an annotator waits
+READING = 30.0  # seconds that a body may take
+ASKING = 32  # annotators whose drawings are waited for at once; the next is told to ask again
 
 
 def app(root: Path, user: str, password: str) -> FastAPI:
     """The server of the workspace at `root`. Everything but /health and /webhook wants this log-in."""
     workspace = Workspace(root)
     target = Target(workspace)
-    basic = HTTPBasic(realm="dadc")
+    basic, asking = HTTPBasic(realm="dadc"), threading.BoundedSemaphore(ASKING)
 
     def let_in(given: HTTPBasicCredentials = Depends(basic)) -> None:  # noqa: B008
         right = secrets.compare_digest(given.username.encode(), user.encode())
@@ -48,7 +53,7 @@ def app(root: Path, user: str, password: str) -> FastAPI:
             raise HTTPException(401, "user or password is wrong", {"WWW-Authenticate": "Basic"})
 
     server = FastAPI(title="dadc model server", docs_url=None, redoc_url=None, openapi_url=None)
-    server.add_middleware(Bounded, limit=MAX_BODY)
+    server.add_middleware(Bounded, limit=MAX_BODY, seconds=READING)
     guarded = [Depends(let_in)]
 
     @server.get("/health")
@@ -70,7 +75,13 @@ def app(root: Path, user: str, password: str) -> FastAPI:
         asked = _asked(body)
         if asked is None:
             return {"results": []}
-        text, score = _say(workspace, target, *asked)
+        if asking.acquire(blocking=False):
+            try:
+                text, score = _say(workspace, target, *asked)
+            finally:
+                asking.release()
+        else:
+            text, score = "Too many ask at once: ask again in a moment", 0.0
         says = {
             "id": "says",
             "from_name": SAYS,
@@ -121,7 +132,7 @@ def _say(workspace: Workspace, target: Target, task: int, key: str) -> tuple[str
     """What the annotator reads, and the answer's probability. A fault is a sentence for the annotator too."""
     try:
         _, card = target.get()
-        result = _drawn(connect(find(workspace.root)), task)
+        result = _drawn(connect(find(workspace.root), hurry=HURRY), task)
         base = _base(workspace, card, key)
         pixels = ink.drawing(result, card.size, card.channels) if base is None else ink.edited(result, base)
         given = target.answer(pixels)
@@ -182,8 +193,15 @@ def serve(root: Path, port: int) -> None:
     if not (services.model_user and services.model_password):
         raise ServiceDown("model", None, "it has no log-in yet")
     torch.set_num_threads(1)
+    threading.Thread(target=_warm, args=(root,), daemon=True).start()
     server = app(root, services.model_user, services.model_password)
     uvicorn.run(server, host="127.0.0.1", port=port, log_level="warning", access_log=False)
+
+
+def _warm(root: Path) -> None:
+    """Ask Label Studio once, so that no annotator waits until its client is imported."""
+    with suppress(StackError, LabellingError):  # who asks is told
+        connect(find(root), hurry=HURRY)
 
 
 def main() -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import socket
 import subprocess
+import sys
 import threading
 import time
 import uuid
@@ -14,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import httpx
 import torch
 import uvicorn
 import yaml
@@ -119,3 +123,59 @@ def model_server(root: Path) -> Iterator[Services]:
     finally:
         server.should_exit = True
         thread.join(10)
+
+
+def wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
+    """Until a server that was started answers there."""
+    deadline = time.monotonic() + 120
+    while not _answers(url):
+        assert process.poll() is None, log.read_text()
+        assert time.monotonic() < deadline, f"{url} does not answer"
+        time.sleep(0.2)
+
+
+def _answers(url: str) -> bool:
+    try:
+        return httpx.get(url, timeout=10).status_code == 200
+    except httpx.TransportError:
+        return False
+
+
+class ModelProcess:
+    """The model server of a workspace as `dadc up` starts it, to be killed and started again on its port."""
+
+    def __init__(self, root: Path, log: Path, label_studio: Services) -> None:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self.url, self._log, self._root = f"http://127.0.0.1:{port}", log, root
+        self.services = Services(None, None, None, None, self.url, "dadc", "secret")
+        self._command = [sys.executable, "-m", "tasks.serve", "--port", str(port)]
+        self._environment = {
+            "PYTHONPATH": str(Path(__file__).parents[1]),
+            "LABEL_STUDIO_URL": label_studio.label_studio_url or "",
+            "LABEL_STUDIO_API_KEY": label_studio.label_studio_token or "",
+            "DADC_MODEL_USER": "dadc",
+            "DADC_MODEL_PASSWORD": "secret",
+        }
+
+    def __enter__(self) -> ModelProcess:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def start(self) -> None:
+        """Start it and wait until it answers."""
+        environment = {**os.environ, **self._environment}
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, cwd=self._root, env=environment, stdout=log, stderr=subprocess.STDOUT
+            )
+        wait_for(f"{self.url}/health", self._process, self._log)
+
+    def kill(self) -> None:
+        """As when the machine takes its memory."""
+        self._process.send_signal(signal.SIGKILL)
+        self._process.wait(30)

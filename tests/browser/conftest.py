@@ -6,13 +6,13 @@ import os
 import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
-from people import Play, make_round, model_server, train
+from people import ModelProcess, Play, make_round, model_server, train
 
 from data.sets import digits
 from tasks import projects, pull
@@ -35,6 +35,7 @@ class Scene:
     play: Play
     studio: LabelStudio
     browser: Any
+    model: ModelProcess | None = None  # where a test kills it
 
     def project(self, kind: projects.Kind) -> int:
         found = self.studio.find(projects.title(self.play.params.campaign, self.play.round, kind))
@@ -142,15 +143,16 @@ class Someone:
 
 
 @contextmanager
-def open_scene(stack: Path, play: Play) -> Iterator[Scene]:
-    """The round's tasks in Label Studio, its model server, and a browser."""
+def open_scene(stack: Path, play: Play, model: ModelProcess | None = None) -> Iterator[Scene]:
+    """The round's tasks in Label Studio, its model server, and a browser. model: the server, if a test will kill it."""
     from playwright.sync_api import sync_playwright
 
     program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     assert program, "chromium was wanted and is not there; install it (Debian: apt-get install chromium)"
     services = find(stack)
     studio = connect(services)
-    with pytest.MonkeyPatch.context() as patch, model_server(play.round.workspace.root) as served:
+    running = nullcontext(model.services) if model else model_server(play.round.workspace.root)
+    with pytest.MonkeyPatch.context() as patch, running as served:
         patch.setenv("LABEL_STUDIO_URL", studio.url)
         patch.setenv("LABEL_STUDIO_API_KEY", services.label_studio_token or "")
         publish_drawing(studio, play.round, play.params, play.splits)
@@ -158,7 +160,7 @@ def open_scene(stack: Path, play: Play) -> Iterator[Scene]:
         attach_model(studio, play.round, play.params, served)
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=program, headless=True, args=FLAGS)
-            yield Scene(play, studio, browser)
+            yield Scene(play, studio, browser, model)
             browser.close()
 
 

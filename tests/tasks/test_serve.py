@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import socket
+import struct
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +17,15 @@ import httpx
 import numpy as np
 import pytest
 import torch
+from misbehaving import Fault, misbehaving
+from people import ModelProcess
 
 from data.shards import encode_png
-from tasks import checkpoint, ink, projects
+from tasks import checkpoint, ink, projects, serve
 from tasks.labelling import LabelStudio
 from tasks.publish import attach_model, publish_drawing
 from tasks.serve import MAX_BODY
-from tasks.services import Services
+from tasks.services import Services, find
 from tasks.target import current
 from tasks.workspace import write_index
 
@@ -111,27 +118,144 @@ def test_without_a_network_it_says_so(served: tuple[Any, str]) -> None:
     assert httpx.post(f"{url}/setup", json={}, auth=LOG_IN).json() == {"model_version": "none"}
 
 
-def test_health_answers_while_it_is_busy(served: tuple[Any, str]) -> None:
-    play, url = served
-    picture = encode_png(play.pool.pixels_NCHW[0])
-    until = time.monotonic() + 2
+def test_it_is_well_under_slow_large_hostile_and_many_requests(
+    open_round: Callable[..., Any], model_server: Callable[[Path], Services], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(serve, "READING", 2.0)
+    play = open_round()
+    url = model_server(play.round.workspace.root).model_url or ""
+    picture, port = encode_png(play.pool.pixels_NCHW[0]), int(url.rsplit(":", 1)[1])
+    head = encode_png(torch.zeros(1, 28, 28, dtype=torch.uint8))
+    bomb = head[:16] + struct.pack(">II", 60_000, 60_000) + head[24:]
+    until = time.monotonic() + 4
 
-    def ask() -> None:
-        with httpx.Client(auth=LOG_IN) as client:
-            while time.monotonic() < until:
-                assert client.post(f"{url}/answer", content=picture).status_code == 200
+    def slow(_: int) -> int:
+        """A byte now and then of a body that was promised."""
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as line:
+            log_in = base64.b64encode(":".join(LOG_IN).encode()).decode()
+            line.sendall(f"POST /answer HTTP/1.1\r\nHost: x\r\nAuthorization: Basic {log_in}\r\n".encode())
+            line.sendall(b"Content-Length: 1000\r\n\r\n")
+            line.settimeout(0.3)
+            while True:
+                try:
+                    return int(line.recv(100).split()[1])
+                except TimeoutError:
+                    line.sendall(b"x")
 
-    askers = [threading.Thread(target=ask) for _ in range(4)]
-    for asker in askers:
-        asker.start()
-    waits = []
-    while time.monotonic() < until:
-        started = time.monotonic()
-        assert httpx.get(f"{url}/health", timeout=10).status_code == 200
-        waits.append(time.monotonic() - started)
-    for asker in askers:
-        asker.join()
+    def post(what: tuple[str, bytes, Any]) -> Counter[int]:
+        path, content, log_in = what
+        kind = {"Content-Type": "application/json"} if path == "predict" else {}
+        found: Counter[int] = Counter()
+        while time.monotonic() < until:
+            answer = httpx.post(f"{url}/{path}", content=content, auth=log_in, timeout=30, headers=kind)
+            found[answer.status_code] += 1
+        return found
+
+    works = [("answer", picture, LOG_IN), ("answer", b"x" * MAX_BODY, LOG_IN), ("answer", bomb, LOG_IN)]
+    works += [("answer", b"x" * MAX_BODY, ("dadc", "wrong")), ("predict", b"[" * MAX_BODY, LOG_IN)]
+    with ThreadPoolExecutor(20) as crowd:
+        slows = [crowd.submit(slow, n) for n in range(8)]
+        posts = [crowd.submit(post, work) for work in works]
+        waits = []
+        while time.monotonic() < until:
+            began = time.monotonic()
+            assert httpx.get(f"{url}/health", timeout=10).status_code == 200
+            waits.append(time.monotonic() - began)
+        assert [each.result() for each in slows] == [408] * 8
+        answered = [each.result() for each in posts]
     assert max(waits) < 3
+    for statuses, wanted in zip(answered, ({200}, {422}, {422}, {401}, {400, 422}), strict=True):
+        assert statuses.keys() <= wanted
+    assert httpx.post(f"{url}/answer", content=picture, auth=LOG_IN).status_code == 200
+
+
+def test_an_ask_ends_in_time_and_only_so_many_wait(
+    stack: Path,
+    open_round: Callable[..., Any],
+    model_server: Callable[[Path], Services],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(serve, "HURRY", 2.0)
+    monkeypatch.setattr(serve, "ASKING", 2)
+    play, known = open_round(), find(stack)
+    url = model_server(play.round.workspace.root).model_url
+    fault = Fault(lambda method, path: path.endswith("/drafts"), times=99, status=0)
+    asked = {"tasks": [{"id": 1, "data": {}}], "params": {"context": {"result": [{}]}}}
+    with misbehaving(known.label_studio_url or "", fault, patience=20) as stuck, ThreadPoolExecutor(6) as crowd:
+        monkeypatch.setenv("LABEL_STUDIO_URL", stuck)
+        monkeypatch.setenv("LABEL_STUDIO_API_KEY", known.label_studio_token or "")
+        began = time.monotonic()
+        given = crowd.map(lambda _: httpx.post(f"{url}/predict", json=asked, auth=LOG_IN, timeout=60), range(6))
+        said = Counter(each.json()["results"][0]["result"][0]["value"]["text"][0] for each in given)
+        assert time.monotonic() - began < 15, "Label Studio would not have answered by now"
+    assert said.keys() == {
+        "The model could not see the drawing: ServiceDown",
+        "Too many ask at once: ask again in a moment",
+    }
+
+
+def test_it_asks_no_address_and_logs_no_secret_and_outlives_a_kill(
+    stack: Path, open_round: Callable[..., Any], tmp_path: Path
+) -> None:
+    play, log = open_round(), tmp_path / "model.log"
+    picture = encode_png(play.pool.pixels_NCHW[0])
+    visits: list[str] = []
+    canary = Fault(lambda method, path: bool(visits.append(path)), times=0, status=0)
+    with (
+        misbehaving(find(stack).label_studio_url or "", canary) as trap,
+        ModelProcess(play.round.workspace.root, log, find(stack)) as model,
+    ):
+        baits = [f"{trap}/SECRET-1", f"file://{tmp_path}/SECRET-2", "../../SECRET-3", "SECRET-4\0\n"]
+        data = {"image": baits[0], "key": baits[2], "note": baits[3], "audio": baits[1]}
+        context = {"result": [{"value": {"text": baits}, "from_name": baits[0]}]}
+        params = {"context": context, "login": "SECRET-5", "password": "SECRET-6"}
+        for body in (
+            {"tasks": [{"id": 10**9, "data": data, "file_upload": baits[1]}], "params": params},
+            {"tasks": [{"id": baits[0], "data": data}], "params": params},
+            {"hostname": trap, "access_token": "SECRET-7", "project": baits[2], "schema": baits[3]},
+        ):
+            for path in ("predict", "setup", "webhook", "answer", f"SECRET-8?token=SECRET-9&image={trap}"):
+                answer = httpx.post(f"{model.url}/{path}", json=body, auth=LOG_IN, timeout=90)
+                assert answer.status_code < 500, (path, answer.text)
+                assert "SECRET" not in answer.text
+        httpx.post(f"{model.url}/setup", auth=("SECRET-10", "SECRET-11"), json={"access_token": "SECRET-12"})
+        with socket.create_connection(("127.0.0.1", int(model.url.rsplit(":", 1)[1]))) as line:
+            line.sendall(b"GET /SECRET-13 \0 SECRET-14\r\n\r\n")
+            line.recv(1000)
+
+        over, said = threading.Event(), []
+
+        def ask() -> None:
+            while not over.is_set():
+                try:
+                    code = httpx.post(f"{model.url}/answer", content=picture, auth=LOG_IN, timeout=30).status_code
+                except httpx.TransportError:
+                    code = 0
+                    time.sleep(0.05)
+                said.append(code)
+
+        def wait(code: int) -> None:
+            seen, deadline = len(said), time.monotonic() + 30
+            while code not in said[seen:]:
+                assert time.monotonic() < deadline
+                time.sleep(0.05)
+
+        askers = [threading.Thread(target=ask) for _ in range(4)]
+        for asker in askers:
+            asker.start()
+        try:
+            wait(200)
+            model.kill()
+            wait(0)
+            model.start()
+            wait(200)
+        finally:
+            over.set()
+            for asker in askers:
+                asker.join()
+        assert set(said) == {0, 200}
+    assert visits == []
+    assert "SECRET" not in log.read_text()
 
 
 def test_label_studio_asks_it_about_the_drawing(
