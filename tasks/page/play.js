@@ -53,7 +53,7 @@ ink.addEventListener('pointermove', (event) => { if (!line || pen?.down) return;
 for (const kind of ['pointerup', 'pointercancel']) ink.addEventListener(kind, () => { if (!pen?.down) end(); });
 
 function undo() { if (!strokes.length || sending) return; strokes.pop(); sent = false; paint(); strokes.length ? answer() : blank(); }
-function clear() { if (sending) return; strokes = []; line = null; if (pen) pen.down = false; drawing = fresh(); began = 0; sent = false; paint(); blank(); say(''); showPen(); }
+function clear() { if (sending) return; strokes = []; line = null; if (pen) pen.down = false; drawing = fresh(); began = 0; sent = false; choose(null); paint(); blank(); say(''); showPen(); }
 function blank() { newest += 1; given = null; show(); }
 
 // Asking --------------------------------------------------------------------------------------------------------------
@@ -91,9 +91,9 @@ function show() {
   brush.putImageData(pixels, 0, 0);
 }
 
-function choose(index) {
+function choose(index) {  // null: nothing is chosen, as for a new drawing
   meant = index;
-  at('classes').querySelectorAll('input')[index].checked = true;
+  at('classes').querySelectorAll('input').forEach((radio, each) => { radio.checked = each === index; });
   if (config) show();
 }
 
@@ -107,13 +107,13 @@ async function flag() {
     sent = true;
     say(`${told.text} Clear and try another.`, 'good');
     setTimeout(() => state(true), 1500);
-    setTimeout(() => state(), 4000);
   } catch (error) { say(error.message, 'bad'); }
   sending = false; show();
 }
 
 // What is known ---------------------------------------------------------------------------------------------------------
 async function state(again = false) {
+  if (again) setTimeout(state, 3000);  // by then the server has looked
   let told;
   try { told = await ask(`state${again ? '?fresh=1' : ''}`); } catch (error) { at('fault').hidden = false; at('fault').textContent = error.message; return; }
   if (!config || config.model !== told.model || config.round !== told.round) begin(told);
@@ -165,6 +165,7 @@ function begin(told) {
     const label = make('label'), radio = make('input');
     radio.type = 'radio'; radio.name = 'meant'; radio.checked = index === meant;
     radio.addEventListener('change', () => choose(index));
+    label.addEventListener('pointerup', () => choose(index));  // now and then a phone makes no click of a tap
     label.append(radio, name);
     return label;
   }));

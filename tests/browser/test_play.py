@@ -246,6 +246,7 @@ def test_it_works_by_keyboard_alone(ann: Somebody) -> None:
     assert ann.at("classes").get_by_label(said, exact=True).is_checked()
     assert ann.at("flag").is_disabled(), "what the model reads rightly is not flagged"
     ann.page.keyboard.press("Escape")
+    assert not ann.at("classes").get_by_label(said, exact=True).is_checked(), "a new drawing, a new choice"
 
 
 def test_ann_flags_with_mouse_and_keys(table: Table, ann: Somebody) -> None:
