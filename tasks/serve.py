@@ -36,6 +36,7 @@ from tasks.workspace import read_index
 MAX_BODY = 2 * 2**20  # bytes
 PATIENCE = 7.0  # seconds to wait for the drawing; the page saves it every 5
 LOOK = 0.15  # seconds between two looks
+DUE, CLOSELY = 4.7, 0.05  # from so many seconds on, when the page saves, it looks so often
 HURRY = 5.0  # seconds that Label Studio has for each; an annotator waits
 READING = 30.0  # seconds that a body may take
 ASKING = 32  # annotators whose drawings are waited for at once; the next is told to ask again
@@ -130,9 +131,10 @@ def _asked(body: object) -> tuple[int, str] | None:
 
 def _say(workspace: Workspace, target: Target, task: int, key: str) -> tuple[str, float]:
     """What the annotator reads, and the answer's probability. A fault is a sentence for the annotator too."""
+    asked = time.time()  # before anything that takes time: a draft may be on its way
     try:
         _, card = target.get()
-        result = _drawn(connect(find(workspace.root), hurry=HURRY), task)
+        result = _drawn(connect(find(workspace.root), hurry=HURRY), task, asked)
         base = _base(workspace, card, key)
         pixels = ink.drawing(result, card.size, card.channels) if base is None else ink.edited(result, base)
         given = target.answer(pixels)
@@ -155,10 +157,9 @@ def _base(workspace: Workspace, card: checkpoint.Card, key: str) -> torch.Tensor
     return edit_bases(round_, params, {"channels": card.channels}).get(key)
 
 
-def _drawn(studio: LabelStudio, task: int) -> object:
+def _drawn(studio: LabelStudio, task: int, asked: float) -> object:
     """The newest draft's result. Asking itself makes the page save one: wait for that, and take what there is if it
-    does not come."""
-    asked = time.time()
+    does not come. asked: when, in seconds since 1970."""
     newest: dict[str, Any] | None = None
     while True:
         drafts = [d for d in studio.drafts(task) if isinstance(d.get("updated_at"), str)]
@@ -166,7 +167,7 @@ def _drawn(studio: LabelStudio, task: int) -> object:
         fresh = newest is not None and _seconds(newest["updated_at"]) > asked
         if fresh or time.time() - asked > PATIENCE:
             break
-        time.sleep(LOOK)
+        time.sleep(CLOSELY if time.time() - asked > DUE else LOOK)
     if newest is None:
         raise ValueError("draw first, then ask")
     return newest.get("result")
