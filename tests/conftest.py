@@ -50,6 +50,22 @@ def dadc(root: Path, *arguments: str, check: bool = True) -> subprocess.Complete
     return run(root, sys.executable, "-m", "flows.cli", *arguments, check=check)
 
 
+def program(what: str, package: str, *found: str | Path | None) -> str:
+    """The first that is there. Where none is, the test is skipped; under .ci/run, which installs them, it fails."""
+    there = next((str(one) for one in found if one), None)
+    if there is None:
+        told = f"{what} was wanted and is not there; install it (Debian: apt-get install {package})"
+        if "CI_RUN" in os.environ:
+            pytest.fail(told)
+        pytest.skip(told)
+    return there
+
+
+def chromium() -> str:
+    """The browser of the browser tests."""
+    return program("chromium", "chromium", *map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
+
+
 def copy_checkout(folder: Path, changes: dict[str, dict[str, object]] | None = None) -> Path:
     """A Git checkout of the code as it is now, committed, with some parameters changed."""
     listed = run(CHECKOUT, "git", "ls-files", "-co", "--exclude-standard", "-z").stdout.split("\0")

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg2
+from conftest import program
 
 from flows.processes import LOOPBACK, end, free_port, start
 
@@ -104,8 +105,7 @@ def _programs() -> Path:
     known = [path.parent for path in sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"))]
     on_path = shutil.which("initdb")
     found = [Path(on_path).parent] if on_path else known
-    assert found, "PostgreSQL's programs are wanted; install them: apt-get install postgresql"
-    return found[-1]
+    return Path(program("PostgreSQL", "postgresql", *found[-1:]))
 
 
 def _wait(work: Callable[[], object], log: Path) -> None:

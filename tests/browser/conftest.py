@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from conftest import chromium
 from people import ModelProcess, Play, make_round, model_server, train
 
 from data.sets import digits
@@ -146,8 +146,7 @@ def open_scene(stack: Path, play: Play, model: ModelProcess | None = None) -> It
     """The round's tasks in Label Studio, its model server, and a browser. model: the server, if a test will kill it."""
     from playwright.sync_api import sync_playwright
 
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert program, "chromium was wanted and is not there; install it (Debian: apt-get install chromium)"
+    program = chromium()
     services = find(stack)
     studio = connect(services)
     running = nullcontext(model.services) if model else model_server(play.round.workspace.root)

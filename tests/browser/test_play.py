@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import itertools
 import os
-import shutil
 import socket
 import threading
 import time
@@ -21,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 import uvicorn
+from conftest import chromium
 from people import Play, make_round, train, under_git
 
 from data.records import HUMAN, Candidate, Verdict
@@ -174,8 +174,7 @@ def trained(play: Play) -> list[Candidate]:
 def table(stack: Path, checkout: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Table]:
     from playwright.sync_api import sync_playwright
 
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert program, "chromium was wanted and is not there; install it (Debian: apt-get install chromium)"
+    program = chromium()
     services = find(stack)
     studio = connect(services)
     asked, rules = (

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from conftest import chromium
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run
@@ -222,8 +223,7 @@ def page() -> Iterator[Any]:
     """A page of the real browser."""
     from playwright.sync_api import sync_playwright
 
-    browser_path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert browser_path, "chromium was wanted and is not there; install it (Debian: apt-get install chromium)"
+    browser_path = chromium()
     quiet = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
     quiet += ["--disable-component-update", "--disable-sync"]
     with sync_playwright() as playwright:
