@@ -67,6 +67,7 @@ class Threat(Frozen):
 class Attack(Frozen):
     count: Annotated[int, Field(ge=0)]
     kinds: dict[KindName, KindParams]
+    targeted: bool = False
 
 
 class Collect(Frozen):
@@ -152,6 +153,7 @@ class Rift(Frozen):
     batch: Count
     tolerance: Share
     attack: KindParams
+    report: bool = False
 
 
 class Evaluate(Frozen):
@@ -161,12 +163,16 @@ class Evaluate(Frozen):
     battery: dict[KindName, KindParams] = {}
     epsilons: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(), strict=False)
     precision: Literal["fp32", "bf16"] = "fp32"
+    sets: dict[KindName, Annotated[str, Field(min_length=1)]] = {}
 
     @model_validator(mode="after")
     def _named_once(self) -> Evaluate:
         both = sorted(self.attacks.keys() & self.battery.keys())
         if both:
             raise ValueError(f"each attack in attacks or in battery, {', '.join(both)} stands in both")
+        taken = sorted(self.sets.keys() & {*self.shifts, "mean"})
+        if taken:
+            raise ValueError(f"sets under names of their own, {', '.join(taken)} is a shift's or the mean's")
         return self
 
 

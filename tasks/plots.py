@@ -1,8 +1,9 @@
 """What `dvc plots` and `dvc metrics diff` show: small tables in Git, made anew from the rounds whenever one is closed.
 
-`accuracy.csv` has every closed round; `mrc.csv` (how robust-critical each module is) and `radius.csv` (accuracy by
-radius) are of the last one, so that `dvc plots diff round-001 round-002` lays two rounds over each other. `last.json`
-has the last round's shares at one path, so that `dvc metrics diff round-001` tells what has changed since.
+`accuracy.csv` has every closed round; the others are of the last one, so that `dvc plots diff round-001 round-002` lays
+two rounds over each other: `mrc.csv` (how robust-critical each module is), `drop.csv` (robust accuracy lost where its
+loss is highest), `path.csv` (RiFT's interpolation) and `radius.csv` (accuracy by radius). `last.json` has the last
+round's shares at one path, so that `dvc metrics diff round-001` tells what has changed since.
 """
 
 from __future__ import annotations
@@ -10,8 +11,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from data.files import write_whole
 from data.layout import Round
@@ -21,11 +23,14 @@ def write(rounds: Sequence[Round]) -> list[Path]:
     """Write the tables of these closed rounds, in order; where they lie."""
     folder, last = rounds[-1].workspace.rounds / "plots", rounds[-1]
     found = json.loads(last.metrics.read_text())
-    modules = json.loads(last.rift.read_text()).get("modules", [])
+    tuned = json.loads(last.rift.read_text())
+    modules = tuned.get("modules", [])
     curve = {0.0: found["clean"], **{float(radius): told for radius, told in found["curve"].items()}}
     tables = {
         "accuracy": (("round", "accuracy", "series"), [row for each in rounds for row in accuracies(each)]),
         "mrc": (("module", "mrc", "series"), [(m["module"], m["mrc"], last.name) for m in modules]),
+        "drop": (("module", "drop", "series"), [(m["module"], m["drop"], last.name) for m in modules if "drop" in m]),
+        "path": (("alpha", "accuracy", "series"), interpolated(tuned)),
         "radius": (("epsilon", "accuracy", "series"), [(e, curve[e]["accuracy"], last.name) for e in sorted(curve)]),
     }
     told = {name: accuracy for _, accuracy, name in accuracies(last)}
@@ -34,6 +39,18 @@ def write(rounds: Sequence[Round]) -> list[Path]:
     write_whole(folder / "last.json", json.dumps({"round": last.number, **shares}, indent=2) + "\n")
     made = [_table(folder / f"{name}.csv", header, rows) for name, (header, rows) in tables.items()]
     return [*made, folder / "last.json"]
+
+
+def interpolated(tuned: Mapping[str, Any]) -> list[tuple[float, float, str]]:
+    """Clean and robust accuracy along RiFT's paths: the chosen module's, or those that `rift.report` lays beside it."""
+    chosen = {"chosen": {"module": tuned["module"], "path": tuned["path"]}} if "path" in tuned else {}
+    told = {"least": "least critical", "most": "most critical", "all": "all parameters", "chosen": "chosen"}
+    return [
+        (point["alpha"], point[figure], f"{figure}, {told[which]}" + (f" ({way['module']})" if way["module"] else ""))
+        for which, way in tuned.get("paths", chosen).items()
+        for figure in ("clean", "robust")
+        for point in way["path"]
+    ]
 
 
 def accuracies(round_: Round) -> list[tuple[str, float, str]]:

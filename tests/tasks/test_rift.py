@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,23 @@ from tasks import checkpoint, stage
 from tasks.freeze import freeze
 from tasks.init import freeze_data
 from tasks.params import Params, read
-from tasks.rift import Point, best_trial, characterise, choose, fine_tuned, halves, path, place, rift, tune, weights
+from tasks.plots import interpolated
+from tasks.rift import (
+    Fixed,
+    Point,
+    attacked_once,
+    best_trial,
+    characterise,
+    choose,
+    fine_tuned,
+    halves,
+    held_against,
+    path,
+    place,
+    rift,
+    tune,
+    weights,
+)
 from tasks.train import train
 
 PARAMS = read(Path(__file__).parents[2] / "params.yaml")
@@ -82,7 +99,7 @@ def test_only_the_weights_of_convolutions_and_linear_layers_move() -> None:
 def test_characterising_leaves_the_network_as_it_was_and_sorts() -> None:
     net = network()
     before = state(net)
-    found = characterise(net, blobs(20), given())
+    found = characterise(net, attacked_once(net, blobs(20), given()), given())
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     assert [each.mrc for each in found] == sorted(each.mrc for each in found)
     assert {each.module: each.parameters for each in found} == {"0": 36, "5": 288}
@@ -97,7 +114,7 @@ def test_ascent_beats_chance_and_stays_in_the_ball() -> None:
     params = given(steps=20, attack={"steps": 1, "step_size": 1e-6, "restarts": 1})
     params = params.model_copy(update={"threat": params.threat.model_copy(update={"epsilon": 1e-6})})
     images = blobs(20)
-    (found,) = characterise(net, images, params)
+    (found,) = characterise(net, attacked_once(net, images, params), params)
     inputs, weight = checkpoint.to_float(images.pixels_NCHW).flatten(1), net[1].weight
     radius = params.rift.radius * weight.norm()
     with torch.no_grad():
@@ -117,13 +134,13 @@ def test_ascent_beats_chance_and_stays_in_the_ball() -> None:
 def test_fine_tuning_lowers_the_loss_by_one_weight_only() -> None:
     net, images = network(), blobs(64)
     before = state(net)
-    tuned = fine_tuned(net, "5", images, given(epochs=5, learning_rate=0.01, batch=16))
+    tuned = fine_tuned(net, ["5.weight"], images, given(epochs=5, learning_rate=0.01, batch=16))
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     assert not net.training
     inputs = checkpoint.to_float(images.pixels_NCHW)
     with torch.no_grad():
         start = functional.cross_entropy(net(inputs), images.labels_N)
-        place(net, "5", tuned, 1.0)
+        place(net, tuned, 1.0)
         end = functional.cross_entropy(net(inputs), images.labels_N)
     assert end < 0.8 * start
     changed = [name for name, value in net.state_dict().items() if not torch.equal(before[name], value)]
@@ -135,14 +152,14 @@ def test_a_rate_too_high_is_an_error_and_leaves_the_network() -> None:
     net = network()
     before = state(net)
     with pytest.raises(ValueError, match=r"lower rift\.learning_rate"):
-        fine_tuned(net, "0", blobs(32), given(learning_rate=1e38, epochs=5, batch=8))
+        fine_tuned(net, ["0.weight"], blobs(32), given(learning_rate=1e38, epochs=5, batch=8))
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
 
 
 def test_the_path_begins_at_the_network_and_ends_at_the_tuned_one() -> None:
     net, images = network(), blobs(20)
     before = state(net)
-    points = path(net, "5", torch.zeros(2, 144), images, given())
+    points = path(net, {"5.weight": torch.zeros(2, 144)}, images, given())
     assert [each.alpha for each in points] == [i / 10 for i in range(11)]
     answers, _ = checkpoint.answer(net, images.pixels_NCHW)
     assert points[0].clean == tuple((answers == images.labels_N).tolist())
@@ -183,6 +200,55 @@ def test_tuning_gains_and_moves_one_weight(selection: str, tried: int) -> None:
     changed = [name for name, value in net.state_dict().items() if not torch.equal(before[name], value)]
     assert changed == [f"{found['module']}.weight"]
     assert found["n"] == 30
+
+
+def test_robust_accuracy_falls_with_the_module_and_an_ascent_that_stops_short_is_told() -> None:
+    net, images = network(), blobs(20)
+    place(net, fine_tuned(net, ["0.weight", "5.weight"], images, given(epochs=30, learning_rate=0.02, batch=5)), 1.0)
+    fixed = Fixed(checkpoint.to_float(images.pixels_NCHW), images.labels_N)
+    strong, weak = given(radius=1.0, steps=20, ascent_rate=20.0), given(radius=1.0, steps=1, ascent_rate=1e-3)
+    found = {each.module: each for each in characterise(net, fixed, strong)}
+    assert all(0 < each.drop <= 1 for each in found.values())
+    short = characterise(net, fixed, weak)
+    assert all(each.exceeded and each.drop == 0 for each in short), "one tiny step is no maximum"
+    before = state(net)
+    tuned = {"5.weight": -net[5].weight.detach()}  # twice the radius away: the ball's surface is what counts
+    worse = held_against(net, replace(found["5"], elsewhere=-1.0), tuned, fixed, strong.rift)
+    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
+    with torch.no_grad():
+        net[5].weight.zero_()
+        rise = functional.cross_entropy(net(fixed.images_NCHW), fixed.labels_N).item() - found["5"].loss
+    assert worse.elsewhere == pytest.approx(rise, abs=1e-5)
+
+
+def test_the_report_lays_both_selections_and_full_fine_tuning_over_each_other() -> None:
+    changes = {"selection": "paper", "candidates": 2, "epochs": 6, "learning_rate": 0.02, "batch": 16, "tolerance": 1.0}
+    train, validation = blobs(64), blobs(60, seed=1)
+    bare, told = network(), network()
+    wanted = tune(bare, train, validation, given(**changes))
+    found = tune(told, train, validation, given(report=True, **changes))
+    assert all(torch.equal(value, bare.state_dict()[name]) for name, value in told.state_dict().items())
+    assert (found["module"], found["path"], found["alpha"]) == (wanted["module"], wanted["path"], wanted["alpha"])
+    order = [each["module"] for each in found["modules"]]
+    paths = found["paths"]
+    assert (paths["least"]["module"], paths["most"]["module"]) == (order[0], order[-1])
+    assert paths["least"]["path"] == found["path"]
+    starts = [paths[which]["path"][0] for which in ("least", "most", "all")]
+    assert starts[0] == starts[1] == starts[2], "every path begins at the trained network"
+    assert paths["all"]["path"] != paths["least"]["path"]
+    best = max(found["trials"], key=lambda each: (each["clean"], each["robust"]))
+    assert {way: end["module"] for way, end in found["selections"].items()} == {
+        "paper": order[0],
+        "trial": best["module"],
+    }
+    assert found["selections"]["paper"]["alpha"] == found["alpha"]
+    assert not {"selections", "paths"} & wanted.keys()
+    rows = interpolated(found)
+    assert len(rows) == 3 * 2 * 11
+    assert (0.5, paths["all"]["path"][5]["robust"], "robust, all parameters") in rows
+    name = f"clean, chosen ({wanted['module']})"
+    assert [row[1] for row in interpolated(wanted) if row[2] == name] == [each["clean"] for each in wanted["path"]]
+    assert interpolated({"enabled": False, "alpha": 0.0}) == []
 
 
 @pytest.fixture
