@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from torch import nn
 from torchvision import models as published
 
-from models import densenet121, mobilenet_v2, resnet18
+from models import densenet121, mobilenet_v2, nsl_cnn, resnet18
 from models._pretrained import start_from
 
 
@@ -70,6 +70,13 @@ def test_a_stem_of_another_size_is_named(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"conv1\.weight wanted as 64×3×3×3, got 64×3×7×7"):
         start_from(resnet18.build(10, 3, 32), tmp_path / "resnet.safetensors")
     assert start_from(resnet18.build(1000, 3, 96), tmp_path / "resnet.safetensors") == ()
+
+
+@pytest.mark.parametrize(("channels", "got"), [(1, 3), (3, 1)])
+def test_weights_for_other_channels_name_the_key(tmp_path: Path, channels: int, got: int) -> None:
+    save_file(nsl_cnn.build(10, got, 28).state_dict(), tmp_path / "net.safetensors")
+    with pytest.raises(ValueError, match=rf"wanted as 32×{channels}×3×3, got 32×{got}×3×3; choose .*data\.channels"):
+        start_from(nsl_cnn.build(10, channels, 28), tmp_path / "net.safetensors")
 
 
 def test_a_pickle_is_never_opened(tmp_path: Path) -> None:

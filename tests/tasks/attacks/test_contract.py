@@ -19,17 +19,20 @@ from tasks.params import Frozen, Threat, names_in
 NAMES = names_in("tasks.attacks")
 THREAT = Threat(norm="linf", epsilon=0.1)
 REQUIRED: dict[str, dict[str, Any]] = {  # of kinds without defaults for all, or whose defaults take long
-    "pgd": {"steps": 8, "step_size": 0.1},
+    "pgd": {"steps": 4, "step_size": 0.05},
     "apgd_ce": {"steps": 10},
     "apgd_t": {"steps": 10},
     "square": {"queries": 200},
     "spatial": {"degrees": 180.0, "translate": 0.5},
 }
-L2 = Threat(norm="l2", epsilon=2.5)
+L2 = {channels: Threat(norm="l2", epsilon=1.5 * channels**0.5) for channels in (1, 3)}  # the same for each pixel
 
 
-def params_of(name: str) -> Frozen:
-    params: Frozen = importlib.import_module(f"tasks.attacks.{name}").Params(**REQUIRED.get(name, {}))
+def params_of(name: str, threat: Threat = THREAT) -> Frozen:
+    module, given = importlib.import_module(f"tasks.attacks.{name}"), REQUIRED.get(name, {})
+    if "step_size" in given:  # written for THREAT, the same share of any other radius
+        given = {**given, "step_size": given["step_size"] * threat.epsilon / THREAT.epsilon}
+    params: Frozen = module.Params(**given)
     return params
 
 
@@ -57,14 +60,15 @@ def furthest(found: torch.Tensor, images: torch.Tensor, norm: str) -> float:
     return float((change.abs().amax(1) if norm == "linf" else change.norm(dim=1)).max())
 
 
-@pytest.mark.parametrize("threat", [THREAT, L2], ids=["linf", "l2"])
+@pytest.mark.parametrize("norm", ["linf", "l2"])
 @pytest.mark.parametrize("channels", [1, 3])
 @pytest.mark.parametrize("name", NAMES)
-def test_an_attack_keeps_the_contract(name: str, channels: int, threat: Threat) -> None:
+def test_an_attack_keeps_the_contract(name: str, channels: int, norm: str) -> None:
+    threat = THREAT if norm == "linf" else L2[channels]
     net, images, labels = trained(channels)
     frozen = next(net.parameters()).requires_grad_(False)
     before = [value.clone() for value in (images, labels, *net.state_dict().values())]
-    found = attack(name, net, images, labels, threat, params_of(name), 7, batch=10)
+    found = attack(name, net, images, labels, threat, params_of(name, threat), 7, batch=10)
 
     for value, old in zip((images, labels, *net.state_dict().values()), before, strict=True):
         assert torch.equal(value, old)
@@ -83,9 +87,9 @@ def test_an_attack_keeps_the_contract(name: str, channels: int, threat: Threat) 
     assert torch.equal(found.answers, logits_of(net, found.images).argmax(1))
     assert torch.equal(found.success, found.answers != labels)
     assert found.right.all()
-    assert found.success_rate >= 0.3, "it does not attack"
+    assert found.success_rate >= 0.45, "it does not attack"
 
-    again = attack(name, net, images, labels, threat, params_of(name), 7, batch=10)
+    again = attack(name, net, images, labels, threat, params_of(name, threat), 7, batch=10)
     assert torch.equal(again.images, found.images)
 
 

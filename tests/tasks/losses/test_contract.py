@@ -65,7 +65,7 @@ def test_training_on_it_lowers_it(name: str, given: Given) -> None:
         image.mul_(0.3)[:, 4 * int(label) : 4 * int(label) + 4] += 0.7
     optimizer = torch.optim.Adam(net.parameters(), 2e-3)
     values = []
-    for _ in range(20):
+    for _ in range(15):
         optimizer.zero_grad()
         value = loss_of(name, net, images, labels, [1.0] * 6)
         value.backward()
