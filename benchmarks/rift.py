@@ -25,12 +25,12 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
 from benchmarks import _frame, _nets
 from benchmarks._frame import Measured, finish
+from data.others import corrupted
 from data.shards import Images
 from data.splitting import split_train
 from tasks import checkpoint, evaluate, rift
@@ -139,19 +139,8 @@ def share(answers_N: torch.Tensor, labels_N: torch.Tensor) -> float:
 
 def official(net: nn.Module, folder: Path) -> float:
     """Per cent over all kinds and severities of CIFAR-10-C or CIFAR-100-C: a file for each kind, and labels.npy."""
-    files = sorted(path for path in folder.glob("*.npy") if path.stem != "labels")
-    if not files or not (folder / "labels.npy").is_file():
-        raise FileNotFoundError(f"labels.npy and a file for each kind, such as fog.npy, are wanted in {folder}")
-    labels_N = torch.from_numpy(np.load(folder / "labels.npy", allow_pickle=False)).long()
-    found = []
-    for path in files:
-        pixels_NHWC = np.load(path, mmap_mode="r", allow_pickle=False)
-        parts = [
-            checkpoint.answer(net, torch.from_numpy(np.array(pixels_NHWC[at : at + 2000])).permute(0, 3, 1, 2))[0]
-            for at in range(0, len(pixels_NHWC), 2000)
-        ]
-        found.append(share(torch.cat(parts), labels_N))
-    return mean(found)
+    kinds, labels_N = corrupted(folder)
+    return mean(share(checkpoint.answer(net, pixels_NCHW)[0], labels_N) for pixels_NCHW in kinds.values())
 
 
 def one_seed(given: argparse.Namespace, seed: int) -> dict[str, tuple[Figures, Figures]]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
+from typing import BinaryIO
 
 _sealed: ContextVar[Mapping[Path, str] | None] = ContextVar("sealed", default=None)
 
@@ -35,11 +36,18 @@ def write_whole(path: Path, content: bytes | str) -> None:
     wanted = (_sealed.get() or {}).get(path)
     if wanted and (got := hashlib.md5(blob, usedforsecurity=False).hexdigest()) != wanted:
         raise Sealed(path, wanted, got)
+    with written_whole(path) as file:
+        file.write(blob)
+
+
+@contextmanager
+def written_whole(path: Path) -> Iterator[BinaryIO]:
+    """A file to be written piece by piece, which has its name once all of it is on the disk. It is never sealed."""
     temporary = path.with_name(path.name + ".tmp")
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with temporary.open("wb") as file:
-            file.write(blob)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

@@ -45,6 +45,14 @@ class Workspace:
         """Git-ignored: ports, logs, databases and secrets of this machine."""
         return self.root / ".dadc"
 
+    def other(self, name: str) -> Path:
+        """The frozen images of a set of `evaluate.sets`."""
+        return self.base / f"ood-{name}.parquet"
+
+    def pixels(self, digest: str) -> Path:
+        """Raw pixels of the images in the file of that digest, made where they are wanted."""
+        return self.local / "pixels" / f"{digest}.u8"
+
     @property
     def hint(self) -> Path:
         """Touched when Label Studio says that something was annotated."""

@@ -14,7 +14,8 @@ import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
-from data.files import write_whole
+from data.files import write_whole, written_whole
+from data.mapped import mapped
 from data.records import Candidate, Verdict, Vote
 
 _IMAGES = pa.schema([("key", pa.string()), ("label", pa.int32()), ("image", pa.binary())])
@@ -50,12 +51,13 @@ _CANDIDATES = pa.schema(
         ("fooling", pa.bool_()),
     ]
 )
+GROUP = 1 << 26  # pixel values that are encoded and decoded at once: a row group
 MAX_PIXELS = 4096 * 4096  # more in one image is refused before it is decoded
 
 
 @dataclass(frozen=True)
 class Images:
-    """Labelled images in one tensor.
+    """Labelled images in one tensor, in memory or over a file (data/mapped.py).
 
     pixels_NCHW: uint8; labels_N: int64 class indices; keys: a name for each image, unique in its set;
     classes: the class names, in the order of the indices.
@@ -116,27 +118,51 @@ def decode_png(blob: bytes, channels: int) -> torch.Tensor:
     return torch.from_numpy(array.reshape(array.shape[0], array.shape[1], channels)).permute(2, 0, 1).contiguous()
 
 
-def write_images(path: Path, images: Images) -> None:
-    """Images → Parquet, whole or not at all."""
-    table = pa.table(
-        {
-            "key": list(images.keys),
-            "label": images.labels_N.tolist(),
-            "image": [encode_png(pixels) for pixels in images.pixels_NCHW],
-        },
-        schema=_IMAGES.with_metadata({"classes": "\x1f".join(images.classes)}),
-    )
-    _write(path, table)
+def write_images(path: Path, images: Images, rows: torch.Tensor | None = None) -> None:
+    """Images → Parquet, whole or not at all; of all of them, or of these rows, no more than a group in memory."""
+    index = torch.arange(len(images)) if rows is None else rows
+    group = max(1, GROUP // images.pixels_NCHW.shape[1:].numel())
+    schema = _IMAGES.with_metadata({"classes": "\x1f".join(images.classes)})
+    with written_whole(path) as file, pq.ParquetWriter(file, schema, compression="zstd") as writer:
+        for part in index.split(group):
+            columns = {
+                "key": [images.keys[i] for i in part.tolist()],
+                "label": images.labels_N[part].tolist(),
+                "image": [encode_png(images.pixels_NCHW[i]) for i in part.tolist()],
+            }
+            writer.write_table(pa.table(columns, schema=schema), row_group_size=group)
 
 
 def read_images(path: Path, channels: int) -> Images:
     """What `write_images` wrote."""
     table = _read(path)
-    classes = tuple((table.schema.metadata or {})[b"classes"].decode().split("\x1f"))
     pixels = [decode_png(blob, channels) for blob in table["image"].to_pylist()]
     stacked = torch.stack(pixels) if pixels else torch.zeros(0, channels, 1, 1, dtype=torch.uint8)
+    return _labelled(table, stacked)
+
+
+def read_mapped(path: Path, channels: int, size: int, pixels: Path) -> Images:
+    """What `write_images` wrote, the same in every byte, without holding the pixels in memory.
+
+    pixels: a file that holds them raw, for this content of `path`; made here where it is not there.
+    """
+    if not pixels.exists():
+        with written_whole(pixels) as raw, pq.ParquetFile(path, pre_buffer=False) as file:
+            for group in range(file.num_row_groups):
+                for blob in file.read_row_group(group, columns=["image"])["image"]:
+                    pixels_CHW = decode_png(blob.as_py(), channels)
+                    if pixels_CHW.shape != (channels, size, size):
+                        got = "×".join(map(str, pixels_CHW.shape))
+                        raise ValueError(f"{path} must hold images of {channels}×{size}×{size}, got {got}")
+                    raw.write(pixels_CHW.numpy().tobytes())
+    table = _read(path, ("key", "label"))
+    return _labelled(table, mapped(pixels, len(table), channels, size, size))
+
+
+def _labelled(table: pa.Table, pixels_NCHW: torch.Tensor) -> Images:
+    classes = tuple((table.schema.metadata or {})[b"classes"].decode().split("\x1f"))
     labels = torch.tensor(table["label"].to_pylist(), dtype=torch.long)
-    return Images(stacked, labels, tuple(table["key"].to_pylist()), classes)
+    return Images(pixels_NCHW, labels, tuple(table["key"].to_pylist()), classes)
 
 
 def write_candidates(path: Path, candidates: Iterable[Candidate]) -> None:

@@ -8,7 +8,13 @@ from data.shards import Images
 
 
 def split_train(images: Images, *, pool: int, validation: int, limit: int | None, seed: int) -> dict[str, Images]:
-    """Cut `images` (at most `limit` of them, a stratified choice) into `train`, `pool` and `validation`.
+    """The parts of `split_rows`, as images."""
+    rows = split_rows(images, pool=pool, validation=validation, limit=limit, seed=seed)
+    return {name: images.take(part) for name, part in rows.items()}
+
+
+def split_rows(images: Images, *, pool: int, validation: int, limit: int | None, seed: int) -> dict[str, torch.Tensor]:
+    """Cut `images` (at most `limit` of them, a stratified choice) into `train`, `pool` and `validation`: their rows.
 
     Every class gets its share of each part. ValueError if there is one class only, a class without images, or too few
     images for the parts.
@@ -35,7 +41,7 @@ def split_train(images: Images, *, pool: int, validation: int, limit: int | None
             f"no image of {', '.join(lost[:5])} would be left to train on; lower data.pool or data.validation, "
             "or bring more images of it"
         )
-    return {name: images.take(part.sort().values) for name, part in parts.items()}
+    return {name: part.sort().values for name, part in parts.items()}
 
 
 def _stratified(labels_N: torch.Tensor, seed: int) -> torch.Tensor:

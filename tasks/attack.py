@@ -21,8 +21,7 @@ def attack(round_: Round, params: Params, where: Compute) -> None:
         raise ValueError(f"data/rounds/index.json must name the target of round {round_.name}; `dadc open` does")
     net, card = checkpoint.load(round_.workspace.root / entry["target"])
     pool = stage.images(round_.workspace, "pool")
-    if card.classes != pool.classes:
-        raise ValueError(f"target and pool must have the same classes, got {card.classes} and {pool.classes}")
+    card.check(pool, "the pool")
     net = net.to(where.device)
     chosen = seed_images(round_.number, params, len(pool)).attacks
     made = [
@@ -46,7 +45,17 @@ def candidates(
     seed = derive(params.seed, "attack", round_.name, name)
     start_NCHW = checkpoint.to_float(seeds.pixels_NCHW)
     share = where.share(torch.arange(len(seeds)))
-    found = attacks.attack(module, net, start_NCHW[share], seeds.labels_N[share], params.threat, own, seed)
+    towards_N = towards(seeds.labels_N, len(seeds.classes), derive(seed, "targets"))[share]
+    found = attacks.attack(
+        module,
+        net,
+        start_NCHW[share],
+        seeds.labels_N[share],
+        params.threat,
+        own,
+        seed,
+        targets=towards_N if params.attack.targeted else None,
+    )
     made_NCHW = where.together(found.images, len(seeds))
     threat = None if attacks.own_budget(module) else params.threat
     blobs = [encode_png(pixels) for pixels in rounded(made_NCHW, start_NCHW, threat)]
@@ -65,6 +74,12 @@ def candidates(
         )
         for i, (key, blob) in enumerate(zip(seeds.keys, blobs, strict=True))
     ]
+
+
+def towards(labels_N: torch.Tensor, classes: int, seed: int) -> torch.Tensor:
+    """Another class for each label, any with the same chance; int64 N."""
+    generator = torch.Generator().manual_seed(seed)
+    return (labels_N + torch.randint(1, classes, labels_N.shape, generator=generator)) % classes
 
 
 def rounded(images_NCHW: torch.Tensor, seeds_NCHW: torch.Tensor, threat: Threat | None) -> torch.Tensor:

@@ -19,6 +19,7 @@ from safetensors.torch import save as safetensors_bytes
 from torch import nn
 
 from data.files import write_whole
+from data.shards import Images
 from tasks import networks
 from tasks.params import ParamsError
 
@@ -38,6 +39,17 @@ class Card:
     def build(self) -> nn.Module:
         """The network with weights of its own, not yet those of the file."""
         return networks.build(self.model, len(self.classes), self.channels, self.size)
+
+    def check(self, images: Images, what: str) -> None:
+        """ValueError if the network was made for other images than those of `what`."""
+        if self.classes != images.classes:
+            raise ValueError(f"model and {what} must have the same classes, got {self.classes} and {images.classes}")
+        wanted, got = (self.channels, self.size), (images.channels, images.size)
+        if wanted != got:
+            raise ValueError(
+                f"the model takes images of {wanted[0]}×{wanted[1]}×{wanted[1]} (channels, height, width), {what} has "
+                f"{got[0]}×{got[1]}×{got[1]}; data.channels and data.size of params.yaml hold for a whole campaign"
+            )
 
 
 def save(path: Path, net: nn.Module, card: Card) -> None:

@@ -18,13 +18,15 @@ from data.layout import Round
 from data.records import Candidate
 from data.shards import Images, candidate_images, read_candidates
 from tasks import attacks, checkpoint, stage
-from tasks.attacks._battery import battery, curve
+from tasks.attacks import pgd
+from tasks.attacks._battery import CURVE_STEPS, battery, curve
 from tasks.compute import Compute
 from tasks.params import Params, kind
-from tasks.predictions import CHALLENGER, SURE, TARGET, Answered, measured, to_table
+from tasks.predictions import CHALLENGER, OTHER, SURE, TARGET, Answered, measured, to_table
 from tasks.seeds import derive
 
 Column = Mapping[str, torch.Tensor]
+AT_ONCE = 1 << 26  # pixel values evaluated at a time, in fp32 and several copies of it
 
 
 def evaluate(round_: Round, params: Params, here: Compute) -> None:
@@ -34,14 +36,14 @@ def evaluate(round_: Round, params: Params, here: Compute) -> None:
     net = net.to(here.device)
     target = checkpoint.load(lineage.target)[0].to(here.device) if lineage.target else None
     test, validation = (stage.images(round_.workspace, split) for split in ("test", "validation"))
-    if card.classes != test.classes:
-        raise ValueError(f"model and test split must have the same classes, got {card.classes} and {test.classes}")
+    card.check(test, "the test split")
     campaign = list(chain.from_iterable(read_candidates(path) for path in lineage.shards))
     candidates = candidate_images([c for c in campaign if c.fooling and c.verified], test.channels, test.classes)
 
     def tested(part: Images) -> dict[str, torch.Tensor]:
         answers = answer_all(net, part, params, shifts=True)
-        return answers | radii(net, part, answers["clean"], params)
+        answers |= radii(net, part, answers["clean"], params)
+        return answers if target is None else answers | transferred(net, target, part, answers["attack_worst"], params)
 
     parts = [answered(CHALLENGER, "test", test, in_parts(test, tested, here))]
     here.say(f"evaluate {round_.name}: {len(test)} test images answered")
@@ -52,6 +54,9 @@ def evaluate(round_: Round, params: Params, here: Compute) -> None:
         parts.append(answered(name, "validation", validation, chosen_on))
         if len(candidates):
             parts.append(answered(name, "candidates", candidates, clean(each, candidates)))
+    for name in params.evaluate.sets:
+        other = stage.other(round_.workspace, name)
+        parts.append(answered(CHALLENGER, f"{OTHER}{name}", other, in_parts(other, partial(clean, net), here)))
     seeds = seed_images(round_, campaign)
     if target is not None and seeds is not None:
         parts.append(answered(TARGET, "pool", seeds, clean(target, seeds)))
@@ -71,10 +76,11 @@ def evaluate(round_: Round, params: Params, here: Compute) -> None:
 def in_parts(
     images: Images, answering: Callable[[Images], dict[str, torch.Tensor]], here: Compute
 ) -> dict[str, torch.Tensor]:
-    """Answers to all images, of which each process takes its share, under draws of its own."""
-    if here.world == 1:
-        return answering(images)
-    own = answering(images.take(here.share(torch.arange(len(images)))))
+    """Answers to all images, of which each process takes its share, under draws of its own, and no more at once than
+    fit."""
+    at_once = max(1, AT_ONCE // max(1, images.pixels_NCHW.shape[1:].numel()))
+    found = [answering(images.take(part)) for part in here.share(torch.arange(len(images))).split(at_once)]
+    own = {name: torch.cat([answers[name] for answers in found]) for name in found[0]}
     return {name: here.together(column_N, len(images)) for name, column_N in own.items()}
 
 
@@ -117,6 +123,27 @@ def radii(net: nn.Module, images: Images, clean_N: torch.Tensor, params: Params)
     chosen, labels_N = params.evaluate, images.labels_N
     found = curve(chosen.epsilons, net, start_NCHW, labels_N, clean_N, params.threat, seed, precision=chosen.precision)
     return {f"radius_{epsilon:g}": stands_N for epsilon, stands_N in found.items()}
+
+
+def transferred(
+    net: nn.Module, other: nn.Module, images: Images, worst_N: torch.Tensor, params: Params
+) -> dict[str, torch.Tensor]:
+    """Which images that still stand are broken by PGD images made on another network; bool N.
+
+    What is made blind to the network's gradients must not break what follows them (arXiv:1802.00420).
+    """
+    index = (worst_N == images.labels_N).nonzero()[:, 0]
+    tried_N, broke_N = torch.zeros(2, len(images), dtype=torch.bool)
+    start_NCHW, labels_N = checkpoint.to_float(images.pixels_NCHW[index]), images.labels_N[index]
+    own = pgd.Params(steps=CURVE_STEPS, step_size=2.5 * params.threat.epsilon / CURVE_STEPS)
+    seed = derive(params.seed, "evaluate", "transfer")
+    found = attacks.attack(
+        pgd, other, start_NCHW, labels_N, params.threat, own, seed, precision=params.evaluate.precision
+    )
+    tried_N[index] = True
+    for part in torch.arange(len(index)).split(attacks.CACHED):
+        broke_N[index[part]] = checkpoint.logits_of(net, found.images[part]).argmax(1).cpu() != labels_N[part]
+    return {"tried_transfer": tried_N, "broke_transfer": broke_N}
 
 
 def clean(net: nn.Module, images: Images) -> dict[str, torch.Tensor]:

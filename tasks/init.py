@@ -26,12 +26,14 @@ def init(workspace: Workspace, params: Params, remote: str | None, say: Callable
     check_remote(remote)
     if not workspace.splits.exists():
         freeze_data(workspace, params, say)
-    check_same(workspace, params)
+    check_campaign(workspace, params)
+    freeze_others(workspace, params, say)
     set_remote(workspace, remote)
-    missing = [name for name in SPLITS if not _pointer(workspace, name).exists()]
+    files = [*map(workspace.split, SPLITS), *map(workspace.other, params.evaluate.sets)]
+    missing = [path for path in files if not _pointer(path).exists()]
     if missing:
-        dvc(workspace, "add", "--quiet", *(str(workspace.split(name)) for name in missing), say=say)
-    pointers = [_pointer(workspace, name) for name in SPLITS]
+        dvc(workspace, "add", "--quiet", *map(str, missing), say=say)
+    pointers = list(map(_pointer, files))
     config = workspace.root / ".dvc" / "config"
     commit(workspace, "Freeze the campaign's data", workspace.splits, workspace.base / ".gitignore", config, *pointers)
     dvc(workspace, "push", "--quiet", *(str(pointer) for pointer in pointers), say=say)
@@ -39,27 +41,29 @@ def init(workspace: Workspace, params: Params, remote: str | None, say: Callable
 
 def freeze_data(workspace: Workspace, params: Params, say: Callable[[str], None]) -> None:
     """Load the set, split its training part by the seed, write the images and splits.json."""
-    from data.splitting import split_train
+    from data.mapped import scratch
+    from data.splitting import split_rows
 
     choice = params.data
     module = module_of("data.sets", choice.set, "data.set")
     root = Path(choice.root) if choice.root else workspace.local / "data"
     say(f"reading {choice.set}")
     given = {"root": root, "size": choice.size, "channels": choice.channels, "seed": params.seed}
-    train, test = module.load("train", **given), module.load("test", **given)
+    with scratch(workspace.local / "scratch"):
+        train, test = module.load("train", **given), module.load("test", **given)
     if train.classes != test.classes:
         raise ValueError(f"train and test must have the same classes, got {train.classes} and {test.classes}")
-    parts = split_train(
+    rows = split_rows(
         train,
         pool=choice.pool,
         validation=choice.validation,
         limit=choice.limit,
         seed=derive(params.seed, "splits"),
     )
-    parts["test"] = test
+    sizes = {name: len(rows[name]) if name in rows else len(test) for name in SPLITS}
     for name in SPLITS:
-        write_images(workspace.split(name), parts[name])
-        say(f"  {name:<10} {len(parts[name]):>7} images")
+        write_images(workspace.split(name), train if name in rows else test, rows.get(name))
+        say(f"  {name:<10} {sizes[name]:>7} images")
     described = {
         "campaign": params.campaign,
         "id": secrets.token_hex(3),  # tells it from others of its name on the same servers
@@ -68,12 +72,39 @@ def freeze_data(workspace: Workspace, params: Params, say: Callable[[str], None]
         "channels": train.channels,
         "size": train.size,
         "seed": params.seed,
-        "splits": {n: {"n": len(parts[n]), "md5": md5(workspace.split(n))} for n in SPLITS},
+        "splits": {n: {"n": sizes[n], "md5": md5(workspace.split(n))} for n in SPLITS},
     }
     write_whole(workspace.splits, json.dumps(described, indent=2, ensure_ascii=False) + "\n")
 
 
+def freeze_others(workspace: Workspace, params: Params, say: Callable[[str], None]) -> None:
+    """Write the images of `evaluate.sets` that are not frozen yet, at the campaign's size and channels."""
+    wanted = {n: given for n, given in params.evaluate.sets.items() if not _pointer(workspace.other(n)).exists()}
+    if not wanted:
+        return
+    from data.mapped import scratch
+    from data.others import load_other
+
+    frozen = json.loads(workspace.splits.read_text())
+    for name, given in wanted.items():
+        folder = workspace.root / Path(given).expanduser()
+        if not folder.is_dir():
+            raise FileNotFoundError(f"evaluate.sets.{name}: a folder is wanted at {folder} and is not there")
+        with scratch(workspace.local / "scratch"):
+            found = load_other(folder, frozen["classes"], size=frozen["size"], channels=frozen["channels"])
+        write_images(workspace.other(name), found)
+        say(f"  {name:<10} {len(found):>7} images from elsewhere")
+
+
 def check_same(workspace: Workspace, params: Params) -> None:
+    """Refuse a params.yaml whose campaign, network or further sets are not those of the frozen data."""
+    check_campaign(workspace, params)
+    for name in params.evaluate.sets:
+        if not _pointer(workspace.other(name)).exists():
+            raise WorkspaceError(f"evaluate.sets.{name} is not frozen yet; `dadc init` does it")
+
+
+def check_campaign(workspace: Workspace, params: Params) -> None:
     """Refuse a params.yaml of another campaign than the frozen data, or with a network that does not fit them."""
     frozen = json.loads(workspace.splits.read_text())
     for key, now in (("campaign", params.campaign), ("set", params.data.set), ("seed", params.seed)):
@@ -110,5 +141,5 @@ def set_remote(workspace: Workspace, remote: str | None) -> None:
     dvc(workspace, "remote", "add", "--quiet", "--force", "--default", REMOTE, remote)
 
 
-def _pointer(workspace: Workspace, name: str) -> Path:
-    return workspace.base / f"{name}.parquet.dvc"
+def _pointer(path: Path) -> Path:
+    return path.with_name(path.name + ".dvc")

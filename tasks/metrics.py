@@ -206,16 +206,19 @@ def heal(
 def masking(
     robust: Mapping[str, Accuracy], battery: Mapping[str, Mapping[str, int]], limit: float, n: int
 ) -> dict[str, Any]:
-    """Whether gradients mislead the attacks that follow them: {"gap", "square", "found"}.
+    """Whether gradients mislead the attacks that follow them: {"gap", "square", "transfer", "found"}.
 
     gap: FGSM minus PGD accuracy; a weaker attack that does much less harm says that gradients mislead the stronger, or
     that training learned the weaker one by heart. square: the share of n images that Square, which uses no gradient,
-    broke where the attacks before it could not. Each is None where the attacks were not run.
+    broke where the attacks before it could not; transfer: the share that PGD images made on the target broke where none
+    could. Each is None where the attacks were not run.
     """
     gap = robust["fgsm"]["accuracy"] - robust["pgd"]["accuracy"] if {"fgsm", "pgd"} <= robust.keys() else None
     square = battery["square"]["broken"] / n if "square" in battery else None
-    found = (gap is not None and gap > limit) or (square is not None and square > BY_CHANCE)
-    return {"gap": gap, "square": square, "found": found}
+    transfer = battery["transfer"]["broken"] / n if "transfer" in battery else None
+    blind = [share for share in (square, transfer) if share is not None]
+    found = (gap is not None and gap > limit) or any(share > BY_CHANCE for share in blind)
+    return {"gap": gap, "square": square, "transfer": transfer, "found": found}
 
 
 def calibration(confidences: Sequence[float], right: Sequence[bool]) -> dict[str, Any]:

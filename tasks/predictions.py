@@ -5,12 +5,13 @@ A row is one network's answers to one image: `net` is challenger or target, `ima
 - `test`: the challenger alone, with every attack, shift, battery turn and radius of params.yaml;
 - `validation`: both, clean and under attack, which is all that the gate compares;
 - `candidates`: both, clean: the campaign's verified fooling candidates up to this round;
-- `pool`: the target, clean: the seed images of the round's machine candidates.
+- `pool`: the target, clean: the seed images of the round's machine candidates;
+- `set:NAME`: the challenger, clean: the test images from elsewhere under that name.
 
 `label` is the right class, `confidence` the probability of the clean answer; `clean`, `attack_…` and `shift_…` are
 answers, `attack_worst` a wrong one if any attack within the threat model found one; `tried_…` and `broke_…` say what
-a turn of the battery did, `radius_…` whether an image stands under PGD at that radius. A column is null where nothing
-was asked.
+a turn of the battery did, `…_transfer` what PGD images made on the target did to what still stood; `radius_…` whether
+an image stands under PGD at that radius. A column is null where nothing was asked.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from tasks.params import Params, kind
 
 SURE = "confidence"  # the column of the probability that a clean answer was given
 CHALLENGER, TARGET = "challenger", "target"
+OTHER = "set:"  # begins the place of images from elsewhere
 _NAMES = ("net", "images", "key")
 
 
@@ -109,6 +111,7 @@ def measured(
         }
         for name in tried
     }
+    others = {part.images.removeprefix(OTHER): part.accuracy() for part in parts if part.images.startswith(OTHER)}
     verdict = metrics.gate(
         None if target is None else scores(found[TARGET, "validation"], campaign, target_right),
         scores(found[CHALLENGER, "validation"], campaign, right),
@@ -128,7 +131,8 @@ def measured(
             radius: metrics.accuracy(sum(map(bool, test.columns[column])), len(test.keys))
             for radius, column in test.beginning("radius_").items()
         },
-        "ood": ood(shifts, seen),
+        "ood": ood(shifts, seen) | others,
+        "ood_home_made": sorted(shifts),
         "ood_seen": seen,
         "masking": metrics.masking(robust, battery, params.evaluate.masking, len(test.keys)),
         "heal": metrics.heal(campaign, right, target_right, number),

@@ -23,10 +23,10 @@ from filelock import FileLock, Timeout
 
 from data.files import md5, write_whole
 from data.layout import Round, Workspace
-from data.shards import Images, read_images
+from data.shards import Images, read_mapped
 from tasks import compute
 from tasks.compute import Compute
-from tasks.params import Params, read
+from tasks.params import Params, pointer_digest, read
 from tasks.remake import as_closed
 from tasks.seeds import derive
 
@@ -152,10 +152,28 @@ def base(workspace: Workspace) -> Base:
 
 
 def images(workspace: Workspace, split: str) -> Images:
-    """One split's images; ValueError if the file is not the one that was frozen."""
+    """One split's images, over a file of raw pixels; ValueError if the split is not the one that was frozen."""
     content = _splits(workspace)
-    path = checked(workspace.split(split), content["splits"][split]["md5"])
-    return read_images(path, content["channels"])
+    digest = content["splits"][split]["md5"]
+    path = checked(workspace.split(split), digest)
+    return _mapped(workspace, path, digest, content)
+
+
+def _mapped(workspace: Workspace, path: Path, digest: str, content: dict[str, Any]) -> Images:
+    pixels = workspace.pixels(digest)
+    pixels.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(pixels.with_suffix(".lock")):  # of several processes, one makes the file
+        return read_mapped(path, content["channels"], content["size"], pixels)
+
+
+def other(workspace: Workspace, name: str) -> Images:
+    """The frozen images of a set of `evaluate.sets`, whose digest its .dvc file has."""
+    content, path = _splits(workspace), workspace.other(name)
+    pointer = path.with_name(path.name + ".dvc")
+    if not pointer.exists():
+        raise FileNotFoundError(f"{pointer} is wanted and is not there; `dadc init` freezes evaluate.sets.{name}")
+    digest = pointer_digest(pointer.read_text(encoding="utf-8"))
+    return _mapped(workspace, checked(path, digest), digest, content)
 
 
 def checked(path: Path, digest: str) -> Path:

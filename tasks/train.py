@@ -38,13 +38,26 @@ FALL = 0.15  # PGD accuracy on validation, below its best epoch, that ends the t
 class TrainingSet:
     """Images with a weight each in the loss; who is to be seen several times in an epoch is in `order` as often.
 
-    pixels_NCHW: uint8; labels_N: int64; weights_N: float32; order: indices into them.
+    base_NCHW: uint8, of the base split, which may be larger than memory; added_MCHW: uint8, of the candidates;
+    labels: int64 N+M; weights: float32 N+M; order: indices into both together.
     """
 
-    pixels_NCHW: torch.Tensor
-    labels_N: torch.Tensor
-    weights_N: torch.Tensor
+    base_NCHW: torch.Tensor
+    added_MCHW: torch.Tensor
+    labels: torch.Tensor
+    weights: torch.Tensor
     order: torch.Tensor
+
+    def pixels(self, index_B: torch.Tensor) -> torch.Tensor:
+        """The images at these indices, uint8 B×C×H×W."""
+        n = len(self.base_NCHW)
+        if len(self.added_MCHW) == 0:
+            return self.base_NCHW.index_select(0, index_B)
+        found_BCHW = self.base_NCHW.new_empty(len(index_B), *self.base_NCHW.shape[1:])
+        of_base_B = index_B < n
+        found_BCHW[of_base_B] = self.base_NCHW[index_B[of_base_B]]
+        found_BCHW[~of_base_B] = self.added_MCHW[index_B[~of_base_B] - n]
+        return found_BCHW
 
 
 def train(round_: Round, params: Params, where: Compute) -> None:
@@ -64,7 +77,7 @@ def train(round_: Round, params: Params, where: Compute) -> None:
         return
     loss = params.first.loss if round_.number == 0 else params.train.loss
     where.say(
-        f"train {round_.name}: {len(base)} images and {len(training.labels_N) - len(base)} verified candidates, "
+        f"train {round_.name}: {len(base)} images and {len(training.labels) - len(base)} verified candidates, "
         f"{params.model.name} from {params.train.init if lineage.target else 'scratch'}, loss {loss.name}"
     )
     kept = resume.store(round_, "train")
@@ -82,14 +95,16 @@ def training_set(base: Images, candidates: Iterable[Candidate], choices: TrainCa
         taken = []
     if not taken:
         n = len(base)
-        return TrainingSet(base.pixels_NCHW, base.labels_N, torch.ones(n), torch.arange(n))
+        none = base.pixels_NCHW[:0]
+        return TrainingSet(base.pixels_NCHW, none, base.labels_N, torch.ones(n), torch.arange(n))
     added = candidate_images(taken, base.channels, base.classes)
     if added.pixels_NCHW.shape[1:] != base.pixels_NCHW.shape[1:]:
         wanted, got = tuple(base.pixels_NCHW.shape[1:]), tuple(added.pixels_NCHW.shape[1:])
         raise ValueError(f"candidates must be images of {wanted} (channels, height, width), got {got}")
     n, m = len(base), len(added)
     return TrainingSet(
-        torch.cat([base.pixels_NCHW, added.pixels_NCHW]),
+        base.pixels_NCHW,
+        added.pixels_NCHW,
         torch.cat([base.labels_N, added.labels_N]),
         torch.cat([torch.ones(n), torch.full((m,), choices.weight)]),
         torch.cat([torch.arange(n), torch.arange(n, n + m).repeat(choices.repeat)]),
@@ -158,10 +173,10 @@ def fit(
         for step, index in enumerate(order.tensor_split(parts)):
             _set_rate(optimizer, choices, (epoch - 1 + step / parts) / choices.epochs)
             mine = where.share(index)
-            images_BCHW = checkpoint.to_float(training.pixels_NCHW.index_select(0, mine).to(where.device))
+            images_BCHW = checkpoint.to_float(training.pixels(mine).to(where.device))
             images_BCHW = augments.augmented(images_BCHW, kinds, draws["augment"])
             images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
-            labels_B, weights_B = training.labels_N[mine].to(where.device), training.weights_N[mine].to(where.device)
+            labels_B, weights_B = training.labels[mine].to(where.device), training.weights[mine].to(where.device)
             optimizer.zero_grad(set_to_none=True)
             value = _backward(net, (images_BCHW, labels_B, weights_B), module, own, params, draws["loss"])
             if where.world > 1:

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch.nn.functional import interpolate
 
+from data.mapped import room
 from data.shards import decode_png
 
 _CHUNK = 4096  # images resized at once
@@ -20,7 +21,7 @@ def read_pictures(paths: Sequence[Path], side: int, channels: int) -> torch.Tens
 
     ValueError names and counts the files that cannot be read or have another size.
     """
-    pixels_NCHW = torch.empty(len(paths), channels, side, side, dtype=torch.uint8)
+    pixels_NCHW = room(len(paths), channels, side, side)
     broken: list[str] = []
     for i, path in enumerate(paths):
         try:
@@ -52,7 +53,10 @@ def fit(pixels_NCHW: torch.Tensor, size: int | None, channels: int | None) -> to
     elif channels == 3 and pixels_NCHW.shape[1] == 1:
         pixels_NCHW = pixels_NCHW.expand(-1, 3, -1, -1).contiguous()
     if size is not None and pixels_NCHW.shape[2:] != (size, size):
-        pixels_NCHW = torch.cat([_resized(part, size) for part in _chunks(pixels_NCHW)])
+        resized_NCHW = room(*pixels_NCHW.shape[:2], size, size)
+        for into, part in zip(_chunks(resized_NCHW), _chunks(pixels_NCHW), strict=True):
+            into.copy_(_resized(part, size))
+        return resized_NCHW
     return pixels_NCHW
 
 

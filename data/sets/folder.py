@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 
+from data.mapped import room
 from data.shards import Images
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -29,15 +31,25 @@ def load(split: str, *, root: Path, size: int | None, channels: int | None, seed
     if len(classes) < 2:
         got = f"{len(classes)}: {', '.join(classes)}" if classes else "none"
         raise ValueError(f"at least two classes are wanted, a folder each, in {root / 'train'}, got {got}")
+    return pictures(folder, root, classes, size or SIZE, channels or CHANNELS, every=split == "train")
+
+
+def pictures(
+    folder: Path, root: Path, classes: Sequence[str], size: int, channels: int, *, every: bool = False
+) -> Images:
+    """The images in folder/<class>/*, named by their path under `root`; each class has some if `every`.
+
+    The errors of `load`.
+    """
     unknown = sorted(set(_classes(folder)) - set(classes))
     if unknown:
         raise ValueError(f"{folder} has classes that train does not have: {', '.join(unknown[:NAMED])}")
     files = [(path, label) for label, name in enumerate(classes) for path in _files(folder / name)]
     empty = sorted(set(range(len(classes))) - {label for _, label in files})
-    if not files or (empty and split == "train"):
+    if not files or (empty and every):
         named = ", ".join(str(folder / classes[label]) for label in empty[:NAMED])
         raise ValueError(f"every class needs images ({', '.join(SUFFIXES)}), none were found in {named}")
-    pixels_NCHW = _read([path for path, _ in files], size or SIZE, channels or CHANNELS)
+    pixels_NCHW = _read([path for path, _ in files], size, channels)
     labels_N = torch.tensor([label for _, label in files], dtype=torch.long)
     return Images(pixels_NCHW, labels_N, tuple(p.relative_to(root).as_posix() for p, _ in files), tuple(classes))
 
@@ -57,7 +69,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _read(paths: list[Path], size: int, channels: int) -> torch.Tensor:
-    pixels_NCHW = torch.empty(len(paths), channels, size, size, dtype=torch.uint8)
+    pixels_NCHW = room(len(paths), channels, size, size)
     broken = []
     for i, path in enumerate(paths):
         try:

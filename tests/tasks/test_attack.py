@@ -14,10 +14,10 @@ import torch
 from data.layout import Round, Workspace
 from data.shards import decode_png, read_candidates
 from tasks import checkpoint, stage
-from tasks.attack import attack, rounded
+from tasks.attack import attack, candidates, rounded, towards
 from tasks.init import freeze_data
 from tasks.params import Threat, module_of, read
-from tasks.seeds import seed_images
+from tasks.seeds import derive, seed_images
 from tasks.workspace import write_index
 
 COUNT = 5
@@ -76,6 +76,28 @@ def test_the_command_makes_the_same_bytes_again(opened: Round) -> None:
     assert done.returncode == 0, done.stderr
     assert f"{2 * COUNT} machine candidates" in done.stdout
     assert opened.attack.read_bytes() == before
+
+
+def test_targeted_candidates_are_answered_with_the_class_drawn_for_them(opened: Round) -> None:
+    opened.params.write_text(opened.params.read_text().replace("targeted: false", "targeted: true"))
+    params, pool = read(opened.params), stage.images(opened.workspace, "pool")
+    assert params.attack.targeted
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(pool.pixels_NCHW[0].numel(), len(pool.classes)))
+    wide = Threat(norm="linf", epsilon=0.5)
+    params = params.model_copy(update={"threat": wide})
+    found = candidates(net.eval(), pool, "pgd", opened, params)
+    wanted = towards(pool.labels_N, len(pool.classes), derive(derive(params.seed, "attack", "001", "pgd"), "targets"))
+    assert (wanted != pool.labels_N).all()
+    assert len(wanted.unique()) == len(pool.classes)
+    hits = [c.answer == target for c, target in zip(found, wanted.tolist(), strict=True)]
+    assert sum(hits) > 0.9 * len(hits)
+
+
+def test_a_network_for_other_images_is_an_error(opened: Round) -> None:
+    card = checkpoint.Card("nsl_cnn", tuple(map(str, range(10))), 3, 20, 0)
+    checkpoint.save(opened.workspace.round(0).model, card.build(), card)
+    with pytest.raises(ValueError, match=r"the model takes images of 3×20×20 .*, the pool has 1×20×20; data\.channels"):
+        stage.run("attack", attack, opened)
 
 
 def test_a_round_that_was_not_opened_is_an_error(opened: Round) -> None:

@@ -17,15 +17,16 @@ from data.records import Candidate, Verdict
 from data.shards import Images, encode_png, read_candidates
 from tasks import checkpoint, stage
 from tasks.attack import attack
-from tasks.evaluate import evaluate
+from tasks.compute import ALONE
+from tasks.evaluate import answer_all, evaluate, in_parts, transferred
 from tasks.freeze import freeze
-from tasks.init import freeze_data
+from tasks.init import check_same, freeze_data, freeze_others
 from tasks.metrics import accuracy
-from tasks.params import read
+from tasks.params import Params, read
 from tasks.predictions import measured, ood, trained_on
 from tasks.predictions import read as read_predictions
 from tasks.train import train
-from tasks.workspace import git, write_index
+from tasks.workspace import WorkspaceError, dvc, git, write_index
 
 PGD = {"steps": 4, "step_size": 0.01, "restarts": 1}
 SECTIONS = {
@@ -33,7 +34,12 @@ SECTIONS = {
     "threat": {"epsilon": 0.02},
     "train": {"epochs": 4, "batch": 16},
     "attack": {"count": 6, "kinds": {"pgd": PGD}},
-    "evaluate": {"attacks": {"fgsm": {}, "pgd": PGD}, "battery": {"apgd_ce": {"steps": 6}}, "epsilons": [0.05, 0.005]},
+    "evaluate": {
+        "attacks": {"fgsm": {}, "pgd": PGD},
+        "battery": {"apgd_ce": {"steps": 6}},
+        "epsilons": [0.05, 0.005],
+        "sets": {"drawn": "other"},
+    },
 }
 
 
@@ -74,12 +80,27 @@ def people(net: torch.nn.Module, pool: Images) -> list[Candidate]:
     ]
 
 
+def elsewhere(workspace: Workspace, params: Params) -> None:
+    """Ten pool images, upside down, in a folder for each class; frozen as `dadc init` does it."""
+    pool = stage.images(workspace, "pool")
+    for i in range(10):
+        folder = workspace.root / "other" / pool.classes[int(pool.labels_N[i])]
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / f"{i}.png").write_bytes(encode_png(pool.pixels_NCHW[i].flip(1)))
+    with pytest.raises(WorkspaceError, match=r"evaluate\.sets\.drawn is not frozen yet; `dadc init` does it"):
+        check_same(workspace, params)
+    freeze_others(workspace, params, print)
+    dvc(workspace, "add", "--quiet", str(workspace.other("drawn")))
+    check_same(workspace, params)
+
+
 @pytest.fixture
 def campaign(make_workspace: Callable[..., Path]) -> tuple[Round, Round, dict[str, Any]]:
     """Round 000 evaluated, round 001 frozen with the target's own weights as its challenger."""
     workspace = Workspace(make_workspace(**SECTIONS))
     params = read(workspace.params)
     freeze_data(workspace, params, print)
+    elsewhere(workspace, params)
     first = begin(workspace, 0)
     freeze(first, [], params, None)
     stage.run("train", train, first)
@@ -122,22 +143,32 @@ def test_two_rounds(campaign: tuple[Round, Round, dict[str, Any]]) -> None:
     assert table["key"] == list(test.keys)
     assert table["clean"] == answers.tolist()
     columns = {"clean": metrics["clean"], **{f"attack_{k}": v for k, v in metrics["robust"].items()}}
-    columns |= {f"shift_{k}": v for k, v in metrics["ood"].items() if k != "mean"}
-    others = {f"{what}_apgd_ce" for what in ("tried", "broke")} | {"radius_0.005", "radius_0.05"}
+    columns |= {f"shift_{k}": v for k, v in metrics["ood"].items() if k not in ("mean", "drawn")}
+    others = {f"{what}_apgd_ce" for what in ("tried", "broke")} | {
+        "tried_transfer",
+        "broke_transfer",
+        "radius_0.005",
+        "radius_0.05",
+    }
     assert set(table) == {"key", "label", "confidence", *columns, *others}
     told = metrics["calibration"]
     assert told["n"] == len(test) == sum(each["n"] for each in told["bins"])
     assert 0 <= told["low"] <= told["high"] <= 1
     assert {(each.net, each.images) for each in record} == {
         *((net, images) for net in ("challenger", "target") for images in ("validation", "candidates")),
-        *(("challenger", "test"), ("target", "pool")),
+        *(("challenger", "test"), ("target", "pool"), ("challenger", "set:drawn")),
     }
     for column, told in columns.items():
         right = sum(a == b for a, b in zip(table[column], table["label"], strict=True))
         assert told["accuracy"] == right / len(test), column
         assert told["n"] == len(test)
         assert told["low"] < told["accuracy"] < told["high"] or told["accuracy"] in (0, 1)
-    shifts = [v["accuracy"] for k, v in metrics["ood"].items() if k != "mean"]
+    other = stage.other(second.workspace, "drawn")
+    answers, _ = checkpoint.answer(net, other.pixels_NCHW)
+    told = metrics["ood"]["drawn"]
+    assert (told["n"], told["accuracy"]) == (10, (answers == other.labels_N).double().mean().item())
+    shifts = [metrics["ood"][name]["accuracy"] for name in metrics["ood_home_made"]]
+    assert metrics["ood_home_made"] == ["affine", "gaussian_noise"]
     assert metrics["ood"]["mean"]["accuracy"] == pytest.approx(sum(shifts) / len(shifts))
     assert metrics["robust"]["worst"]["accuracy"] <= min(
         metrics["robust"][name]["accuracy"] for name in ("fgsm", "pgd")
@@ -145,6 +176,10 @@ def test_two_rounds(campaign: tuple[Round, Round, dict[str, Any]]) -> None:
     told = metrics["battery"]["apgd_ce"]
     assert 0 < told["tried"] < len(test)
     assert told["tried"] - told["broken"] == round(metrics["robust"]["worst"]["accuracy"] * len(test))
+    told = metrics["battery"]["transfer"]
+    assert told["tried"] == round(metrics["robust"]["worst"]["accuracy"] * len(test))
+    assert metrics["masking"]["transfer"] == told["broken"] / len(test) < 0.05, "PGD on the same weights is not blind"
+    assert "transfer" not in before["battery"], "round 000 has no target"
     assert list(metrics["curve"]) == ["0.005", "0.05"]
     assert metrics["clean"]["accuracy"] >= metrics["curve"]["0.005"]["accuracy"] > metrics["curve"]["0.05"]["accuracy"]
     assert metrics["clean"]["accuracy"] > 0.5
@@ -230,3 +265,54 @@ def test_a_shift_trained_on_is_seen_and_left_out_of_the_mean(checkout: Path) -> 
     told = ood({name: accuracy(10 * i, 100) for i, name in enumerate(shifts, start=5)}, seen)
     assert told["mean"] == told["blur"]
     assert trained_on(params) == []
+
+
+def test_what_transfer_breaks_is_told_where_gradients_are_masked() -> None:
+    """A network whose gradients vanish stands under PGD, and falls to images made on the same network without that."""
+    torch.manual_seed(0)
+    labels = torch.arange(40) % 2
+    pixels = (torch.rand(40, 1, 8, 8) * 60 + 100 + 8 * (2 * labels - 1).reshape(-1, 1, 1, 1)).to(torch.uint8)
+    images = Images(pixels, labels, tuple(map(str, range(40))), ("dark", "light"))
+    open_ = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 2))
+    with torch.no_grad():
+        open_[1].weight.copy_(torch.tensor([-1.0, 1.0])[:, None].expand(2, 64))
+        open_[1].bias.copy_(torch.tensor([32.0, -32.0]))
+    level = float(checkpoint.to_float(pixels).mean())
+    with torch.no_grad():
+        open_[1].bias.copy_(torch.tensor([64 * level, -64 * level]))
+    masked = torch.nn.Sequential(open_, Rounded())
+    params = read(Path(__file__).parents[2] / "params.yaml")
+    pgd = {"pgd": {"steps": 10, "step_size": 0.025}}
+    params = params.model_copy(
+        update={"evaluate": params.evaluate.model_copy(update={"attacks": pgd, "battery": {}, "shifts": {}})}
+    )
+    found = answer_all(masked, images, params, shifts=False)
+    stood = found["attack_worst"] == labels
+    assert stood.float().mean() > 0.9, "no gradient, no harm"
+    told = transferred(masked, open_, images, found["attack_worst"], params)
+    assert torch.equal(told["tried_transfer"], stood)
+    assert told["broke_transfer"].float().mean() > 0.5
+    none = transferred(masked, masked, images, found["attack_worst"], params)
+    assert not none["broke_transfer"].any()
+
+
+class Rounded(torch.nn.Module):
+    """Logits without a slope."""
+
+    def forward(self, logits_BK: torch.Tensor) -> torch.Tensor:
+        return logits_BK.sign() + 0 * logits_BK
+
+
+def test_a_large_set_is_answered_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = Images(
+        torch.arange(7, dtype=torch.uint8).reshape(7, 1, 1, 1), torch.zeros(7).long(), tuple("abcdefg"), ("x",)
+    )
+    seen = []
+
+    def answering(part: Images) -> dict[str, torch.Tensor]:
+        seen.append(len(part))
+        return {"pixel": part.pixels_NCHW.flatten().long()}
+
+    monkeypatch.setattr("tasks.evaluate.AT_ONCE", 3)
+    assert in_parts(images, answering, ALONE)["pixel"].tolist() == list(range(7))
+    assert seen == [3, 3, 1]

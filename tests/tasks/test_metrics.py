@@ -161,14 +161,26 @@ def test_heal_and_relapse() -> None:
 
 
 def test_masking_is_found_by_fgsm_and_by_square() -> None:
-    assert masking({"pgd": accuracy(5, 10)}, {}, 0.15, 10) == {"gap": None, "square": None, "found": False}
+    assert masking({"pgd": accuracy(5, 10)}, {}, 0.15, 10) == {
+        "gap": None,
+        "square": None,
+        "transfer": None,
+        "found": False,
+    }
     both = {"fgsm": accuracy(8, 10), "pgd": accuracy(5, 10)}
     assert masking(both, {}, 0.15, 10)["gap"] == pytest.approx(0.3)
     assert masking(both, {}, 0.15, 10)["found"]
     assert not masking(both, {}, 0.31, 10)["found"]
     broken = {"square": {"tried": 50, "broken": 3}}
-    assert masking(both, broken, 0.31, 100) == {"gap": pytest.approx(0.3), "square": 0.03, "found": True}
+    assert masking(both, broken, 0.31, 100) == {
+        "gap": pytest.approx(0.3),
+        "square": 0.03,
+        "transfer": None,
+        "found": True,
+    }
     assert not masking(both, {"square": {"tried": 50, "broken": 1}}, 0.31, 100)["found"]
+    found = masking(both, {"transfer": {"tried": 50, "broken": 4}}, 0.31, 100)
+    assert (found["transfer"], found["found"]) == (0.04, True)
 
 
 def test_calibration_is_the_papers_by_hand() -> None:

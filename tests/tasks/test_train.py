@@ -64,16 +64,17 @@ CANDIDATES = [
 
 def test_only_verified_fooling_candidates_of_the_train_split_are_trained_on() -> None:
     made = training_set(images(4), CANDIDATES, CHOICES)
-    assert len(made.labels_N) == 5
-    assert made.labels_N[4] == 1
-    assert (made.pixels_NCHW[4] == 7).all()
-    assert made.weights_N.tolist() == [1, 1, 1, 1, 0.5]
+    assert len(made.labels) == 5
+    assert made.labels[4] == 1
+    assert (made.pixels(torch.tensor([4, 0]))[0] == 7).all()
+    assert torch.equal(made.pixels(torch.tensor([4, 2, 0]))[1:], images(4).pixels_NCHW[[2, 0]])
+    assert made.weights.tolist() == [1, 1, 1, 1, 0.5]
     assert made.order.tolist() == [0, 1, 2, 3, 4, 4, 4]
 
 
 def test_non_fooling_ones_train_when_asked() -> None:
     made = training_set(images(4), CANDIDATES, CHOICES.model_copy(update={"non_fooling": True}))
-    assert len(made.labels_N) == 6
+    assert len(made.labels) == 6
 
 
 def test_weight_zero_leaves_the_base_split() -> None:
