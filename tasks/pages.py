@@ -26,8 +26,7 @@ _IMAGE = """<Image name="image" value="$image" smoothing="false" zoom="false" zo
  brightnessControl="false" contrastControl="false" rotateControl="false" width="448px" maxWidth="448px"/>"""
 _ASK = (
     "What does the model see? Click the field under that question, type <b>?</b> and press <b>Enter</b>. "
-    "Its answer comes within six seconds. Change your picture and ask again, as often as you like. "
-    "A <b>?</b> without an answer means that the model is away: go on without it."
+    "Its answer comes within six seconds. Change your picture and ask again, as often as you like."
 )
 
 
