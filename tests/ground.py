@@ -29,7 +29,12 @@ from tasks.services import Services, find
 from tasks.workspace import git
 
 CRASH = Path(__file__).parent / "crash"
-STAGES = ("tasks.", "dvc: run python -m tasks")
+COMMANDS = {  # what is watched and killed, and how it is given; the gate does not promote round 001, so a person does
+    "open": ["open"],
+    "simulate": ["simulate"],
+    "close": ["close"],
+    "decide": ["decide", "1", "--promote", "--why", "to see it done"],
+}
 
 
 @dataclass
@@ -42,7 +47,7 @@ class Ground:
     zygote: subprocess.Popen[str]
     points: dict[str, list[str]] = field(default_factory=dict)
     unharmed: dict[str, Any] = field(default_factory=dict)
-    kills: int = 0
+    killed: set[tuple[str, str]] = field(default_factory=set)  # command and point
 
     def dadc(self, root: Path, *arguments: str, at: str = "", whom: str = "self") -> tuple[int, list[str]]:
         """Run `dadc`; its exit status, and the points it came by."""
@@ -63,8 +68,10 @@ class Ground:
         return code, log.read_text().splitlines() if log.exists() else []
 
     def copy(self, of: str, name: str) -> Path:
-        """A copy of a workspace; of one whose round is not open yet, with projects of its own in Label Studio."""
-        root = Path(shutil.copytree(self.folder / of, self.folder / name, symlinks=True))
+        """A copy of a workspace, whose DVC remembers no run, so that the stages do run; of one whose round is not open
+        yet, with projects of its own in Label Studio."""
+        runs = shutil.ignore_patterns("runs")
+        root = Path(shutil.copytree(self.folder / of, self.folder / name, symlinks=True, ignore=runs))
         if of == "begin" and name != "unharmed":
             splits = root / "data" / "base" / "splits.json"
             content = json.loads(splits.read_text())
@@ -80,8 +87,6 @@ class Ground:
 def make_ground(stack: Path, template: Path, folder: Path) -> Iterator[Ground]:
     """Round 000 is closed in `begin`; an unharmed round 001 was watched from there, in `unharmed`."""
     begin = Path(shutil.copytree(template, folder / "begin", symlinks=True))
-    shutil.move(begin / ".dvc" / "cache", folder / "cache")
-    run(begin, "dvc", "cache", "dir", "--local", str(folder / "cache"))
     services = find(stack)
     environment = {
         "LABEL_STUDIO_URL": services.label_studio_url or "",
@@ -118,21 +123,16 @@ def make_ground(stack: Path, template: Path, folder: Path) -> Iterator[Ground]:
 
 
 def watch(ground: Ground) -> None:
-    """The unharmed round: its points, and what it ends with."""
+    """The unharmed round: its points, in the order in which they are first reached, and what it ends with."""
     root = ground.copy("begin", "unharmed")
-    for command in ("open", "simulate", "close"):
+    for command, words in COMMANDS.items():
         if command == "close":
             ground.copy("unharmed", "collected")
-            ground.copy("unharmed", "watched")
-        code, points = ground.dadc(root, command)
+        if command == "decide":
+            root = ground.copy("unharmed", "decided")
+        code, points = ground.dadc(root, *words)
         assert code == 0, ground.said(root)
-        ground.points[command] = [p for p in points if not p.startswith(STAGES)]
-        ground.unharmed[command] = outcome(ground, root)
-    ground.points["stages"] = [p for p in points if p.startswith(STAGES)]
-    ground.unharmed["stages"] = ground.unharmed["close"]
-    # Once more, with a cache that remembers the stages, as the rounds that are killed have it.
-    code, ground.points["close"] = ground.dadc(ground.folder / "watched", "close")
-    assert code == 0, ground.said(ground.folder / "watched")
+        ground.points[command], ground.unharmed[command] = list(dict.fromkeys(points)), outcome(ground, root)
 
 
 def outcome(ground: Ground, root: Path, services: Services | None = None) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from typing import Any
 
 WRITES = os.O_WRONLY | os.O_RDWR
 SKIPPED = (".git/", ".dvc/tmp/", ".dadc/locks/", ".dadc/prefect/", ".dadc/logs/", "mlruns/", "mlartifacts/")
+WRITING = ("add", "commit", "tag")  # what Git is started for that changes something
 _seen: set[str] = set()
 
 
@@ -78,7 +79,10 @@ def _what(event: str, details: tuple[Any, ...], root: str) -> str:
     if event == "subprocess.Popen":
         words = [str(word) for word in details[1]]
         named = [word for word in words[1:] if not word.startswith(("-", "/"))][:2]
-        return f"run {os.path.basename(words[0])} {' '.join(named)}"  # noqa: PTH119
+        program = os.path.basename(words[0])  # noqa: PTH119
+        if program == "ldconfig" or (program == "git" and (named[0] not in WRITING or "--list" in words)):
+            return ""
+        return f"run {program} {' '.join(named)}"
     if event == "open":
         path, _, flags = details
         if not isinstance(flags, int) or not flags & WRITES:

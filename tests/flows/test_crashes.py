@@ -2,67 +2,83 @@
 
 The steps are found, not listed: an unharmed round is watched, and each file it opens for writing or renames, each
 program it starts and each request that changes something in Label Studio or MLflow is a point at which the next ones
-are killed (tests/crash/). DADC_CRASH=all takes every point; without, an even choice with some of every kind.
+are killed (tests/crash/). DADC_CRASH=all takes every point; without, those that would hurt most and an even choice.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
+import re
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import run
-from ground import Ground, assert_same, outcome
+from ground import COMMANDS, Ground, assert_same, outcome
 
 from flows.stack import up
 from tasks.services import find, read_stack
 
 pytestmark = pytest.mark.timeout(1800)  # the ground is made within the first test
-CHAINS = {"open": (2, 8), "simulate": (2, 8), "close": (3, 15), "stages": (1, 4)}  # rounds, and kills in all of them
+CHAINS = {"open": (1, 8), "simulate": (1, 7), "close": (2, 20), "decide": (1, 4)}  # rounds, and kills in all of them
+NAMED = {  # points that are always among them: before and after what would hurt most
+    "open": (r"rename .*params\.yaml", r"tasks\.attack: rename data", "run git commit", "after POST .*/import"),
+    "simulate": (r"write .*annotations\.jsonl", "before POST .*/annotations", "after POST .*/annotations"),
+    "close": (
+        *(r"rename .*candidates\.parquet", r"rename .*lineage\.json", "run python dvc add", "run python dvc repro"),
+        *(rf"tasks\.{stage}: rename data" for stage in ("train", "rift", "evaluate")),
+        *("after create_run", "after create_model_version", "before set_terminated"),
+        *("run python dvc push", "run git commit", r"run git tag round-\d+$"),
+    ),
+    "decide": ("run git commit", "before set_registered_model_alias", "after set_registered_model_alias"),
+}
+BELOW = ("dvc: ", "tasks.")  # points of what `dadc` runs
 
 
-def chosen(points: list[str], wanted: int) -> list[str]:
-    """So many points, in their order: one of every kind, then evenly spread."""
+def chosen(command: str, points: list[str]) -> list[str]:
+    """The points at which to kill, in their order: the named ones, then an even choice of the others."""
+    wanted = CHAINS[command][1]
     if os.environ.get("DADC_CRASH") == "all" or len(points) <= wanted:
         return points
-    kinds: dict[str, list[str]] = {}
-    for point in points:
-        kinds.setdefault(" ".join(point.split()[:2]), []).append(point)
-    picked = {own[len(own) // 2] for own in kinds.values()}
+    picked = {next(point for point in points if re.search(name, point)) for name in NAMED[command]}
     rest = [point for point in points if point not in picked]
     missing = max(0, wanted - len(picked))
-    picked |= {rest[i * len(rest) // missing] for i in range(missing)}
+    picked |= {rest[(2 * i + 1) * len(rest) // (2 * missing)] for i in range(missing)}
     return [point for point in points if point in picked]
 
 
-@pytest.mark.parametrize(("phase", "turn"), [(p, turn) for p, (chains, _) in CHAINS.items() for turn in range(chains)])
-def test_killed_and_started_again(ground: Ground, phase: str, turn: int) -> None:
-    chains, wanted = CHAINS[phase]
-    command = "close" if phase == "stages" else phase
-    root = ground.copy("collected" if command == "close" else "begin", f"{phase}-{turn}")
-    if phase == "simulate":
+def doomed(point: str, following: list[str]) -> str:
+    """Who is killed there. What is left running ends its work, so it is left only where it reaches no later point."""
+    below = [later for later in following if later.startswith(BELOW)]
+    if not point.startswith(BELOW):
+        return "self"
+    if not below:
+        return "dadc"  # DVC goes on
+    if point.startswith("tasks.") and point.split(":")[0] != below[0].split(":")[0]:
+        return "dvc"  # the stage goes on
+    return "all" if len(below) % 2 else "self"
+
+
+@pytest.mark.parametrize(
+    ("command", "turn"), [(c, turn) for c, (chains, _) in CHAINS.items() for turn in range(chains)]
+)
+def test_killed_and_started_again(ground: Ground, command: str, turn: int) -> None:
+    root = ground.copy({"close": "collected", "decide": "unharmed"}.get(command, "begin"), f"{command}-{turn}")
+    if command == "simulate":
         assert ground.dadc(root, "open")[0] == 0
-    if phase == "stages":  # with a cache that remembers no run, so that the stages do run
-        shutil.copytree(ground.folder / "cache", root / ".dvc" / "cache", ignore=shutil.ignore_patterns("runs"))
-        run(root, "dvc", "cache", "dir", "--local", "--unset")
-    killed = []
-    for number, point in enumerate(chosen(ground.points[phase], wanted)[turn::chains]):
-        who = point.split(":")[0]
-        whoms = {"dvc": ("self", "dadc", "all")}.get(who, ("dvc", "dadc", "all") if "tasks." in who else ("self",))
-        code, seen = ground.dadc(root, command, at=point, whom=whoms[number % len(whoms)])
-        if point in seen:
-            assert code != 0, f"{point}\n{ground.said(root)}"
-            killed.append(point)
-        else:
-            assert code == 0, f"{point} was done with, and then:\n{ground.said(root)}"
-    assert len(killed) >= 2
-    ground.kills += len(killed)
-    code, _ = ground.dadc(root, command)
-    assert code == 0, f"after {killed}:\n{ground.said(root)}"
-    assert_same(outcome(ground, root), ground.unharmed[phase], killed)
+    points = chosen(command, ground.points[command])[turn :: CHAINS[command][0]]
+    for number, point in enumerate(points):
+        whom = doomed(point, points[number + 1 :])
+        code, seen = ground.dadc(root, *COMMANDS[command], at=point, whom=whom)
+        assert point in seen, f"{point} was not reached\n{ground.said(root)}"
+        # `dadc` itself was killed, or it says that what it runs was.
+        below = point.startswith(BELOW) and whom in ("self", "dvc")
+        assert code == (1 if below else -signal.SIGKILL), f"{point}\n{ground.said(root)}"
+        ground.killed.add((command, point))
+    code, _ = ground.dadc(root, *COMMANDS[command])
+    assert code == 0, f"after {points}:\n{ground.said(root)}"
+    assert_same(outcome(ground, root), ground.unharmed[command], points)
     assert not list(root.glob("data/**/*.tmp"))
 
 
@@ -135,4 +151,7 @@ def test_a_full_disk(ground: Ground, tmp_path: Path) -> None:
 
 def test_there_were_enough(ground: Ground) -> None:
     """The last test here."""
-    assert ground.kills >= 25
+    assert len(ground.killed) >= 25
+    for command, names in NAMED.items():
+        for name in names:
+            assert any(c == command and re.search(name, point) for c, point in ground.killed), f"{command}: {name}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -32,18 +33,24 @@ def three(ground: Ground) -> Path:
     return root
 
 
-@pytest.fixture
-def clone(three: Path, tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def cloned(three: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh clone with what DVC keeps."""
-    made = tmp_path / "clone"
-    run(tmp_path, "git", "clone", "--quiet", str(three), str(made))
+    made = tmp_path_factory.mktemp("clone") / "cloned"
+    run(made.parent, "git", "clone", "--quiet", str(three), str(made))
     run(made, "dvc", "pull", "--quiet")
     return made
 
 
-def test_a_clone_has_nothing_to_do(clone: Path, three: Path) -> None:
-    assert md5(Workspace(clone).round(2).model) == md5(Workspace(three).round(2).model)
-    said = run(clone, "dvc", "repro").stdout
+@pytest.fixture
+def clone(cloned: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(cloned, tmp_path / "clone", symlinks=True))
+
+
+def test_a_clone_has_nothing_to_do(cloned: Path, clone: Path, three: Path) -> None:
+    assert md5(Workspace(cloned).round(2).model) == md5(Workspace(three).round(2).model)
+    said = run(cloned, "dvc", "repro").stdout
     assert "up to date" in said
     assert "Running stage" not in said
     path = clone / "params.yaml"
