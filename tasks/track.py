@@ -10,7 +10,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -35,14 +36,15 @@ def track(round_: Round, services: Services, champion: Round | None = None) -> N
     """
     store = _connect(round_.workspace, services)
     origin = digest(round_)
-    run = store.run(round_.name)
-    if run and run.data.tags.get("dadc.digest", origin) != origin:
-        store.drop(round_.name)
-        run = None
-    if run is None or run.info.status != "FINISHED":
-        _log(store, run or store.create(round_.name, f"round-{round_.name}"), round_, origin)
-    if champion is not None:
-        store.crown(champion.name)
+    with _answering(services):
+        run = store.run(round_.name)
+        if run and run.data.tags.get("dadc.digest", origin) != origin:
+            store.drop(round_.name)
+            run = None
+        if run is None or run.info.status != "FINISHED":
+            _log(store, run or store.create(round_.name, f"round-{round_.name}"), round_, origin)
+        if champion is not None:
+            store.crown(champion.name)
 
 
 def rebuild(workspace: Workspace, services: Services, champion: Round | None = None) -> None:
@@ -217,6 +219,17 @@ def _connect(workspace: Workspace, services: Services) -> _Store:
     if found[0].lifecycle_stage == "deleted":
         client.restore_experiment(found[0].experiment_id)
     return _Store(client, found[0].experiment_id, found[0].name)
+
+
+@contextmanager
+def _answering(services: Services) -> Iterator[None]:
+    """ServiceDown where the server goes away, or gives up, under way; what was logged by then is gone on with."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield
+    except MlflowException as error:
+        raise ServiceDown("mlflow", services.mlflow_url, str(error).splitlines()[0][:200]) from error
 
 
 def _origin(workspace: Workspace) -> str:

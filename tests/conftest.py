@@ -36,6 +36,7 @@ def pytest_configure() -> None:
         os.environ.pop(key, None)
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """A file's tests stay in one process, for they share what they set up; so do all that stand on the ground."""
     if config.pluginmanager.hasplugin("xdist"):
