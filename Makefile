@@ -1,7 +1,7 @@
 # Everything from an empty machine with Python 3.11 to 3.13, git and make.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint types check lock peers clean
+.PHONY: help setup demo test crash lint types check lock peers clean
 
 TOOLS := .tools
 UV := $(or $(shell command -v uv 2>/dev/null),$(TOOLS)/uv/bin/uv)
@@ -26,6 +26,9 @@ demo: setup ## two simulated rounds on real services; KEEP=1 leaves the services
 # Each of the two has servers of its own; what shares more than those stays together (tests/conftest.py).
 test: lint ## every check and test
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+
+crash: setup ## kill a round at its steps and start again, a quarter of an hour; DADC_CRASH=all at every one
+	@DADC_CRASH=$${DADC_CRASH:-some} $(BIN)/python -m pytest tests/flows/test_crashes.py
 
 lint: setup ## ruff, mypy, import-linter
 	@$(BIN)/ruff check .

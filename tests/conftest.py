@@ -20,6 +20,10 @@ QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PREFECT_LOGGING_HANDLERS_CONSOLE_LEVEL": "CRITICAL",
 }
+OWN = (  # variables that name servers, which the tests have of their own
+    *("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY", "PREFECT_API_URL", "MLFLOW_TRACKING_URI", "DADC_MODEL_URL"),
+    "DADC_LABEL_STUDIO",
+)
 SMALL: dict[str, dict[str, object]] = {  # a round in seconds: enough to see every step, too little to learn anything
     "data": {"limit": 300, "pool": 60, "validation": 60},
     "attack": {"count": 2},
@@ -32,7 +36,7 @@ SMALL: dict[str, dict[str, object]] = {  # a round in seconds: enough to see eve
 
 def pytest_configure() -> None:
     os.environ.update(QUIET)
-    for key in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY", "PREFECT_API_URL", "MLFLOW_TRACKING_URI", "DADC_MODEL_URL"):
+    for key in OWN:
         os.environ.pop(key, None)
 
 
@@ -141,7 +145,10 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
     root = copy_checkout(tmp_path_factory.mktemp("stack") / "workspace", SMALL)
     try:
-        up(root, {})
+        with pytest.MonkeyPatch.context() as patch:  # whatever the first test that wants servers has set
+            for key in OWN:
+                patch.delenv(key, raising=False)
+            up(root, {})
         yield root
     finally:
         down(root)
