@@ -25,7 +25,7 @@ demo: setup ## two simulated rounds on real services; KEEP=1 leaves the services
 
 # Each of the two has servers of its own; what shares more than those stays together (tests/conftest.py).
 test: lint ## every check and test
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
 crash: setup ## kill a round at its steps and start again, a quarter of an hour; DADC_CRASH=all at every one
 	@DADC_CRASH=$${DADC_CRASH:-some} $(BIN)/python -m pytest tests/flows/test_crashes.py

@@ -121,8 +121,9 @@ def campaign_flow(
 
 def _run_name() -> str:
     here = load(Path(flow_run.parameters["root"]))
-    round_ = here.current or (here.closed or [here.next])[-1]
-    return f"{here.params.campaign} {round_.name} {flow_run.flow_name}"
+    begun = here.next if str(flow_run.flow_name).startswith("open") else (here.closed or [here.next])[-1]
+    number = flow_run.parameters.get("number") or (here.current or begun).name
+    return f"{here.params.campaign} {number} {flow_run.flow_name}"
 
 
 def say(text: str) -> None:

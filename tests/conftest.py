@@ -40,15 +40,6 @@ def pytest_configure() -> None:
         os.environ.pop(key, None)
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """A file's tests stay in one process, for they share what they set up; so do all that stand on the ground."""
-    if config.pluginmanager.hasplugin("xdist"):
-        for item in items:
-            shared = "ground" if "ground" in getattr(item, "fixturenames", ()) else str(item.path)
-            item.add_marker(pytest.mark.xdist_group(shared))
-
-
 def run(root: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
     """Run a command at a workspace's root, the environment's own programs first."""
     environment = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
