@@ -23,7 +23,7 @@ setup: ## the two environments, from the locks
 demo: setup ## two simulated rounds on real services; KEEP=1 leaves the services up
 	@$(BIN)/python -m flows.demo
 
-# Each of the two has servers of its own; what shares more than those stays together (tests/conftest.py).
+# Each of the two has servers of its own; a file's tests stay together, for they share what they set up.
 test: lint ## every check and test
 	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
 
