@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -17,12 +18,15 @@ from benchmarks._frame import Measured, interleaved, table
 from tasks.params import check_kinds
 
 ROOT = Path(__file__).parent.parent
+LONG = ("growth", "overhead", "rift")  # minutes, even when quick: with DADC_BENCHMARKS=all
 NAMES = sorted(path.stem for path in (ROOT / "benchmarks").glob("[a-z]*.py"))
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.usefixtures("services")  # those that need servers use the session's instead of their own
 def test_a_benchmark_runs_and_writes_its_figures(name: str, tmp_path: Path) -> None:
+    if name in LONG and os.environ.get("DADC_BENCHMARKS") != "all":
+        pytest.skip("takes minutes; DADC_BENCHMARKS=all runs it")
     file = tmp_path / "figures.json"
     done = subprocess.run(
         [sys.executable, "-m", f"benchmarks.{name}", "--quick", "--json", str(file)],
