@@ -52,7 +52,9 @@ def rebuild(workspace: Workspace, services: Services, champion: Round | None = N
     for round_ in closed(workspace):
         track(round_, services)
     if champion is not None:
-        _connect(workspace, services).crown(champion.name)
+        store = _connect(workspace, services)
+        with _answering(services):
+            store.crown(champion.name)
 
 
 def disagreements(round_: Round, services: Services, best: Round | None) -> list[str]:
@@ -61,7 +63,8 @@ def disagreements(round_: Round, services: Services, best: Round | None) -> list
     best: the champion by the rounds' files. ServiceDown if MLflow does not answer.
     """
     store = _connect(round_.workspace, services)
-    run = store.run(round_.name)
+    with _answering(services):
+        run, crowned = store.run(round_.name), None if best is None else store.crowned()
     if run is None:
         return [f"MLflow has no run of round {round_.name}; `dadc track` logs it"]
     found = []
@@ -71,7 +74,7 @@ def disagreements(round_: Round, services: Services, best: Round | None) -> list
             found.append(f"{name}: {told.get(name)!r} in MLflow, {wanted.get(name)!r} in metrics.json")
     if run.data.tags.get("dadc.digest") != digest(round_):
         found.append("MLflow's run was logged from other files than lie here; `dadc track` logs it anew")
-    if best is not None and (crowned := store.crowned()) != best.name:
+    if best is not None and crowned != best.name:
         found.append(f"MLflow's champion is round {crowned or 'none'}, by the rounds it is {best.name}")
     return found
 
@@ -205,25 +208,22 @@ def _connect(workspace: Workspace, services: Services) -> _Store:
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     from mlflow import MlflowClient
     from mlflow.entities import ViewType
-    from mlflow.exceptions import MlflowException
 
     client = MlflowClient(services.mlflow_url, services.mlflow_url)
     campaign, origin = read(workspace.params).campaign, _origin(workspace)
-    try:
+    with _answering(services):
         found = client.search_experiments(ViewType.ALL, filter_string=f"tags.\"dadc.origin\" = '{origin}'")
         if not found:
             name = campaign if client.get_experiment_by_name(campaign) is None else f"{campaign}-{origin[:7]}"
             return _Store(client, client.create_experiment(name, tags={"dadc.origin": origin}), name)
-    except MlflowException as error:
-        raise ServiceDown("mlflow", services.mlflow_url, str(error).splitlines()[0][:200]) from error
-    if found[0].lifecycle_stage == "deleted":
-        client.restore_experiment(found[0].experiment_id)
+        if found[0].lifecycle_stage == "deleted":
+            client.restore_experiment(found[0].experiment_id)
     return _Store(client, found[0].experiment_id, found[0].name)
 
 
 @contextmanager
 def _answering(services: Services) -> Iterator[None]:
-    """ServiceDown where the server goes away, or gives up, under way; what was logged by then is gone on with."""
+    """ServiceDown where the server does not answer, goes away under way or gives up; what was logged stays logged."""
     from mlflow.exceptions import MlflowException
 
     try:

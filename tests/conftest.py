@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from data.layout import Round, Workspace
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -91,6 +93,22 @@ def copy_checkout(folder: Path, changes: dict[str, dict[str, object]] | None = N
     run(folder, "git", "add", "--all")
     run(folder, "git", "commit", "--quiet", "--message", "code")
     return folder
+
+
+def frozen(root: Path) -> Round:
+    """Round 000 of a new workspace, its data and its lineage frozen: ready to be trained."""
+    from tasks.freeze import freeze
+    from tasks.init import freeze_data
+    from tasks.params import read
+
+    workspace = Workspace(root)
+    params = read(workspace.params)
+    freeze_data(workspace, params, print)
+    round_ = workspace.round(0)
+    round_.folder.mkdir(parents=True)
+    shutil.copyfile(workspace.params, round_.params)
+    freeze(round_, [], params, None)
+    return round_
 
 
 @pytest.fixture(scope="session")

@@ -11,17 +11,15 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import run
+from conftest import frozen, run
 
 from data.files import md5
-from data.layout import Round, Workspace
+from data.layout import Round
 from data.shards import read_candidates
 from tasks import stage
 from tasks.attack import attack
 from tasks.compute import ALONE, Compute, first_process, launched
 from tasks.evaluate import evaluate
-from tasks.freeze import freeze
-from tasks.init import freeze_data
 from tasks.params import Params, read
 from tasks.rift import rift
 from tasks.train import train
@@ -31,20 +29,13 @@ PGD = {"steps": 4, "step_size": 0.02, "restarts": 1}
 
 
 @pytest.fixture
-def frozen(make_workspace: Callable[..., Path]) -> Callable[..., Round]:
+def ready(make_workspace: Callable[..., Path]) -> Callable[..., Round]:
     """Round 000, frozen and ready to be trained; keyword arguments change sections of params.yaml."""
 
     def make(name: str = "workspace", **changes: object) -> Round:
         given = {"data": {"size": 16, "limit": 700}, "train": {"epochs": 8, "batch": 32}, **changes}
         evaluate = {"attacks": {"fgsm": {}, "pgd": PGD}, "battery": {"apgd_ce": {"steps": 4}}, "epsilons": [0.05]}
-        workspace = Workspace(make_workspace(name, evaluate=evaluate, threat={"epsilon": 0.05}, **given))
-        params = read(workspace.params)
-        freeze_data(workspace, params, print)
-        round_ = workspace.round(0)
-        round_.folder.mkdir(parents=True)
-        shutil.copyfile(workspace.params, round_.params)
-        freeze(round_, [], params, None)
-        return round_
+        return frozen(make_workspace(name, evaluate=evaluate, threat={"epsilon": 0.05}, **given))
 
     return make
 
@@ -57,13 +48,13 @@ def in_processes(round_: Round, stages: str, launcher: tuple[str, ...] = ()) -> 
     return said
 
 
-def test_two_processes_come_to_what_one_does(frozen: Callable[..., Round]) -> None:
+def test_two_processes_come_to_what_one_does(ready: Callable[..., Round]) -> None:
     """NSL, whose backward runs through the images too."""
     common: dict[str, object] = {"first": {"loss": {"name": "nsl", "params": {"step_size": 0.05}}}}
-    alone = frozen("one", **common)
+    alone = ready("one", **common)
     for name, work in (("train", train), ("rift", rift), ("evaluate", evaluate)):
         stage.run(name, work, alone)
-    both = frozen("two", devices=2, **common)
+    both = ready("two", devices=2, **common)
     said = in_processes(both, "train rift evaluate")
     assert said.count("epoch 8/8") == 1, "one of them speaks"
 
@@ -107,8 +98,8 @@ def test_two_processes_come_to_what_one_does(frozen: Callable[..., Round]) -> No
     assert md5(both.predictions) == before, "the same processes, the same answers"
 
 
-def test_a_gpu_that_is_not_there_has_a_word(frozen: Callable[..., Round]) -> None:
-    round_ = frozen(accelerator="cuda", devices=torch.cuda.device_count() + 1)
+def test_a_gpu_that_is_not_there_has_a_word(ready: Callable[..., Round]) -> None:
+    round_ = ready(accelerator="cuda", devices=torch.cuda.device_count() + 1)
     done = run(round_.workspace.root, sys.executable, "-m", "tasks.train", "000", check=False)
     assert done.returncode == 1
     assert "error: train 000: accelerator cuda with" in done.stderr
@@ -170,9 +161,9 @@ def test_fp32_is_fp32(checkout: Path) -> None:
     assert torch.backends.cudnn.conv.fp32_precision == before
 
 
-def test_too_little_memory_has_a_word_and_keeps_the_round(frozen: Callable[..., Round]) -> None:
+def test_too_little_memory_has_a_word_and_keeps_the_round(ready: Callable[..., Round]) -> None:
     """The machine's memory really ends: a limit on the process, and a batch that is larger."""
-    round_ = frozen(train={"epochs": 1, "batch": 1000}, model={"name": "wrn_34_10"})
+    round_ = ready(train={"epochs": 1, "batch": 1000}, model={"name": "wrn_34_10"})
     code = (
         "import resource, runpy, sys, torch, torchvision, pyarrow.parquet\n"
         "now = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
@@ -188,10 +179,10 @@ def test_too_little_memory_has_a_word_and_keeps_the_round(frozen: Callable[..., 
 
 
 def test_a_gpu_that_runs_out_of_memory_has_a_word(
-    frozen: Callable[..., Round], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ready: Callable[..., Round], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """What torch raises on a GPU; there is none here."""
-    round_ = frozen()
+    round_ = ready()
 
     def work(round_: Round, params: Params, where: Compute) -> None:
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")

@@ -29,14 +29,19 @@ def test_a_failing_label_studio_is_asked_again_with_growing_pauses(stack: Path, 
     assert third - second > second - first > 0.2
 
 
-def test_one_that_keeps_failing_is_said(stack: Path) -> None:
+@pytest.mark.parametrize(
+    ("status", "said", "tries"), [(500, "its log says why, try again", 3), (401, "did not accept the token", 1)]
+)
+def test_what_keeps_failing_is_said_and_a_wrong_token_is_not_tried_again(
+    stack: Path, status: int, said: str, tries: int
+) -> None:
     known = find(stack)
-    fault = Fault(lambda method, path: path == "/api/projects/", times=99, status=500)
+    fault = Fault(lambda method, path: path == "/api/projects/", times=99, status=status)
     with misbehaving(known.label_studio_url or "", fault) as url:
         studio = connect(replace(known, label_studio_url=url))
-        with pytest.raises(LabellingError, match="its log says why, try again"):
+        with pytest.raises(LabellingError, match=said):
             studio.find("anything")
-    assert len(fault.at) == 3
+    assert len(fault.at) == tries
 
 
 def test_one_that_does_not_answer_is_asked_again(stack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -46,16 +51,6 @@ def test_one_that_does_not_answer_is_asked_again(stack: Path, monkeypatch: pytes
     with misbehaving(known.label_studio_url or "", fault) as url:
         assert connect(replace(known, label_studio_url=url)).find("nothing of that name") is None
     assert len(fault.at) == 2
-
-
-def test_a_wrong_token_is_not_tried_again(stack: Path) -> None:
-    known = find(stack)
-    fault = Fault(lambda method, path: path == "/api/projects/", times=99, status=401)
-    with misbehaving(known.label_studio_url or "", fault) as url:
-        studio = connect(replace(known, label_studio_url=url))
-        with pytest.raises(LabellingError, match="did not accept the token"):
-            studio.find("anything")
-    assert len(fault.at) == 1
 
 
 def test_what_was_stored_but_not_answered_is_there_once(stack: Path, studio: LabelStudio) -> None:

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from conftest import frozen
 from torch import nn
 from torch.nn import functional
 
-from data.layout import Round, Workspace
+from data.layout import Round
 from data.shards import Images
 from tasks import checkpoint, stage
-from tasks.freeze import freeze
-from tasks.init import freeze_data
 from tasks.params import Params, read
 from tasks.plots import interpolated
 from tasks.rift import (
@@ -255,15 +253,9 @@ def test_the_report_lays_both_selections_and_full_fine_tuning_over_each_other() 
 def trained(make_workspace: Callable[..., Path]) -> Round:
     """Round 000 after its train stage, with RiFT switched on for it."""
     rates = {"epochs": 4, "learning_rate": 0.1, "batch": 16, "tolerance": 1.0, "candidates": 5, "attack": ATTACK}
-    workspace = Workspace(
+    round_ = frozen(
         make_workspace(data={"size": 20}, rift=rates, first={"rift": True}, train={"epochs": 3, "batch": 16})
     )
-    params = read(workspace.params)
-    freeze_data(workspace, params, print)
-    round_ = workspace.round(0)
-    round_.folder.mkdir(parents=True)
-    shutil.copyfile(workspace.params, round_.params)
-    freeze(round_, [], params, None)
     stage.run("train", train, round_)
     return round_
 

@@ -15,14 +15,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from conftest import frozen
 from torch import nn
 
-from data.layout import Round, Workspace
+from data.layout import Round
 from data.records import Candidate, Verdict
 from data.shards import Images, encode_png, write_candidates
 from tasks import checkpoint, resume, stage
 from tasks.freeze import freeze
-from tasks.init import freeze_data
 from tasks.params import Awp, Loss, Params, TrainCandidates, read
 from tasks.train import QUICK, _why_stop, batches, fit, quick, rate, train, training_set
 
@@ -91,14 +91,7 @@ def closing(make_workspace: Callable[..., Path]) -> Callable[..., Round]:
     """Round 000, frozen and ready to be trained; keyword arguments change sections of params.yaml."""
 
     def make(**changes: object) -> Round:
-        workspace = Workspace(make_workspace(data={"size": 20}, **changes))
-        params = read(workspace.params)
-        freeze_data(workspace, params, print)
-        round_ = workspace.round(0)
-        round_.folder.mkdir(parents=True)
-        shutil.copyfile(workspace.params, round_.params)
-        freeze(round_, [], params, None)
-        return round_
+        return frozen(make_workspace(data={"size": 20}, **changes))
 
     return make
 
