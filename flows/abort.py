@@ -21,10 +21,10 @@ def abort(root: Path, why: str) -> None:
         if round_ is None:
             raise WorkspaceError("no round is open, so none can be aborted")
         if round_.annotations.exists():
-            dvc(workspace, "add", "--quiet", str(round_.annotations), say=say)
+            dvc(workspace, "add", "--no-relink", str(round_.annotations), say=say)
         drop_from_index(round_)
         told = {"why": why, "at": datetime.now(UTC).isoformat(timespec="seconds")}
         write_whole(round_.aborted, json.dumps(told, indent=2, ensure_ascii=False) + "\n")
-        kept = [p for p in round_.folder.iterdir() if p.suffix in (".json", ".dvc", ".yaml") or p.name == ".gitignore"]
+        kept = [p for p in round_.folder.iterdir() if p.suffix in (".json", ".dvc", ".yaml")]
         commit(workspace, f"Abort round {round_.name}", *sorted(kept), workspace.index, workspace.root / "dvc.lock")
         say(f"round {round_.name} is aborted; what was collected stays in {round_.folder.relative_to(root)}")

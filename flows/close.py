@@ -77,7 +77,8 @@ def keep(round_: Round) -> None:
     there = [path for path in (round_.candidates, round_.annotations, round_.weights) if path.exists()]
     new = [path for path in there if not path.with_name(f"{path.name}.dvc").exists()]
     if new:
-        dvc(round_.workspace, "add", "--quiet", *map(str, new), say=say)
+        # Not linked anew: killed in between, DVC would leave the raw record in its cache alone.
+        dvc(round_.workspace, "add", "--no-relink", *map(str, new), say=say)
 
 
 @step("train, rift, evaluate")
@@ -98,7 +99,7 @@ def record(round_: Round) -> None:
     workspace = round_.workspace
     dvc(workspace, "push", "--quiet", say=say)
     shown = plots.write([*[r for r in closed(workspace) if r.number < round_.number], round_])
-    made = [p for p in round_.folder.iterdir() if p.suffix in (".json", ".dvc", ".yaml") or p.name == ".gitignore"]
+    made = [p for p in round_.folder.iterdir() if p.suffix in (".json", ".dvc", ".yaml")]
     commit(workspace, f"Close round {round_.name}", *sorted(made), *shown, workspace.index, workspace.root / "dvc.lock")
     if not has_tag(round_):
         git(workspace, "tag", round_.tag)

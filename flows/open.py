@@ -102,5 +102,5 @@ def publish(campaign: Campaign, round_: Round) -> None:
 def record(round_: Round) -> None:
     """Commit that the round is open."""
     root = round_.workspace.root
-    paths = [round_.params, round_.folder / ".gitignore", round_.workspace.index, root / "dvc.lock"]
+    paths = [round_.params, round_.workspace.index, root / "dvc.lock"]
     commit(round_.workspace, f"Open round {round_.name}", *paths)

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,15 @@ def initialised(template: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(template, tmp_path / "initialised", symlinks=True))
 
 
+@contextmanager
+def unset() -> Iterator[None]:
+    """Without the variables that name servers, whatever the test that wants a session's fixture first has set."""
+    with pytest.MonkeyPatch.context() as patch:
+        for key in OWN:
+            patch.delenv(key, raising=False)
+        yield
+
+
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The root of a workspace whose Label Studio, Prefect, MLflow and model server are up for the whole session."""
@@ -154,9 +164,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
     root = copy_checkout(tmp_path_factory.mktemp("stack") / "workspace", SMALL)
     try:
-        with pytest.MonkeyPatch.context() as patch:  # whatever the first test that wants servers has set
-            for key in OWN:
-                patch.delenv(key, raising=False)
+        with unset():
             up(root, {})
         yield root
     finally:

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from conftest import unset
 from people import Play, make_round
 from people import model_server as serve
 
@@ -27,7 +28,8 @@ def open_round(tmp_path: Path, checkout: Path) -> Callable[..., Play]:
 @pytest.fixture(scope="session")
 def studio(stack: Path) -> LabelStudio:
     """The session's Label Studio."""
-    return connect(find(stack))
+    with unset():
+        return connect(find(stack))
 
 
 @pytest.fixture
