@@ -275,7 +275,9 @@ def _log_model(store: _Store, run_id: str, round_: Round, tags: Mapping[str, str
     model = store.model(run_id, f"round-{round_.name}", {**tags, "dadc.round": round_.name})
     store.client.log_model_artifact(model.model_id, str(round_.model))
     store.client.finalize_logged_model(model.model_id, "READY")
-    store.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    outputs = store.client.get_run(run_id).outputs
+    if not any(output.model_id == model.model_id for output in (outputs.model_outputs if outputs else ())):
+        store.client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])  # refused a second time
     try:
         store.client.create_registered_model(store.name)
     except MlflowException as error:

@@ -15,6 +15,7 @@ from conftest import chromium
 from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run
+from mlflow.exceptions import MlflowException
 
 from data.files import md5, write_whole
 from data.layout import Round, Workspace
@@ -165,6 +166,50 @@ def test_what_was_cut_short_goes_on_in_the_same_run(mlflow: Services, campaign: 
     assert (after.info.run_id, after.info.status) == (before, "FINISHED")
     assert len(client.get_metric_history(before, "clean")) == 1
     assert set(versions(mlflow, campaign)) == {"001"}
+
+
+ASKED = (
+    *("create_experiment", "create_run", "log_batch", "log_artifact", "create_logged_model", "log_model_artifact"),
+    *("finalize_logged_model", "log_outputs", "create_registered_model", "create_model_version", "set_terminated"),
+    "set_registered_model_alias",
+)
+
+
+def test_the_answer_to_each_kind_of_request_is_lost_once(
+    mlflow: Services, campaign: Workspace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lost: set[str] = set()
+
+    def losing(name: str) -> Callable[..., Any]:
+        inner = getattr(MlflowClient, name)
+
+        def outer(*args: Any, **kwargs: Any) -> Any:
+            answer = inner(*args, **kwargs)
+            if name not in lost:
+                lost.add(name)
+                raise MlflowException("the answer was lost")
+            return answer
+
+        return outer
+
+    with monkeypatch.context() as patch:
+        for name in ASKED:
+            patch.setattr(MlflowClient, name, losing(name))
+        for before in range(len(ASKED)):
+            with pytest.raises(ServiceDown, match="the answer was lost"):
+                track(campaign.round(1), mlflow, champion=campaign.round(1))
+            assert len(lost) == before + 1
+        track(campaign.round(1), mlflow, champion=campaign.round(1))
+    assert lost == set(ASKED)
+    assert {name: run.info.status for name, run in runs(mlflow, campaign).items()} == {
+        "round-001": "FINISHED",
+        "campaign": "FINISHED",
+    }
+    client, found = MlflowClient(mlflow.mlflow_url), versions(mlflow, campaign)
+    history = client.get_metric_history(runs(mlflow, campaign)["round-001"].info.run_id, "clean")
+    assert [entry.value for entry in history] == [CLEAN[1]]
+    assert set(found) == {"001"}
+    assert client.get_model_version_by_alias(found["001"].name, "champion").version == found["001"].version
 
 
 def test_the_campaign_run_has_a_step_per_round(mlflow: Services, campaign: Workspace) -> None:
