@@ -23,9 +23,9 @@ setup: ## the two environments, from the locks
 demo: setup ## two simulated rounds on real services; KEEP=1 leaves the services up
 	@$(BIN)/python -m flows.demo
 
-# Each of the two has servers of its own; a file's tests stay together, for they share what they set up.
+# Each of the two has servers of its own; tests/conftest.py says which tests stay together, and which come first.
 test: lint ## every check and test
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadfile
+	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
 
 crash: setup ## kill a round at its steps and start again, a quarter of an hour; DADC_CRASH=all at every one
 	@DADC_CRASH=$${DADC_CRASH:-some} $(BIN)/python -m pytest tests/flows/test_crashes.py

@@ -32,9 +32,25 @@ SMALL: dict[str, dict[str, object]] = {  # a round in seconds: enough to see eve
     "attack": {"count": 2},
     "collect": {"drawings": 4},
     "train": {"epochs": 2},
-    "rift": {"steps": 1, "epochs": 1, "candidates": 1},
+    "rift": {"steps": 1, "epochs": 1, "candidates": 1, "attack": {"steps": 2, "step_size": 0.05}},
+    "evaluate": {"attacks": {"fgsm": {}, "pgd": {"steps": 4, "step_size": 0.05}}},
     "simulate": {"annotators": 2, "validators": 2, "tries": 2},
 }
+
+
+ONE_GROUND = ("test_backup.py", "test_crashes.py", "test_reproduce.py")  # stand on one campaign, which takes minutes
+LONG = ("test_schedule.py", "test_round.py", "test_team.py", "test_label_studio.py", "test_benchmarks.py")
+
+
+@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """A file's tests share what they set up, so they stay in one process. What takes longest begins first, so that the
+    processes end together."""
+    for item in items:
+        one = item.path.name in ONE_GROUND
+        item.add_marker(pytest.mark.xdist_group("ground" if one else str(item.path.relative_to(CHECKOUT))))
+    order = (*ONE_GROUND, *LONG)
+    items.sort(key=lambda item: order.index(item.path.name) if item.path.name in order else len(order))
 
 
 def pytest_configure() -> None:

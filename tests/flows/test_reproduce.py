@@ -36,8 +36,11 @@ def three(ground: Ground) -> Path:
 @pytest.fixture(scope="module")
 def cloned(three: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A fresh clone with what DVC keeps."""
-    made = tmp_path_factory.mktemp("clone") / "cloned"
-    run(made.parent, "git", "clone", "--quiet", str(three), str(made))
+    return fresh(three, tmp_path_factory.mktemp("clone") / "cloned")
+
+
+def fresh(of: Path, made: Path) -> Path:
+    run(made.parent, "git", "clone", "--quiet", str(of), str(made))
     run(made, "dvc", "pull", "--quiet")
     return made
 
@@ -88,7 +91,10 @@ def test_a_closed_round_is_never_redefined(clone: Path) -> None:
     assert "up to date" in run(clone, "dvc", "status").stdout
 
 
-def test_the_tag_is_the_round_and_elsewhere_its_figures_agree(clone: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_tag_is_the_round_and_elsewhere_its_figures_agree(
+    three: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clone = fresh(three, tmp_path / "clone")  # of a copied one, DVC would not take files away that it did not put there
     run(clone, "git", "checkout", "--quiet", "round-001")
     run(clone, "dvc", "checkout", "--quiet")
     assert "up to date" in run(clone, "dvc", "status").stdout
