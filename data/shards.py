@@ -135,7 +135,7 @@ def write_images(path: Path, images: Images, rows: torch.Tensor | None = None) -
 
 def read_images(path: Path, channels: int) -> Images:
     """What `write_images` wrote."""
-    table = _read(path)
+    table = read_table(path)
     pixels = [decode_png(blob, channels) for blob in table["image"].to_pylist()]
     stacked = torch.stack(pixels) if pixels else torch.zeros(0, channels, 1, 1, dtype=torch.uint8)
     return _labelled(table, stacked)
@@ -155,7 +155,7 @@ def read_mapped(path: Path, channels: int, size: int, pixels: Path) -> Images:
                         got = "×".join(map(str, pixels_CHW.shape))
                         raise ValueError(f"{path} must hold images of {channels}×{size}×{size}, got {got}")
                     raw.write(pixels_CHW.numpy().tobytes())
-    table = _read(path, ("key", "label"))
+    table = read_table(path, ("key", "label"))
     return _labelled(table, mapped(pixels, len(table), channels, size, size))
 
 
@@ -186,7 +186,7 @@ def write_candidates(path: Path, candidates: Iterable[Candidate]) -> None:
 def read_candidates(path: Path) -> list[Candidate]:
     """What `write_candidates` wrote."""
     found = []
-    for row in _read(path).to_pylist():
+    for row in read_table(path).to_pylist():
         row.pop("fooling")  # derived; kept in the file for those who read it with other tools
         row["verdict"] = Verdict(row["verdict"])
         row["votes"] = tuple(Vote(**vote) for vote in row["votes"])
@@ -196,7 +196,7 @@ def read_candidates(path: Path) -> list[Candidate]:
 
 def read_columns(path: Path, *names: str) -> list[list[Any]]:
     """Some columns of a shard, in this order; the others, images above all, are not read."""
-    table = _read(path, names)
+    table = read_table(path, names)
     return [table[name].to_pylist() for name in names]
 
 
@@ -217,7 +217,9 @@ def _write(path: Path, table: pa.Table) -> None:
     write_whole(path, buffer.getvalue())
 
 
-def _read(path: Path, names: Sequence[str] | None = None) -> pa.Table:
+def read_table(path: Path, names: Sequence[str] | None = None) -> pa.Table:
+    """A Parquet file, all of it or the columns of these names. FileNotFoundError says how to get it."""
     if not path.exists():
         raise FileNotFoundError(f"{path} is wanted and is not there; `dvc pull` brings what DVC keeps")
-    return pq.read_table(path, columns=None if names is None else list(names))
+    with pq.ParquetFile(path) as file:  # pyarrow's own read_table imports pandas, which takes a second
+        return file.read(columns=None if names is None else list(names))

@@ -15,12 +15,11 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import pyarrow.parquet as pq
 import torch
 
 from data.layout import Round
 from data.records import HUMAN, PROBE, SIMULATED, UNREADABLE, Candidate, Vote
-from data.shards import encode_png, read_candidates, read_images
+from data.shards import encode_png, read_candidates, read_images, read_table
 from tasks import ink
 from tasks.labelling import UNTOLD
 from tasks.params import Params, read
@@ -312,7 +311,7 @@ def probe_answers(round_: Round, params: Params, splits: dict[str, Any]) -> list
 
 def _seed_keys(round_: Round, params: Params) -> dict[str, str]:
     """Drawing or editing task → the key of the pool image that is redrawn by simulated annotators or painted over."""
-    pool: list[str] = pq.read_table(round_.workspace.split("pool"), columns=["key"])["key"].to_pylist()
+    pool: list[str] = read_table(round_.workspace.split("pool"), ["key"])["key"].to_pylist()
     chosen = seed_images(round_.number, params, len(pool))
     tasks = [*drawing_keys(round_, params), *editing_keys(round_, params)]
     return {task: pool[index] for task, index in zip(tasks, [*chosen.drawings, *chosen.edits], strict=True)}

@@ -22,9 +22,9 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from data.records import Candidate
+from data.shards import read_table
 from tasks import metrics
 from tasks.agreement import agreement
 from tasks.params import Params, kind
@@ -74,9 +74,7 @@ def to_table(parts: Sequence[Answered]) -> pa.Table:
 
 def read(path: Path) -> list[Answered]:
     """What was written of `to_table`."""
-    if not path.exists():
-        raise FileNotFoundError(f"{path} is wanted and is not there; `dvc pull` brings what DVC keeps")
-    content = pq.read_table(path).to_pydict()
+    content = read_table(path).to_pydict()
     rows: dict[tuple[str, str], list[int]] = {}
     for i, part in enumerate(zip(content["net"], content["images"], strict=True)):
         rows.setdefault(part, []).append(i)

@@ -107,12 +107,13 @@ def reproducible(params: Params, *names: object, strict: bool = True) -> Iterato
 
     strict: refuse an operation that has no deterministic form, instead of warning of it; a GPU lacks some.
     """
-    threads, before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    threads, before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
     state = torch.get_rng_state()
     exact: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
     precisions = [kind.fp32_precision for kind in exact]
     torch.set_num_threads(params.threads)
-    torch.use_deterministic_algorithms(True, warn_only=not strict)
+    # Not use_deterministic_algorithms: that imports torch's compiler, which takes as long as torch.
+    torch.set_deterministic_debug_mode("error" if strict else "warn")
     for kind in exact:
         kind.fp32_precision = "ieee"  # no TF32: what is reported as fp32 is fp32
     torch.manual_seed(derive(params.seed, *names))
@@ -120,7 +121,7 @@ def reproducible(params: Params, *names: object, strict: bool = True) -> Iterato
         yield
     finally:
         torch.set_num_threads(threads)
-        torch.use_deterministic_algorithms(before)
+        torch.set_deterministic_debug_mode(before)
         for kind, precision in zip(exact, precisions, strict=True):
             kind.fp32_precision = precision
         torch.set_rng_state(state)

@@ -59,13 +59,13 @@ def test_the_same_names_give_the_same_draws_and_nothing_is_left_behind() -> None
     drawn = []
     for names in (("train", "001"), ("train", "001"), ("train", "002")):
         with stage.reproducible(PARAMS, *names):
-            assert torch.are_deterministic_algorithms_enabled()
+            assert torch.get_deterministic_debug_mode() == 2
             assert torch.get_num_threads() == PARAMS.threads
             drawn.append(torch.rand(3))
     assert torch.equal(drawn[0], drawn[1])
     assert not torch.equal(drawn[0], drawn[2])
     assert torch.equal(before, torch.get_rng_state())
-    assert not torch.are_deterministic_algorithms_enabled()
+    assert torch.get_deterministic_debug_mode() == 0
     assert torch.get_num_threads() == threads
 
 
