@@ -2,8 +2,8 @@
 
 The steps are found, not listed: an unharmed round is watched, and each file it opens for writing or renames, each
 program it starts and each request that changes something in Label Studio or MLflow is a point at which the next ones
-are killed (tests/crash/). Taken are those that would hurt most and an even choice of the others; `make crash`, which sets
-DADC_CRASH=all, takes every one.
+are killed (tests/crash/). Taken are those that would hurt most and an even choice of the others; `make crash` takes
+every one, by DADC_CRASH=all.
 """
 
 from __future__ import annotations
