@@ -25,7 +25,7 @@ demo: setup ## two simulated rounds on real services; KEEP=1 leaves the services
 
 # Each of the two has servers of its own; tests/conftest.py says which tests stay together, and which come first.
 test: lint ## every check and test
-	@$(BIN)/python -m pytest --numprocesses 2 --dist loadgroup --no-loadscope-reorder
+	@$(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
 
 crash: setup ## kill a round at every one of its steps and start again; `make test` takes the worst 25
 	@DADC_CRASH=all $(BIN)/python -m pytest tests/flows/test_crashes.py

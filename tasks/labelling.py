@@ -9,8 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import json
-import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from typing import Any
 import httpx
 
 from tasks import moved
+from tasks.person import Person
 from tasks.services import ServiceDown, Services
 from tasks.wire import Failed, LabellingError, Patient, again, client, errors, refused
 
@@ -254,19 +254,28 @@ class LabelStudio:
     def _tasks(self, project: int, include: str, size: int = PAGE, **parameters: str) -> Iterator[dict[str, Any]]:
         """Raw, a page after the other: the SDK's own models would change what hostile annotations hold."""
         wanted = {"project": project, "include": include, **parameters}
-        seen, page, total = 0, 1, 1
-        while seen < total:
-            try:
-                answer = self._get("api/tasks/", {**wanted, "page": page, "page_size": size})
-            except Failed:
-                if not include.startswith(_RAW):
-                    raise
-                total = int(self._get("api/tasks/", {**wanted, "include": "id", "page_size": 1})["total"])
-                answer = {"tasks": self._search(wanted, page, size, total), "total": total}
-            yield from answer["tasks"]
-            if not answer["tasks"]:
-                return
-            seen, page, total = seen + len(answer["tasks"]), page + 1, int(answer["total"])
+        seen, page = 0, 1
+        with ThreadPoolExecutor(1) as ahead:  # the next page is on its way while one is read
+            coming = ahead.submit(self._page, wanted, page, size)
+            while True:
+                tasks, total = coming.result()
+                seen, page = seen + len(tasks), page + 1
+                if more := bool(tasks) and seen < total:
+                    coming = ahead.submit(self._page, wanted, page, size)
+                yield from tasks
+                if not more:
+                    return
+
+    def _page(self, wanted: dict[str, Any], page: int, size: int) -> tuple[list[dict[str, Any]], int]:
+        """Its tasks, and how many there are in all."""
+        try:
+            answer = self._get("api/tasks/", {**wanted, "page": page, "page_size": size})
+        except Failed:
+            if not wanted["include"].startswith(_RAW):
+                raise
+            total = int(self._get("api/tasks/", {**wanted, "include": "id", "page_size": 1})["total"])
+            return self._search(wanted, page, size, total), total
+        return answer["tasks"], int(answer["total"])
 
     def _search(self, wanted: dict[str, Any], page: int, size: int, total: int) -> list[dict[str, Any]]:
         """A page that the server fails to tell, half by half, down to the one task that it chokes on.
@@ -311,79 +320,6 @@ class LabelStudio:
             )
         if response.status_code >= 400:
             raise refused(self.url, f"get {path}", response.status_code, response.text)
-        return response.json()
-
-
-class Person:
-    """An account in a session of its own, which does what a person's browser does."""
-
-    def __init__(self, url: str, email: str, password: str, invite: str | None) -> None:
-        """invite: the address to sign up at first; None logs in to an account that is there."""
-        self.url, self.email = url, email.lower()
-        self._http = client(url)
-        form = invite or f"{url}/user/login/"
-        with errors(url, f"log in as {email}"):
-            page = self._http.get(form, follow_redirects=True)
-            hidden = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.text)
-            if hidden is None:
-                raise LabellingError(f"a form was wanted at {form.split('?')[0]}, got status {page.status_code}")
-            fields = {"csrfmiddlewaretoken": hidden[1], "email": email, "password": password}
-            answer = self._http.post(form, data=fields, headers={"Referer": form})
-        done = "sign up" if invite else "log in"
-        if answer.status_code >= 500:
-            raise Failed(f"Label Studio at {url} failed (status {answer.status_code}) to let {email} {done}")
-        if answer.status_code != 302:
-            raise LabellingError(
-                f"Label Studio at {url} did not let {email} {done} (status {answer.status_code}); "
-                "the account has another password: remove it in Label Studio, or use another campaign name"
-            )
-
-    def submit(self, task: int, result: Sequence[Mapping[str, Any]], seconds: float) -> int:
-        """Submit an annotation; its id. result: items as the page sends them; seconds: the time it took.
-
-        Tried again when the server fails, but never stored twice.
-        """
-        body = {"result": list(result), "lead_time": seconds}
-        path = f"/api/tasks/{task}/annotations/"
-        tried = False
-
-        def post() -> int:
-            nonlocal tried
-            stored = self._stored(path, body["result"]) if tried else []
-            tried = True
-            return int((stored or [self._ask("POST", path, body)])[0]["id"])
-
-        return again(post)
-
-    def submit_once(self, task: int, result: Sequence[Mapping[str, Any]], seconds: float) -> int:
-        """Submit an annotation unless this account has submitted just that for the task; its id."""
-        stored = self._stored(f"/api/tasks/{task}/annotations/", list(result))
-        return int(stored[0]["id"]) if stored else self.submit(task, result, seconds)
-
-    def save_draft(self, task: int, result: Sequence[Mapping[str, Any]]) -> int:
-        """Save a draft, as the page does while somebody draws; its id."""
-        body = {"result": list(result), "lead_time": 1.0}
-        return int(self._ask("POST", f"/api/tasks/{task}/drafts", body)["id"])
-
-    def edit(self, annotation: int, result: Sequence[Mapping[str, Any]]) -> None:
-        """Change an annotation, one's own or, since the open-source server has no roles, another's."""
-        self._ask("PATCH", f"/api/annotations/{annotation}/", {"result": list(result)})
-
-    def close(self) -> None:
-        """End the connection."""
-        self._http.close()
-
-    def _stored(self, path: str, result: object) -> list[dict[str, Any]]:
-        """Annotations of a task by this account with this very result."""
-        me = self._ask("GET", "/api/current-user/whoami")["id"]
-        return [a for a in self._ask("GET", path) if a["completed_by"] == me and a["result"] == result]
-
-    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        headers = {"X-CSRFToken": self._http.cookies.get("csrftoken") or "", "Referer": self.url}
-        with errors(self.url, f"{method} {path}"):
-            response = self._http.request(method, path, json=body, headers=headers)
-        if response.status_code >= 400:
-            raise refused(self.url, f"{method} {path} as {self.email}", response.status_code, response.text)
         return response.json()
 
 

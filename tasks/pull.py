@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ __all__ = ["candidates", "past", "probed", "pull", "votes"]
 OVERLAP = timedelta(seconds=10)  # asked for again: a change may be stamped before and stored after another
 TRIES = 3  # looks at what changed, while people submit between it and the count of all
 MAX_RAW = 8 * 2**20  # characters of one annotation that the record keeps
+Emails = Callable[[], dict[int, str]]  # account → its e-mail, asked for where there is something new
 _EVER = "1970-01-01T00:00:00.000000Z"
 
 
@@ -39,31 +41,29 @@ def pull(studio: LabelStudio, round_: Round) -> int:
     repair(round_.annotations)
     known = lines(round_.annotations)
     campaign = read(round_.params).campaign
-    emails: dict[int, str] = {}
+    there, emails = studio.projects(campaign), cache(studio.emails)
+    own = [line for line in known if not line.late]
     new: list[Line] = []
     for kind in KINDS:
-        project = studio.find(title(campaign, round_, kind))
+        project, total = there.get(title(campaign, round_, kind), (None, 0))
         if project is not None:
-            emails = emails or studio.emails()
-            own = [line for line in known if not line.late]
-            new += news(studio, project, kind, gather(own, kind), emails)
-    new += late(studio, round_, known)
+            new += news(studio, project, kind, gather(own, kind), emails, total)
+    new += late(studio, round_, known, there)
     append(round_.annotations, sorted(new, key=lambda line: line.task_at))
     return len(new)
 
 
-def late(studio: LabelStudio, round_: Round, known: Sequence[Line]) -> list[Line]:
+def late(studio: LabelStudio, round_: Round, known: Sequence[Line], there: dict[str, tuple[int, int]]) -> list[Line]:
     """Drawings and edits made in projects of closed rounds after these were frozen, and not in any record yet.
 
     The last closed round is looked at each time, an earlier one when the number of its annotations has changed.
-    known: the lines of the round's own record.
+    known: the lines of the round's own record; there: the campaign's projects, as `studio.projects` tells them.
     """
     if not any(0 < r.number < round_.number for r in rounds(round_.workspace)):
         return []
     before = [r for r in closed(round_.workspace) if 0 < r.number < round_.number]
     if not before:
         return []
-    there = studio.projects(read(round_.params).campaign)
     frozen = [json.loads(r.lineage.read_text(encoding="utf-8")).get("pulled", {}) for r in before]
     now = pulled(round_)
     found: list[Line] = []
@@ -78,7 +78,7 @@ def late(studio: LabelStudio, round_: Round, known: Sequence[Line]) -> list[Line
             theirs = [*(line for record in records for line in record), *known]
             theirs = [line for line in theirs if (line.late or each.name) == each.name and line.kind == kind]
             ids = {line.id for line in theirs}
-            fresh = news(studio, project, kind, gather(theirs, kind), studio.emails())
+            fresh = news(studio, project, kind, gather(theirs, kind), cache(studio.emails), total)
             found += [replace(line, late=each.name) for line in fresh if line.id not in ids and not line.deleted]
     return found
 
@@ -99,17 +99,21 @@ def past(round_: Round) -> dict[str, Conduct]:
 
 
 def news(
-    studio: LabelStudio, project: int, kind: Kind, known: Sequence[Annotation], emails: dict[int, str]
+    studio: LabelStudio, project: int, kind: Kind, known: Sequence[Annotation], emails: Emails, total: int
 ) -> list[Line]:
-    """What a project holds and the record does not: new forms of annotations, and which are gone."""
+    """What a project holds and the record does not: new forms of annotations, and which are gone.
+
+    total: how many annotations it held a moment ago, without skipped ones.
+    """
     record = [line for annotation in known for line in annotation.forms]
     found: list[Line] = []
     for _ in range(TRIES):
         known = gather(record + found, kind)
         found += _differences(studio.recorded(project, cursor(known)), kind, known, emails)
         known = gather(record + found, kind)
-        if studio.counts(project)[1] == sum(not (a.deleted or a.last.raw.get("was_cancelled")) for a in known):
+        if total == sum(not (a.deleted or a.last.raw.get("was_cancelled")) for a in known):
             return found
+        total = studio.counts(project)[1]
     # a whole task was deleted, which no cursor shows: look at everything
     tasks = list(studio.recorded(project, _EVER))
     found += _differences(tasks, kind, known, emails)
@@ -148,7 +152,7 @@ def repair(path: Path) -> None:
 
 
 def _differences(
-    tasks: Iterable[dict[str, Any]], kind: Kind, known: Sequence[Annotation], emails: dict[int, str]
+    tasks: Iterable[dict[str, Any]], kind: Kind, known: Sequence[Annotation], emails: Emails
 ) -> list[Line]:
     forms = {a.first.id: a for a in known}
     by_task: dict[int, set[int]] = {}
@@ -157,7 +161,7 @@ def _differences(
             by_task.setdefault(annotation.first.task_id, set()).add(annotation.first.id)
     found = []
     for task in tasks:
-        annotations = [_line(kind, task, raw, emails) for raw in task["annotations"]]
+        annotations = [_line(kind, task, raw, emails()) for raw in task["annotations"]]
         for line in annotations:
             before = forms.get(line.id)
             if before is None or before.deleted or before.last.raw != line.raw:

@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -42,15 +43,26 @@ ONE_GROUND = ("test_backup.py", "test_crashes.py", "test_reproduce.py")  # stand
 LONG = ("test_schedule.py", "test_round.py", "test_team.py", "test_label_studio.py", "test_benchmarks.py")
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist looks at the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A file's tests share what they set up, so they stay in one process. What takes longest begins first, so that the
-    processes end together."""
-    for item in items:
-        one = item.path.name in ONE_GROUND
-        item.add_marker(pytest.mark.xdist_group("ground" if one else str(item.path.relative_to(CHECKOUT))))
+    """What takes longest begins first, so that the processes end together."""
     order = (*ONE_GROUND, *LONG)
     items.sort(key=lambda item: order.index(item.path.name) if item.path.name in order else len(order))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """A file's tests share what they set up, so they stay in one process, and so do those on one ground.
+
+    xdist's own groups (3.8) are lost on pytest 9.2.
+    """
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.split("::")[0]
+            return "ground" if file.endswith(ONE_GROUND) else file
+
+    return Together(config, log)
 
 
 def pytest_configure() -> None:
