@@ -97,13 +97,17 @@ class Images:
         return Images(self.pixels_NCHW[index], self.labels_N[index], keys, self.classes)
 
 
-def encode_png(pixels_CHW: torch.Tensor, level: int = 6) -> bytes:
-    """uint8 C×H×W, one or three channels → PNG. level: of compression, 1 is quick and 9 small."""
-    array = pixels_CHW.permute(1, 2, 0).contiguous().numpy()
-    picture = Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
+def encode_png(pixels_CHW: torch.Tensor) -> bytes:
+    """uint8 C×H×W, one or three channels → PNG."""
     buffer = io.BytesIO()
-    picture.save(buffer, format="PNG", compress_level=level)
+    to_image(pixels_CHW).save(buffer, format="PNG")
     return buffer.getvalue()
+
+
+def to_image(pixels_CHW: torch.Tensor) -> Image.Image:
+    """uint8 C×H×W, one or three channels → Pillow's image."""
+    array = pixels_CHW.permute(1, 2, 0).contiguous().numpy()
+    return Image.fromarray(array[:, :, 0] if array.shape[2] == 1 else array)
 
 
 def decode_png(blob: bytes, channels: int) -> torch.Tensor:

@@ -6,6 +6,7 @@ What the lines hold is untrusted: a malformed annotation becomes a rejected cand
 
 from __future__ import annotations
 
+import gc
 import json
 import math
 from collections import Counter
@@ -111,8 +112,14 @@ def lines(path: Path) -> list[Line]:
     """The whole lines of the record; a last one that a crash tore is not there."""
     if not path.exists():
         return []
-    whole = path.read_bytes().split(b"\n")[:-1]
-    return [Line(**json.loads(line)) for line in whole]
+    whole = path.read_bytes().decode("ascii").split("\n")[:-1]
+    collecting = gc.isenabled()
+    gc.disable()  # nothing made here is garbage, and looking for some takes as long as reading
+    try:
+        return [Line(**json.loads(line)) for line in whole]
+    finally:
+        if collecting:
+            gc.enable()
 
 
 def gather(found: Iterable[Line], kind: Kind) -> list[Annotation]:

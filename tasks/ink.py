@@ -18,7 +18,7 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from data.shards import encode_png
+from data.shards import to_image
 from tasks.pages import PENS, pens
 from tasks.projects import INK, INTENDED, PEN, SAYS
 
@@ -39,9 +39,11 @@ def canvas_size(size: int) -> int:
 
 def picture(pixels_CHW: torch.Tensor) -> str:
     """uint8 C×H×W → data URI of the image at the canvas' size, every pixel a square block."""
-    scale = canvas_size(int(pixels_CHW.shape[1])) // int(pixels_CHW.shape[1])
-    blocks = pixels_CHW.repeat_interleave(scale, dim=1).repeat_interleave(scale, dim=2)
-    return _PREFIX + base64.b64encode(encode_png(blocks, level=1)).decode()
+    canvas = canvas_size(int(pixels_CHW.shape[1]))
+    blocks = to_image(pixels_CHW).resize((canvas, canvas), Image.Resampling.NEAREST)
+    buffer = io.BytesIO()
+    blocks.save(buffer, format="PNG", compress_level=1, compress_type=zlib.Z_RLE)  # made for runs of one value
+    return _PREFIX + base64.b64encode(buffer.getvalue()).decode()
 
 
 def blank(size: int, channels: int) -> str:

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,8 @@ __all__ = ["candidates", "past", "probed", "pull", "votes"]
 OVERLAP = timedelta(seconds=10)  # asked for again: a change may be stamped before and stored after another
 TRIES = 3  # looks at what changed, while people submit between it and the count of all
 MAX_RAW = 8 * 2**20  # characters of one annotation that the record keeps
-Emails = Callable[[], dict[int, str]]  # account → its e-mail, asked for where there is something new
+Projects = dict[str, tuple[int, int]]  # title → id and annotations in it
+Emails = dict[int, str]  # account → its e-mail
 _EVER = "1970-01-01T00:00:00.000000Z"
 
 
@@ -39,25 +40,27 @@ def pull(studio: LabelStudio, round_: Round) -> int:
     """Append what is new in the round's projects, and what came late in those of closed rounds; the number of lines.
     Nothing published: 0."""
     repair(round_.annotations)
-    known = lines(round_.annotations)
     campaign = read(round_.params).campaign
-    there, emails = studio.projects(campaign), cache(studio.emails)
+    with ThreadPoolExecutor(1) as asker:  # the server answers while the record is read
+        projects, accounts = asker.submit(studio.projects, campaign), asker.submit(studio.emails)
+        known = lines(round_.annotations)
+    there, emails = projects.result(), accounts.result()
     own = [line for line in known if not line.late]
     new: list[Line] = []
     for kind in KINDS:
         project, total = there.get(title(campaign, round_, kind), (None, 0))
         if project is not None:
             new += news(studio, project, kind, gather(own, kind), emails, total)
-    new += late(studio, round_, known, there)
+    new += late(studio, round_, known, there, emails)
     append(round_.annotations, sorted(new, key=lambda line: line.task_at))
     return len(new)
 
 
-def late(studio: LabelStudio, round_: Round, known: Sequence[Line], there: dict[str, tuple[int, int]]) -> list[Line]:
+def late(studio: LabelStudio, round_: Round, known: Sequence[Line], there: Projects, emails: Emails) -> list[Line]:
     """Drawings and edits made in projects of closed rounds after these were frozen, and not in any record yet.
 
     The last closed round is looked at each time, an earlier one when the number of its annotations has changed.
-    known: the lines of the round's own record; there: the campaign's projects, as `studio.projects` tells them.
+    known: the lines of the round's own record; there, emails: as `studio` tells them.
     """
     if not any(0 < r.number < round_.number for r in rounds(round_.workspace)):
         return []
@@ -78,7 +81,7 @@ def late(studio: LabelStudio, round_: Round, known: Sequence[Line], there: dict[
             theirs = [*(line for record in records for line in record), *known]
             theirs = [line for line in theirs if (line.late or each.name) == each.name and line.kind == kind]
             ids = {line.id for line in theirs}
-            fresh = news(studio, project, kind, gather(theirs, kind), cache(studio.emails), total)
+            fresh = news(studio, project, kind, gather(theirs, kind), emails, total)
             found += [replace(line, late=each.name) for line in fresh if line.id not in ids and not line.deleted]
     return found
 
@@ -108,7 +111,6 @@ def news(
     record = [line for annotation in known for line in annotation.forms]
     found: list[Line] = []
     for _ in range(TRIES):
-        known = gather(record + found, kind)
         found += _differences(studio.recorded(project, cursor(known)), kind, known, emails)
         known = gather(record + found, kind)
         if total == sum(not (a.deleted or a.last.raw.get("was_cancelled")) for a in known):
@@ -161,7 +163,7 @@ def _differences(
             by_task.setdefault(annotation.first.task_id, set()).add(annotation.first.id)
     found = []
     for task in tasks:
-        annotations = [_line(kind, task, raw, emails()) for raw in task["annotations"]]
+        annotations = [_line(kind, task, raw, emails) for raw in task["annotations"]]
         for line in annotations:
             before = forms.get(line.id)
             if before is None or before.deleted or before.last.raw != line.raw:
@@ -171,7 +173,7 @@ def _differences(
     return found
 
 
-def _line(kind: Kind, task: dict[str, Any], raw: dict[str, Any], emails: dict[int, str]) -> Line:
+def _line(kind: Kind, task: dict[str, Any], raw: dict[str, Any], emails: Emails) -> Line:
     author, editor = _account(raw.get("completed_by"), emails), _account(raw.get("updated_by"), emails)
     size = len(json.dumps(raw))
     if size > MAX_RAW:
@@ -195,7 +197,7 @@ def _deleted(annotation: Annotation, at: str) -> Line:
     return Line(last.kind, last.task, last.task_id, last.id, last.author, last.editor, at, deleted=True, raw={})
 
 
-def _account(number: object, emails: dict[int, str]) -> str:
+def _account(number: object, emails: Emails) -> str:
     if not isinstance(number, int):
         return ""
     return emails.get(number, f"account {number}")
