@@ -70,13 +70,14 @@ class LabelStudio:
     def __init__(self, url: str, token: str, ids: moved.Moved | None = None, hurry: float | None = None) -> None:
         """url: such as http://127.0.0.1:8080; token: legacy or personal access token; ids: where projects were put
         into this server from a backup; hurry: as for `connect`."""
-        from label_studio_sdk import LabelStudio as Sdk
+        # The SDK's client without its helpers for labelling configs, which import pandas and boto3: two seconds.
+        from label_studio_sdk.base_client import LabelStudioBase
 
         self.url = url.rstrip("/")
         self._token, self._ids = token, ids or moved.Moved()
         self._retries, self._log_in = (2, 30.0) if hurry is None else (0, hurry)
         asks = client(self.url, Patient) if hurry is None else client(self.url, timeout=hurry)
-        self._sdk = Sdk(base_url=self.url, api_key=token, httpx_client=asks)
+        self._sdk = LabelStudioBase(base_url=self.url, api_key=token, httpx_client=asks)
 
     def check(self) -> None:
         """Whether the server answers and the token is right; at once, without a second try."""

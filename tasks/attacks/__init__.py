@@ -24,7 +24,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tasks.attacks._fast import fast
-from tasks.checkpoint import device_of, evaluating, logits_of
+from tasks.checkpoint import channels_last, device_of, evaluating, logits_of
 from tasks.params import Frozen, Threat, module_of
 from tasks.seeds import derive
 
@@ -113,7 +113,7 @@ def input_gradient(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """∂ cross-entropy / ∂ image, of each image's own loss, and the logits on the way. No weight gets a gradient."""
     with torch.enable_grad():
-        images_BCHW = images_BCHW.detach().requires_grad_()
+        images_BCHW = channels_last(images_BCHW).requires_grad_()
         logits_BK = net(images_BCHW)
         loss = F.cross_entropy(logits_BK.float(), labels_B, reduction="sum")
         (gradient_BCHW,) = torch.autograd.grad(loss, images_BCHW)
@@ -188,7 +188,7 @@ class _Work:
             found = self._run(self.net, clean, labels, index, seed)
             return found, *self.judged(found, labels, index)
         with torch.autocast(clean.device.type, torch.bfloat16):
-            found = self._run(self.fast, clean.contiguous(memory_format=torch.channels_last), labels, index, seed)
+            found = self._run(self.fast, clean, labels, index, seed)
         verdict = self.judged(found, labels, index)
         false = self._false(found, labels, index, (~verdict[2]).nonzero()[:, 0])
         if len(false):

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from tasks.attacks import direction, project, random_start
 from tasks.attacks._fast import stepping
-from tasks.checkpoint import evaluating
+from tasks.checkpoint import channels_last, evaluating
 from tasks.params import Count, Frozen, Threat
 
 
@@ -77,7 +77,7 @@ def climb(
     with evaluating(net), torch.enable_grad():
         steps_on = stepping(net, clean_BCHW)
         for _ in range(inner.steps):
-            found_BCHW = found_BCHW.detach().requires_grad_()
+            found_BCHW = channels_last(found_BCHW).requires_grad_()
             (gradient_BCHW,) = torch.autograd.grad(rise(steps_on(found_BCHW).float()).sum(), found_BCHW)
             moved_BCHW = found_BCHW.detach() + step * direction(gradient_BCHW, threat.norm)
             found_BCHW = project(moved_BCHW, clean_BCHW, threat.norm, radius)

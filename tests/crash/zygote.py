@@ -24,7 +24,7 @@ def load() -> None:
     """Import all that a command imports."""
     from importlib import import_module
 
-    for name in ("label_studio_sdk", "mlflow", "torch", "flows.campaign", "flows.cli", "tasks.labelling"):
+    for name in ("label_studio_sdk.base_client", "mlflow", "torch", "flows.campaign", "flows.cli", "tasks.labelling"):
         import_module(name)
     for name in ("publish", "pull", "simulate", "track"):
         import_module(f"tasks.{name}")
