@@ -98,9 +98,11 @@ def child(root: Path) -> dict[str, float]:
     git(workspace, "reset", "--quiet", "--hard", head)
     shutil.rmtree(workspace.rounds / name)
     for store in (root / ".dvc" / "cache", workspace.local / "remote"):  # the next time it is new again
-        for path in store.rglob("*"):
+        for path in sorted(store.rglob("*"), reverse=True):  # a folder after what is in it
             if path.is_file() and path.stat().st_mtime > found["began"]:
                 path.unlink()
+            elif path.is_dir() and not any(path.iterdir()):  # of the run cache's, DVC expects something in each
+                path.rmdir()
     return found
 
 

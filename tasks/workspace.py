@@ -136,9 +136,18 @@ def _alone_with_dvc(workspace: Workspace, say: Callable[[str], None]) -> Iterato
         except BlockingIOError:
             say("the DVC of a command that was killed still works here; waiting for it to end")
             fcntl.flock(file, fcntl.LOCK_EX)
-        for left in workspace.rounds.glob("*/.*.tmp"):  # of a DVC that was killed while it copied
-            left.unlink()
+        _sweep(workspace)
         yield file.fileno()
+
+
+def _sweep(workspace: Workspace) -> None:
+    """Remove what a killed DVC leaves: half copies, and a folder of its run cache with nothing in it, at which every
+    later one would fail."""
+    for left in workspace.rounds.glob("*/.*.tmp"):
+        left.unlink()
+    for left in (workspace.root / ".dvc" / "cache" / "runs").glob("*/*"):
+        if left.is_dir() and not any(left.iterdir()):
+            left.rmdir()
 
 
 def _dvc(workspace: Workspace, arguments: Sequence[str], held: int, say: Callable[[str], None]) -> None:

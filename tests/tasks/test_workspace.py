@@ -150,3 +150,21 @@ def test_a_failing_dvc_says_why(workspace: Workspace) -> None:
     with pytest.raises(WorkspaceError, match="dvc repro"):
         dvc(workspace, "repro", "-s", "attack@777", say=said.append)
     assert said
+
+
+def test_what_a_killed_dvc_left_in_its_run_cache_stops_no_later_one(tmp_path: Path) -> None:
+    """Killed between making the folder of a run and writing the run into it."""
+    (tmp_path / "dvc.yaml").write_text("stages: {copy: {cmd: cp a b, deps: [a], outs: [b]}}")
+    (tmp_path / "a").write_text("a")
+    subprocess.run(["git", "init", "--quiet"], cwd=tmp_path, check=True)
+    bare = [sys.executable, "-m", "dvc"]
+    subprocess.run([*bare, "init", "--quiet"], cwd=tmp_path, check=True)
+    dvc(Workspace(tmp_path), "repro")
+    (known,) = (tmp_path / ".dvc" / "cache" / "runs").glob("*/*/*")
+    for gone in (known, tmp_path / "dvc.lock", tmp_path / "b"):
+        gone.unlink()
+    assert subprocess.run([*bare, "repro"], cwd=tmp_path, check=False).returncode != 0, (
+        "DVC has learnt to; sweep no more"
+    )
+    dvc(Workspace(tmp_path), "repro")
+    assert (tmp_path / "b").read_text() == "a"
