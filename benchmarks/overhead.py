@@ -20,13 +20,11 @@ from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from benchmarks._frame import Measured, main
+from benchmarks._workspaces import cloned
 from flows.stack import down, up
 from tasks.services import Services
 
-CHECKOUT = Path(__file__).resolve().parent.parent
 WORKED = re.compile(r"^(?:attack|train|rift|evaluate) \d{3}: worked (\d+\.\d) s$", re.MULTILINE)
 COMMANDS = ("open", "collect", "simulate", "collect", "close")
 SMALL: dict[str, dict[str, object]] = {
@@ -41,7 +39,8 @@ SMALL: dict[str, dict[str, object]] = {
 def measure(quick: bool) -> list[Measured]:
     """Seconds of overhead for one round, by command, and by what Prefect saw within it."""
     with tempfile.TemporaryDirectory(prefix="dadc-overhead-") as folder:
-        root = workspace(Path(folder) / "workspace", quick)
+        name = f"overhead-{uuid.uuid4().hex[:8]}"
+        root = cloned(Path(folder) / "workspace", {"campaign": name, **(SMALL if quick else {})})
         try:
             services = up(root, {}, say=_say)
             dadc(root, "init")
@@ -49,19 +48,6 @@ def measure(quick: bool) -> list[Measured]:
             return [m for m in round_of(root, services) if m.value > 0]
         finally:
             down(root, say=_say)
-
-
-def workspace(root: Path, quick: bool) -> Path:
-    """A clone of the checkout's last commit with a campaign of its own."""
-    subprocess.run(["git", "clone", "--quiet", str(CHECKOUT), str(root)], check=True)
-    params = yaml.safe_load((root / "params.yaml").read_text(encoding="utf-8"))
-    params["campaign"] = f"overhead-{uuid.uuid4().hex[:8]}"
-    for section, values in SMALL.items() if quick else ():
-        params[section] |= values
-    (root / "params.yaml").write_text(yaml.safe_dump(params, sort_keys=False), encoding="utf-8")
-    author = ["-c", "user.name=benchmark", "-c", "user.email=benchmark@localhost"]
-    subprocess.run(["git", *author, "commit", "--quiet", "--all", "--message", "params"], cwd=root, check=True)
-    return root
 
 
 def dadc(root: Path, *arguments: str) -> tuple[float, float]:
