@@ -93,9 +93,9 @@ def test_split_votes_bring_a_third(
     studio: LabelStudio, open_round: Callable[..., Any], model_server: Callable[[Path], Services]
 ) -> None:
     play = open_round(
-        simulate={"label_error": 0.0, "vote_error": 0.5, "validators": 4},
+        simulate={"label_error": 0.0, "vote_error": 0.35, "validators": 4},
         validate={"non_fooling_share": 1.0, "consensus": 2, "max_votes": 3},
-        collect={"drawings": 6},
+        collect={"drawings": 12},  # by chance none agrees at once in a thousandth of the cases
     )
     round_, params, splits = play.round, play.params, play.splits
     services = model_server(round_.workspace.root)
