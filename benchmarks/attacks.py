@@ -19,6 +19,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from benchmarks._frame import Measured, interleaved, main
+from benchmarks._nets import tutorial
 from data.sets import digits
 from tasks import checkpoint
 from tasks.attacks import attack, pgd
@@ -70,9 +71,10 @@ def peers(net: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> dict[st
 
 
 def side_by_side(name: str, channels: int, size: int, batch: int, target: float, quick: bool) -> list[Measured]:
-    """PGD-10 without early exit, on a network as it is built."""
+    """PGD-10 without early exit, on a network as everybody writes it: the tutorial's, and our ResNet."""
     torch.manual_seed(0)
-    net = module_of("models", name, "model.name").build(10, channels, size).eval()
+    net = tutorial() if name == "nsl_cnn" else module_of("models", name, "model.name").build(10, channels, size)
+    net.eval()
     n = 8 if quick else batch
     images, labels = torch.rand(n, channels, size, size), torch.randint(0, 10, (n,))
     params = pgd.Params(steps=10, step_size=STEP)
@@ -101,7 +103,7 @@ def undefended(quick: bool) -> list[Measured]:
     """PGD-20 on a network trained on clean digits, dropping what is fooled, and whether the verdicts agree."""
     torch.manual_seed(0)
     images = digits.load("train", root=PEERS, size=28, channels=1, seed=0)
-    net = module_of("models", "nsl_cnn", "model.name").build(10, 1, 28)
+    net = tutorial()
     optimizer = torch.optim.Adam(net.parameters(), 2e-3)
     floats, labels = checkpoint.to_float(images.pixels_NCHW), images.labels_N
     for _ in range(20 if quick else 200):

@@ -2,12 +2,15 @@
 
 Three 3×3 convolutions with 32, 64 and 64 filters, the first two max-pooled 2×2, 64 hidden units. Pixels go in as
 they are, as there. Differs: under 18 pixels, where the third convolution would have nothing left to see, the
-convolutions are padded.
+convolutions are padded; and a ReLU comes after the max-pool, which changes no answer and no gradient, and costs a
+quarter.
 """
 
 from __future__ import annotations
 
 from torch import nn
+
+from models._few_channels import FirstConv2d
 
 SMALLEST = 8  # pixels
 
@@ -24,12 +27,12 @@ def build(num_classes: int, channels: int, size: int) -> nn.Module:
         side = (side - 2 + 2 * padding) // 2
     side = side - 2 + 2 * padding
     return nn.Sequential(
-        nn.Conv2d(channels, 32, 3, padding=padding),
-        nn.ReLU(),
+        FirstConv2d(channels, 32, 3, padding=padding),
         nn.MaxPool2d(2),
+        nn.ReLU(),
         nn.Conv2d(32, 64, 3, padding=padding),
-        nn.ReLU(),
         nn.MaxPool2d(2),
+        nn.ReLU(),
         nn.Conv2d(64, 64, 3, padding=padding),
         nn.ReLU(),
         nn.Flatten(),

@@ -72,6 +72,7 @@ def run(name: str, work: Work, round_: Round) -> None:
     A closed round stays what it is.
     """
     params = read(round_.params)
+    compute.keep_memory()
     first = compute.first_process()
     with (
         locked(name, round_) if first else nullcontext(),

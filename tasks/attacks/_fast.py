@@ -19,9 +19,9 @@ from torch import fx, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from models._few_channels import FewChannels, FirstConv2d, suits
 from tasks.checkpoint import device_of, evaluating
 
-FEW = 4  # input channels up to which the matrix product is the faster way
 CLOSE = 1e-3  # of the largest logit: by so much the rewritten network may differ before it is cast
 
 _copies: WeakKeyDictionary[nn.Module, _Copy] = WeakKeyDictionary()
@@ -123,47 +123,11 @@ class _Convolution(_Layer):
 
     def forward(self, maps_BCHW: torch.Tensor) -> torch.Tensor:
         conv, maps_BCHW = self.of[0], maps_BCHW.to(self.weight.dtype)
-        plain = conv.stride == conv.dilation == (1, 1) and conv.groups == 1 and conv.padding_mode == "zeros"
-        if conv.in_channels > FEW or not plain or isinstance(conv.padding, str):
-            found: torch.Tensor = conv._conv_forward(maps_BCHW, self.weight, self.bias)
+        if suits(conv):
+            found: torch.Tensor = FewChannels.apply(maps_BCHW, self.weight, self.bias, conv.padding)
         else:
-            found = _FewChannels.apply(maps_BCHW, self.weight, self.bias, conv.padding)
+            found = conv._conv_forward(maps_BCHW, self.weight, self.bias)
         return found
-
-
-class _FewChannels(torch.autograd.Function):
-    """A convolution of stride 1. Its gradient on its input is one matrix product, added up where each part belongs."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        maps_BCHW: torch.Tensor,
-        weight_OCKL: torch.Tensor,
-        bias_O: torch.Tensor | None,
-        padding: tuple[int, int],
-    ) -> torch.Tensor:
-        ctx.weight, ctx.padding = weight_OCKL, padding
-        return F.conv2d(maps_BCHW, weight_OCKL, bias_O, padding=padding)
-
-    @staticmethod
-    def backward(ctx: Any, gradient_BOHW: torch.Tensor) -> Any:
-        out, channels, rows, columns = ctx.weight.shape
-        b, _, height, width = gradient_BOHW.shape
-        flat_PO = gradient_BOHW.permute(0, 2, 3, 1).reshape(-1, out)
-        each = flat_PO @ ctx.weight.permute(0, 2, 3, 1).reshape(out, -1)
-        each = each.view(b, height, width, rows * columns, channels).permute(3, 4, 0, 1, 2)
-        # As wide as the input, with nothing at the end of rows and images: a place further on is so many numbers on.
-        whole_height, whole_width = height + rows - 1, width + columns - 1
-        parts = gradient_BOHW.new_zeros(rows * columns, channels, b, whole_height, whole_width)
-        parts[..., :height, :width] = each
-        whole, *others = parts.flatten(1)
-        for at, other in enumerate(others, start=1):
-            further = at // columns * whole_width + at % columns
-            whole[further:] += other[:-further]
-        down, across = ctx.padding
-        whole_BCHW = parts[0].transpose(0, 1)
-        inner = whole_BCHW[:, :, down : whole_height - down, across : whole_width - across]
-        return inner, None, None, None
 
 
 def _folded(conv: nn.Conv2d | None, norm: nn.BatchNorm2d) -> tuple[torch.Tensor, torch.Tensor]:
@@ -177,15 +141,20 @@ def _folded(conv: nn.Conv2d | None, norm: nn.BatchNorm2d) -> tuple[torch.Tensor,
     )
 
 
+class _Tracer(fx.Tracer):
+    def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
+        return isinstance(m, FirstConv2d) or super().is_leaf_module(m, module_qualified_name)
+
+
 def _rewritten(net: nn.Module) -> fx.GraphModule | None:
     """The network in fp32 with other layers; those that stay are its own. None if it cannot be traced."""
     try:
-        graph = fx.symbolic_trace(net)
+        graph = fx.GraphModule(net, _Tracer().trace(net))
     except Exception:  # whatever a forward of somebody's own raises when it is given no image
         return None
     for node in list(graph.graph.nodes):
         layer = _module(graph, node)
-        if type(layer) is nn.Conv2d:
+        if isinstance(layer, nn.Conv2d) and type(layer) in (nn.Conv2d, FirstConv2d):
             _put(graph, node, _Convolution(layer))
         elif type(layer) is nn.Linear:
             _put(graph, node, _Linear(layer))
