@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shutil
 import subprocess
@@ -211,6 +212,8 @@ from tasks.compute import keep_memory
 if sys.argv[1] == "kept":
     keep_memory()
 first = torch.ones(4_000_000)
+for _ in range(3):
+    first = torch.ones(4_000_000) + first
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 for _ in range(20):
     first = torch.ones(4_000_000) + first
@@ -222,6 +225,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def test_memory_that_tensors_give_back_is_kept_for_the_next() -> None:
     def faults(how: str) -> int:
         command = [sys.executable, "-c", FAULTS, how]
-        return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        given = {**os.environ, "MALLOC_MMAP_THRESHOLD_": "65536"}  # else it hangs on chance what glibc gives back
+        return int(subprocess.run(command, check=True, capture_output=True, text=True, env=given).stdout)
 
-    assert faults("kept") < faults("given back") / 3
+    assert faults("kept") < faults("given back") / 4
