@@ -88,9 +88,9 @@ class Stepper:
         self.optimizer.step()
 
     def prepare(self) -> Stepper:
-        weights, self.net = self.net.state_dict(), networks.build("nsl_cnn", 10, 1, 28)
-        self.net.load_state_dict(weights)
-        self.net = self.net.train().to(memory_format=torch.channels_last)
+        made = networks.build("nsl_cnn", 10, 1, 28)
+        made.load_state_dict(self.net.state_dict())
+        self.net = made.train().to(memory_format=torch.channels_last)
         self.optimizer = train._optimizer(self.net, self.params.train)
         self.module, self.own = kind("losses", self.loss, LOSSES[self.loss], "train.loss.params")
         return self
@@ -150,11 +150,36 @@ def memory(loss: str, batch: int) -> Measured:
     return Measured(f"{loss}, nsl_cnn, batch {batch}: most memory", peak / kept, "× what is needed", 1.5, "lower")
 
 
+def floor(quick: bool) -> list[Measured]:
+    """How much of our NSL step oneDNN's convolutions and torch's max-pooling take: neither is ours."""
+    ours = Stepper("nsl", 128, settings()).prepare()
+    ours.ours()
+    with profile(activities=[ProfilerActivity.CPU]) as record:
+        for _ in range(1 if quick else 10):
+            ours.ours()
+    events = record.key_averages()
+    whole = sum(event.self_cpu_time_total for event in events)
+    parts = {
+        "convolutions": ("aten::mkldnn_convolution", "aten::convolution_backward"),
+        "max-pooling": ("aten::max_pool2d_with_indices", "aten::max_pool2d_with_indices_backward"),
+    }
+    return [
+        Measured(
+            f"nsl, nsl_cnn, batch 128: ours, {name}",
+            100 * sum(event.self_cpu_time_total for event in events if event.key in kernels) / whole,
+            "% of the step",
+            None,
+            "lower",
+        )
+        for name, kernels in parts.items()
+    ]
+
+
 def measure(quick: bool) -> list[Measured]:
     """Ratios, one thread."""
     torch.set_num_threads(1)
     found = [m for loss, batches in BATCHES.items() for batch in batches for m in speeds(loss, batch, quick)]
-    return found + [memory(loss, 128) for loss in LOSSES]
+    return found + floor(quick) + [memory(loss, 128) for loss in LOSSES]
 
 
 if __name__ == "__main__":

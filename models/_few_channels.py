@@ -46,13 +46,17 @@ def suits(conv: nn.Conv2d) -> bool:
     return plain and conv.in_channels <= FEW and not isinstance(conv.padding, str)
 
 
+def in_bf16(images_BCHW: torch.Tensor) -> bool:
+    """Whether autocast to bf16 is on for their device."""
+    kind = images_BCHW.device.type
+    return torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
+
+
 class FirstConv2d(nn.Conv2d):
     """torch's, for the first layer of a network: under bf16 autocast, where it suits, by `FewChannels`."""
 
     def forward(self, maps_BCHW: torch.Tensor) -> torch.Tensor:
-        kind = maps_BCHW.device.type
-        bf16 = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
-        if not bf16 or kind != "cpu" or not suits(self):
+        if maps_BCHW.device.type != "cpu" or not in_bf16(maps_BCHW) or not suits(self):
             return super().forward(maps_BCHW)
         bias_O = None if self.bias is None else self.bias.bfloat16()
         found: torch.Tensor = FewChannels.apply(maps_BCHW.bfloat16(), self.weight.bfloat16(), bias_O, self.padding)

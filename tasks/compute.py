@@ -30,8 +30,8 @@ KEPT = {-1: 2**31 - 1, -2: 64 * 2**20, -3: 32 * 2**20}  # trim threshold, top pa
 def keep_memory() -> None:
     """Keep what tensors give back for the next ones, in this process; nothing where the C library is not glibc."""
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if os.name == "posix" else None
-    for option, value in KEPT.items():
-        if mallopt is not None:
+    if mallopt is not None:
+        for option, value in KEPT.items():
             mallopt(option, value)
 
 

@@ -19,7 +19,7 @@ from torch import fx, nn
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from models._few_channels import FewChannels, FirstConv2d, suits
+from models._few_channels import FewChannels, FirstConv2d, in_bf16, suits
 from tasks.checkpoint import device_of, evaluating
 
 CLOSE = 1e-3  # of the largest logit: by so much the rewritten network may differ before it is cast
@@ -44,9 +44,7 @@ def fast(net: nn.Module, images_BCHW: torch.Tensor) -> nn.Module:
 
 def stepping(net: nn.Module, images_BCHW: torch.Tensor) -> nn.Module:
     """What to take steps on: under bf16 autocast the fast copy, else the network."""
-    kind = images_BCHW.device.type
-    wanted = torch.is_autocast_enabled(kind) and torch.get_autocast_dtype(kind) == torch.bfloat16
-    return fast(net, images_BCHW) if wanted else net
+    return fast(net, images_BCHW) if in_bf16(images_BCHW) else net
 
 
 class _Copy:
@@ -154,7 +152,7 @@ def _rewritten(net: nn.Module) -> fx.GraphModule | None:
         return None
     for node in list(graph.graph.nodes):
         layer = _module(graph, node)
-        if isinstance(layer, nn.Conv2d) and type(layer) in (nn.Conv2d, FirstConv2d):
+        if type(layer) is nn.Conv2d or type(layer) is FirstConv2d:
             _put(graph, node, _Convolution(layer))
         elif type(layer) is nn.Linear:
             _put(graph, node, _Linear(layer))
