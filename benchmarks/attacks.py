@@ -20,6 +20,7 @@ from torch.nn import functional as F
 
 from benchmarks._frame import Measured, interleaved, main
 from benchmarks._nets import tutorial
+from benchmarks._profile import shares
 from data.sets import digits
 from tasks import checkpoint
 from tasks.attacks import attack, pgd
@@ -87,16 +88,23 @@ def side_by_side(name: str, channels: int, size: int, batch: int, target: float,
     }
     found = interleaved(variants, 1 if quick else 5, time.process_time)
     beside = "torchattacks" if "torchattacks" in found else "loop"
+    of = f"{name}, PGD-10, batch {n}"
+    taken = shares(variants["ours, bf16"], 1)
+    least = found["ours, bf16"] * sum(taken.values())
+    floor = [
+        Measured(f"{of}: ours, bf16, {what}", 100 * part, "% of it", None, "lower") for what, part in taken.items()
+    ]
+    floor.append(Measured(f"{of}: these alone", found[beside] / least, f"× {beside}", None, "higher"))
     return [
         Measured(
-            f"{name}, PGD-10, batch {n}: {variant}",
+            f"{of}: {variant}",
             found[beside] / seconds,
             f"× {beside}",
             target if variant == "ours, bf16" and beside == "torchattacks" else None,
             "higher",
         )
         for variant, seconds in found.items()
-    ]
+    ] + floor
 
 
 def undefended(quick: bool) -> list[Measured]:
@@ -120,11 +128,16 @@ def undefended(quick: bool) -> list[Measured]:
     turns = {"bf16": partial(ours, precision="bf16"), "fp32": ours, "loop": loop}
     found = interleaved(turns, 1 if quick else 5, time.process_time)
     fast, slow = ours(precision="bf16").success, whole().success
+    asked: list[int] = []
+    with net.register_forward_hook(lambda _, given, __: asked.append(len(given[0]))):
+        ours()
+    kept = 100 * (sum(asked) - 2 * len(labels)) / (20 * len(labels))  # less the two verdicts
     away = abs(int(fast.sum()) - int(slow.sum())) / len(labels) * 100
     of = f"undefended, PGD-20, {len(labels)} digits"
     return [
         Measured(f"{of}: dropping, bf16", found["loop"] / found["bf16"], "× loop", 8, "higher"),
         Measured(f"{of}: dropping, fp32", found["loop"] / found["fp32"], "× loop", None, "higher"),
+        Measured(f"{of}: gradients that dropping leaves", kept, "% of the loop's", None, "lower"),
         Measured(f"{of}: robust accuracy away from fp32's, 0.001 added", away + 1e-3, "points", 0.3, "lower"),
     ]
 

@@ -22,6 +22,7 @@ from torch.profiler import ProfilerActivity, profile
 from benchmarks._frame import Measured, interleaved, main
 from benchmarks._nets import settings as changed
 from benchmarks._nets import tutorial
+from benchmarks._profile import shares
 from benchmarks.attacks import by_hand
 from tasks import checkpoint, networks, train
 from tasks.params import KindParams, Params, kind
@@ -153,25 +154,9 @@ def memory(loss: str, batch: int) -> Measured:
 def floor(quick: bool) -> list[Measured]:
     """How much of our NSL step oneDNN's convolutions and torch's max-pooling take: neither is ours."""
     ours = Stepper("nsl", 128, settings()).prepare()
-    ours.ours()
-    with profile(activities=[ProfilerActivity.CPU]) as record:
-        for _ in range(1 if quick else 10):
-            ours.ours()
-    events = record.key_averages()
-    whole = sum(event.self_cpu_time_total for event in events)
-    parts = {
-        "convolutions": ("aten::mkldnn_convolution", "aten::convolution_backward"),
-        "max-pooling": ("aten::max_pool2d_with_indices", "aten::max_pool2d_with_indices_backward"),
-    }
     return [
-        Measured(
-            f"nsl, nsl_cnn, batch 128: ours, {name}",
-            100 * sum(event.self_cpu_time_total for event in events if event.key in kernels) / whole,
-            "% of the step",
-            None,
-            "lower",
-        )
-        for name, kernels in parts.items()
+        Measured(f"nsl, nsl_cnn, batch 128: ours, {name}", 100 * share, "% of the step", None, "lower")
+        for name, share in shares(ours.ours, 1 if quick else 10).items()
     ]
 
 

@@ -141,8 +141,7 @@ def transferred(
         pgd, other, start_NCHW, labels_N, params.threat, own, seed, precision=params.evaluate.precision
     )
     tried_N[index] = True
-    for part in torch.arange(len(index)).split(attacks.CACHED):
-        broke_N[index[part]] = checkpoint.logits_of(net, found.images[part]).argmax(1).cpu() != labels_N[part]
+    broke_N[index] = checkpoint.logits_of(net, found.images).argmax(1).cpu() != labels_N
     return {"tried_transfer": tried_N, "broke_transfer": broke_N}
 
 

@@ -305,10 +305,14 @@ def _backward(
         return torch.autocast(batch[0].device.type, torch.bfloat16, enabled=choices.precision == "bf16")
 
     if choices.awp is None:
-        with precision():
-            value: torch.Tensor = module.loss(net, *batch, own, params.threat, noise)
-        value.backward()
-        return value.item()
+        whole, found = batch[2].sum().clamp_min(torch.finfo(batch[2].dtype).tiny), 0.0
+        for part in checkpoint.pieces(net, batch[0]):
+            one = [values[part] for values in batch]
+            with precision():
+                value = module.loss(net, *one, own, params.threat, noise) * (one[2].sum() / whole)
+            value.backward()
+            found += value.item()
+        return found
     with precision():
         again = repeatable(module, net, *batch, own, params.threat, noise)
 

@@ -15,6 +15,7 @@ Tensors are N×C×H×W, pixels in [0, 1]; `norm` and `epsilon` are the threat mo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from types import ModuleType
 from typing import Any, Literal
@@ -24,11 +25,11 @@ from torch import nn
 from torch.nn import functional as F
 
 from tasks.attacks._fast import fast
-from tasks.checkpoint import channels_last, device_of, evaluating, logits_of
+from tasks.checkpoint import channels_last, device_of, evaluating, logits_of, pieces
 from tasks.params import Frozen, Threat, module_of
 from tasks.seeds import derive
 
-CACHED = 64  # images whose verdict is asked for at once: of more, a small network's layers leave the cache
+Rise = Callable[[torch.Tensor, slice], torch.Tensor]  # logits b×K, and which images of the batch they are → b numbers
 
 
 @dataclass(frozen=True)
@@ -105,19 +106,34 @@ def cost(module: Any, params: Any) -> float:
 def margin(net: nn.Module, images_BCHW: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
     """How far the strongest wrong class stands over the label, B; above 0 the image fools. No gradient."""
     with torch.no_grad():
-        return _over(net(images_BCHW).float(), labels_B)
+        found = [_over(net(images_BCHW[part]).float(), labels_B[part]) for part in pieces(net, images_BCHW)]
+    return torch.cat(found)
 
 
 def input_gradient(
     net: nn.Module, images_BCHW: torch.Tensor, labels_B: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """∂ cross-entropy / ∂ image, of each image's own loss, and the logits on the way. No weight gets a gradient."""
-    with torch.enable_grad():
-        images_BCHW = channels_last(images_BCHW).requires_grad_()
-        logits_BK = net(images_BCHW)
-        loss = F.cross_entropy(logits_BK.float(), labels_B, reduction="sum")
-        (gradient_BCHW,) = torch.autograd.grad(loss, images_BCHW)
-    return gradient_BCHW, logits_BK.detach()
+
+    def loss(logits_bK: torch.Tensor, part: slice) -> torch.Tensor:
+        return F.cross_entropy(logits_bK, labels_B[part], reduction="none")
+
+    gradient_BCHW, _, logits_BK = uphill(net, images_BCHW, loss)
+    return gradient_BCHW, logits_BK
+
+
+def uphill(net: nn.Module, images_BCHW: torch.Tensor, rise: Rise) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """∂ rise / ∂ image, of each image's own; what is to rise, B; and the logits, fp32. No weight gets a gradient."""
+    found = []
+    for part in pieces(net, images_BCHW):
+        with torch.enable_grad():
+            asked_bCHW = channels_last(images_BCHW[part]).requires_grad_()
+            logits_bK = net(asked_bCHW).float()
+            value_b = rise(logits_bK, part)
+            (gradient_bCHW,) = torch.autograd.grad(value_b.sum(), asked_bCHW)
+        found.append((gradient_bCHW, value_b.detach(), logits_bK.detach()))
+    gradient_BCHW, value_B, logits_BK = found[0] if len(found) == 1 else map(torch.cat, zip(*found, strict=True))
+    return gradient_BCHW, value_B, logits_BK
 
 
 def direction(gradient_BCHW: torch.Tensor, norm: str) -> torch.Tensor:
@@ -168,7 +184,7 @@ class _Work:
 
     def judged(self, images: torch.Tensor, labels: torch.Tensor, index: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """How far the wrong answer stands over the right one, the answers, and whether the aim is reached; fp32."""
-        logits = torch.cat([logits_of(self.net, part) for part in images.split(CACHED)])
+        logits = logits_of(self.net, images)
         if not torch.isfinite(logits).all():
             raise ValueError("the network answers with NaN or infinity, which is no robustness; train it anew")
         for what, given in (("labels", labels), ("targets", self.targets)):

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import nn
 
-from tasks.attacks import direction, project, random_start
+from tasks.attacks import direction, project, random_start, uphill
 from tasks.params import Threat
 
 MOMENTUM = 0.75  # weight of the new step against the last move; the paper's α
@@ -142,9 +142,7 @@ def _look(
     net: nn.Module, images_BCHW: torch.Tensor, labels_B: torch.Tensor, towards_B: torch.Tensor, rise: Rise
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """What rises, its gradient on the image, and whether the answer is not the label."""
-    with torch.enable_grad():
-        images_BCHW = images_BCHW.detach().requires_grad_()
-        logits_BK = net(images_BCHW).float()
-        value_B = rise(logits_BK, labels_B, towards_B)
-        (gradient_BCHW,) = torch.autograd.grad(value_B.sum(), images_BCHW)
-    return value_B.detach(), gradient_BCHW, logits_BK.argmax(1) != labels_B
+    gradient_BCHW, value_B, logits_BK = uphill(
+        net, images_BCHW, lambda logits_bK, part: rise(logits_bK, labels_B[part], towards_B[part])
+    )
+    return value_B, gradient_BCHW, logits_BK.argmax(1) != labels_B

@@ -1,6 +1,7 @@
 """Losses: one file each, with `Params` and `loss(net, images, labels, weights, params, threat, generator)`.
 
-A loss is of the training alone: what is saved, served and evaluated is the bare network. A loss that has rules for
+A loss is of the training alone: what is saved, served and evaluated is the bare network. It is a weighted mean of one
+number for each image, so that a batch may be gone through in parts. A loss that has rules for
 its parameters beyond their types brings `check(params, threat)`. One that trains on adversarial images of its own
 brings its two halves too: `adversarial(net, images, labels, params, threat, generator)`, the images, and
 `loss_at(net, images, adversarial, labels, weights, params)`, the loss once they are made; `loss` does both.
@@ -16,9 +17,9 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from tasks.attacks import direction, project, random_start
+from tasks.attacks import Rise, direction, project, random_start, uphill
 from tasks.attacks._fast import stepping
-from tasks.checkpoint import channels_last, evaluating
+from tasks.checkpoint import evaluating
 from tasks.params import Count, Frozen, Threat
 
 
@@ -65,23 +66,22 @@ def climb(
     clean_BCHW: torch.Tensor,
     inner: Inner,
     threat: Threat,
-    rise: Callable[[torch.Tensor], torch.Tensor],
+    rise: Rise,
 ) -> torch.Tensor:
-    """Steps from `start` up `rise`, a function of the logits with one number for each image, within the ball.
+    """Steps from `start` up `rise` within the ball.
 
     In eval mode, so that dropout and batch norm see the training pass alone; under bf16 autocast on the network's fast
     copy. Returns images without a gradient.
     """
     radius, step = inner.radius(threat), inner.step(threat)
     found_BCHW = project(start_BCHW, clean_BCHW, threat.norm, radius)
-    with evaluating(net), torch.enable_grad():
+    with evaluating(net):
         steps_on = stepping(net, clean_BCHW)
         for _ in range(inner.steps):
-            found_BCHW = channels_last(found_BCHW).requires_grad_()
-            (gradient_BCHW,) = torch.autograd.grad(rise(steps_on(found_BCHW).float()).sum(), found_BCHW)
-            moved_BCHW = found_BCHW.detach() + step * direction(gradient_BCHW, threat.norm)
+            gradient_BCHW, *_ = uphill(steps_on, found_BCHW, rise)
+            moved_BCHW = found_BCHW + step * direction(gradient_BCHW, threat.norm)
             found_BCHW = project(moved_BCHW, clean_BCHW, threat.norm, radius)
-    return found_BCHW.detach()
+    return found_BCHW
 
 
 def adversarial(
@@ -94,9 +94,11 @@ def adversarial(
 ) -> torch.Tensor:
     """B×C×H×W images within the ball that raise the cross-entropy, by PGD from a random start; no gradient."""
     start_BCHW = random_start(images_BCHW, threat.norm, params.radius(threat), generator)
-    return climb(
-        net, start_BCHW, images_BCHW, params, threat, lambda logits: F.cross_entropy(logits, labels_B, reduction="none")
-    )
+
+    def rise(logits_bK: torch.Tensor, part: slice) -> torch.Tensor:
+        return F.cross_entropy(logits_bK, labels_B[part], reduction="none")
+
+    return climb(net, start_BCHW, images_BCHW, params, threat, rise)
 
 
 def weighted_mean(values_B: torch.Tensor, weights_B: torch.Tensor) -> torch.Tensor:

@@ -43,7 +43,11 @@ def adversarial(
         clean_BK = stepping(net, images_BCHW)(images_BCHW).float()
     noise_BCHW = torch.randn(images_BCHW.shape, generator=generator, device=generator.device).to(images_BCHW)
     start_BCHW = images_BCHW + START * noise_BCHW
-    return climb(net, start_BCHW, images_BCHW, params, threat, lambda logits: divergence(clean_BK, logits))
+
+    def rise(logits_bK: torch.Tensor, part: slice) -> torch.Tensor:
+        return divergence(clean_BK[part], logits_bK)
+
+    return climb(net, start_BCHW, images_BCHW, params, threat, rise)
 
 
 def loss_at(

@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from tasks.checkpoint import Card, answer, evaluating, load, logits_of, save, to_float
+from tasks.checkpoint import Card, answer, evaluating, load, logits_of, pieces, save, to_float
 
 CARD = Card("nsl_cnn", ("0", "1", "ü"), 1, 12, 2)
 
@@ -128,6 +128,17 @@ def test_the_answer_is_that_of_fp32_and_eval_mode_in_any_batch() -> None:
 def test_a_network_that_is_not_fp32_is_not_reported() -> None:
     with pytest.raises((ValueError, RuntimeError), match=r"fp32|dtype|type"):
         logits_of(CARD.build().bfloat16(), torch.rand(1, 1, 12, 12))
+
+
+def test_a_batch_is_gone_through_in_parts_but_where_batch_norm_sees_it_whole() -> None:
+    plain, normed = nn.Conv2d(1, 2, 3), nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
+    images = torch.rand(150, 1, 8, 8)
+    assert torch.equal(torch.cat([images[part] for part in pieces(plain, images)]), images)
+    assert [len(images[part]) for part in pieces(plain, images)] == [64, 64, 22]
+    assert [len(images[part]) for part in pieces(normed.train(), images)] == [150]
+    assert len(pieces(normed.eval(), images)) == 3
+    assert len(pieces(plain, images.to("meta"))) == 1
+    assert [len(images[:0][part]) for part in pieces(plain, images[:0])] == [0]
 
 
 def test_pixels_of_the_wrong_kind_are_refused() -> None:

@@ -21,10 +21,10 @@ from torch import nn
 from data.layout import Round
 from data.records import Candidate, Verdict
 from data.shards import Images, encode_png, write_candidates
-from tasks import checkpoint, resume, stage
+from tasks import checkpoint, networks, resume, stage
 from tasks.freeze import freeze
-from tasks.params import Awp, Loss, Params, TrainCandidates, read
-from tasks.train import QUICK, _why_stop, batches, fit, quick, rate, train, training_set
+from tasks.params import Awp, Loss, Params, TrainCandidates, kind, read
+from tasks.train import QUICK, _backward, _why_stop, batches, fit, quick, rate, train, training_set
 
 CHOICES = TrainCandidates(weight=0.5, repeat=3, non_fooling=False)
 PLAIN = Loss(name="plain", params={})
@@ -185,6 +185,24 @@ def test_sgd_bf16_augmentation_and_awp_learn(choice: dict[str, object]) -> None:
     epochs = fit_small(net, small(epochs=20, **choice), n=32)["epochs"]
     assert epochs[-1]["loss"] < 0.8 * epochs[0]["loss"]  # type: ignore[index]
     assert all(weight.dtype == torch.float32 for weight in net.parameters())
+
+
+@pytest.mark.parametrize("name", ["plain", "nsl"])
+@pytest.mark.parametrize("model", ["nsl_cnn", "resnet18"])
+def test_a_batch_in_parts_has_the_loss_and_the_gradients_of_the_whole(name: str, model: str) -> None:
+    torch.manual_seed(0)
+    net = networks.build(model, 3, 1, 12).train()
+    batch = (torch.rand(150, 1, 12, 12), torch.randint(0, 3, (150,)), torch.rand(150) + 0.1)
+    module, own = kind("losses", name, {}, "train.loss.params")
+    params, noise = small(), torch.Generator()
+    value = _backward(net, batch, module, own, params, noise)
+    found = [weight.grad.clone() for weight in net.parameters()]
+    net.zero_grad()
+    wanted = module.loss(net, *batch, own, params.threat, noise)
+    wanted.backward()
+    assert value == pytest.approx(wanted.item(), rel=1e-5)
+    for weight, gradient in zip(net.parameters(), found, strict=True):
+        assert torch.allclose(gradient, weight.grad, atol=1e-5 * float(weight.grad.abs().max()) + 1e-7)
 
 
 def history(*robust: float) -> list[dict[str, float]]:
