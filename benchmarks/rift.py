@@ -90,14 +90,14 @@ def settings(given: argparse.Namespace, seed: int) -> Params:
             "threat": {"norm": "linf", "epsilon": epsilon},
             "train": {
                 "optimizer": "adam" if small else "sgd",
-                "learning_rate": 1e-3 if small else 0.1,
+                "learning_rate": given.rate or (1e-3 if small else 0.1),
                 "schedule": "constant" if small else "step",
                 "weight_decay": 0.0 if small else 5e-4,
                 "batch": 64 if small else 128,
                 "epochs": given.epochs or (10 if small else 110),
                 "precision": "bf16",
                 "augment": {} if small else {"crop": {}, "flip": {}},
-                "loss": {"name": loss, "params": {"steps": 5 if small else 10, **own}},
+                "loss": {"name": loss, "params": {"steps": given.inner or (5 if small else 10), **own}},
                 "awp": None if gamma is None else {"gamma": gamma},
             },
             "rift": {"epochs": 10, "steps": 10, "attack": attack},
@@ -168,7 +168,7 @@ def measure(given: argparse.Namespace) -> list[Measured]:
     """Gains, the mean over the seeds."""
     torch.set_num_threads(given.threads)
     seeds = [one_seed(given, seed) for seed in range(given.seeds)]
-    real = not (given.quick or given.epochs or given.limit or given.tested)
+    real = not (given.quick or given.epochs or given.limit or given.tested or given.inner or given.rate)
     found = []
     for selection in WAYS:
         pairs = [each[selection] for each in seeds]
@@ -206,6 +206,8 @@ def options(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--corrupted", type=Path, metavar="DIR", help="folder of CIFAR-10-C's or CIFAR-100-C's files")
     parser.add_argument("--seeds", type=int, default=1, help="networks trained, each from a seed of its own")
     parser.add_argument("--epochs", type=int, help="instead of the paper's 110")
+    parser.add_argument("--inner", type=int, help="steps of the loss's PGD instead of the paper's 10")
+    parser.add_argument("--rate", type=float, help="learning rate instead of the paper's 0.1")
     parser.add_argument("--limit", type=int, help="training images instead of all")
     parser.add_argument("--tested", type=int, help="test images instead of all")
     parser.add_argument("--accelerator", choices=("cpu", "cuda"), default="cpu", help="where it computes")

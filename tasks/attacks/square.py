@@ -17,6 +17,7 @@ from tasks.attacks import margin
 from tasks.params import Count, Frozen, Threat
 
 SHRINK = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries, of 10,000, at which the share is halved
+TILES = 5  # a side, that an L2 attack starts from
 TINY = 1e-10
 
 
@@ -94,15 +95,21 @@ def _square(found: torch.Tensor, clean: torch.Tensor, side: float, epsilon: floa
 
 
 def _bumps(clean: torch.Tensor, epsilon: float, draw: _Draw) -> torch.Tensor:
-    """A grid of five by five bumps, a sign for each bump, image and channel, of length ε."""
+    """A grid of five by five bumps in the middle, a sign for each bump, image and channel, of length ε in all."""
     b, channels, height, width = clean.shape
+    side = max(min(height, width) // TILES, 1)
+    bump = _bump(side, side, clean)
     change = torch.zeros_like(clean)
-    side = max(min(height, width) // 5, 1)
-    for top in range(0, height, side):
-        for left in range(0, width, side):
-            part = change[:, :, top : top + side, left : left + side]
-            part += _bump(part.shape[2], part.shape[3], clean) * draw.signs(b, channels, 1, 1)
+    for top in _tiled(height, side):
+        for left in _tiled(width, side):
+            change[:, :, top : top + side, left : left + side] = bump * draw.signs(b, channels, 1, 1)
     return _at_length(clean, change, epsilon)
+
+
+def _tiled(length: int, side: int) -> range:
+    """Where TILES tiles begin, or as many as there is room for, with what is left over on both sides."""
+    count = min(TILES, length // side)
+    return range((length - count * side) // 2, length - side + 1, side)[:count]
 
 
 def _shifted(found: torch.Tensor, clean: torch.Tensor, side: float, epsilon: float, draw: _Draw) -> torch.Tensor:
