@@ -23,14 +23,16 @@ setup: ## the two environments, from the locks
 demo: setup ## two simulated rounds on real services; KEEP=1 leaves the services up
 	@$(BIN)/python -m flows.demo
 
-# Each of the two has servers of its own; tests/conftest.py says which tests stay together, and which come first.
-test: lint ## every check and test
-	@$(BIN)/python -m pytest --numprocesses 2 --no-loadscope-reorder
+# Each of the three has servers of its own, and waits for them a third of its time, so that three fill two cores;
+# tests/conftest.py says which tests stay together, and which come first.
+test: ## every check and test
+	@$(MAKE) --silent --no-print-directory -j2 lint .venv-label-studio/label_studio.sqlite3
+	@$(BIN)/python -m pytest --numprocesses 3 --no-loadscope-reorder
 
 crash: setup ## kill a round at every one of its steps and start again; `make test` takes the worst 25
 	@DADC_CRASH=all $(BIN)/python -m pytest tests/flows/test_crashes.py
 
-lint: setup ## ruff, mypy, import-linter
+lint: .venv/.synced ## ruff, mypy, import-linter
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
