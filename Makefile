@@ -23,7 +23,7 @@ setup: ## the two environments, from the locks
 demo: setup ## two simulated rounds on real services; KEEP=1 leaves the services up
 	@$(BIN)/python -m flows.demo
 
-# Each of the three has servers of its own, and waits for them a third of its time, so that three fill two cores;
+# Each of the three has servers of its own, and waits for them much of its time, so that three fill two cores;
 # tests/conftest.py says which tests stay together, and which come first.
 test: ## every check and test
 	@$(MAKE) --silent --no-print-directory -j2 lint .venv-label-studio/label_studio.sqlite3

@@ -91,9 +91,7 @@ def side_by_side(name: str, channels: int, size: int, batch: int, target: float,
     of = f"{name}, PGD-10, batch {n}"
     taken = shares(variants["ours, bf16"], 1)
     least = found["ours, bf16"] * sum(taken.values())
-    floor = [
-        Measured(f"{of}: ours, bf16, {what}", 100 * part, "% of it", None, "lower") for what, part in taken.items()
-    ]
+    floor = [Measured(f"{of}: ours, bf16, {what}", 100 * part, "%", None, "lower") for what, part in taken.items()]
     floor.append(Measured(f"{of}: these alone", found[beside] / least, f"× {beside}", None, "higher"))
     return [
         Measured(

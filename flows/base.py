@@ -18,7 +18,7 @@ from prefect.states import Completed
 
 from data.layout import Round, Workspace
 from tasks.params import Params, read
-from tasks.workspace import Busy, check_initialised, closed, current, lock, rounds
+from tasks.workspace import MOMENT, Busy, check_initialised, closed, current, lock, rounds
 
 if TYPE_CHECKING:
     from tasks.labelling import LabelStudio
@@ -97,19 +97,20 @@ def campaign_flow(
 ) -> Callable[[Callable[Concatenate[Path, P], T]], Callable[Concatenate[Path, P], T]]:
     """A Prefect flow over one campaign, named after it and its round, alone in the workspace while it runs.
 
-    patience: seconds that a scheduled run waits for another command; it then ends as done, `Busy`, for the schedule
-    comes again by itself. None: it fails at once.
+    patience: seconds that a scheduled run waits for another command, a moment at least; it then ends as done, `Busy`,
+    and leaves a hint, with which the schedule comes again when the other has ended. None: it fails.
     """
 
     def wrap(function: Callable[Concatenate[Path, P], T]) -> Callable[Concatenate[Path, P], T]:
         @wraps(function)
         def alone(root: Path, *args: P.args, **kwargs: P.kwargs) -> Any:
             try:
-                with lock(Workspace(Path(root)), patience or 0.0):
+                with lock(Workspace(Path(root)), patience or MOMENT):
                     return function(Path(root), *args, **kwargs)
             except Busy as busy:
                 if patience is None:
                     raise
+                Workspace(Path(root)).hint.touch()
                 say(str(busy))
                 return Completed(name="Busy", message=str(busy))
 

@@ -39,7 +39,7 @@ from flows.collect import Tally, collect
 from flows.due import Call, Due, calls, due
 from flows.open import open_round
 from flows.report import markdown
-from tasks.workspace import State, state
+from tasks.workspace import State, busy, state
 
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
@@ -137,7 +137,7 @@ async def _serve(root: Path, made: list[RunnerDeployment], say: Callable[[str], 
         while not running.done() and not told.is_set():
             now = time.time()
             hint = workspace.hint.stat().st_mtime if workspace.hint.exists() else 0.0
-            if (hint > hinted or not asked) and now - asked >= HURRY:
+            if (hint > hinted or not asked) and now - asked >= HURRY and not busy(workspace):
                 hinted, asked = hint, now
                 async with get_client() as client:
                     await client.create_flow_run_from_deployment(ids[0])

@@ -33,6 +33,9 @@ class WorkspaceError(RuntimeError):
     """The workspace is not as the command needs it; the message says what to do."""
 
 
+MOMENT = 1.0  # seconds that a command waits for another before it says so
+
+
 class Busy(WorkspaceError):
     """Another command works on the campaign."""
 
@@ -185,7 +188,7 @@ def _dvc(workspace: Workspace, arguments: Sequence[str], held: int, say: Callabl
 
 
 @contextmanager
-def lock(workspace: Workspace, patience: float = 0.0) -> Iterator[None]:
+def lock(workspace: Workspace, patience: float = MOMENT) -> Iterator[None]:
     """One writer per workspace; Busy if there is another after `patience` seconds. A flow within a flow shares it."""
     folder = workspace.local / "locks"
     folder.mkdir(parents=True, exist_ok=True)
@@ -198,6 +201,15 @@ def lock(workspace: Workspace, patience: float = 0.0) -> Iterator[None]:
         yield
     finally:
         held.release()
+
+
+def busy(workspace: Workspace) -> bool:
+    """Whether another command works on the workspace; who asks holds it for less than the moment that others wait."""
+    try:
+        with lock(workspace, 0.0):
+            return False
+    except Busy:
+        return True
 
 
 def check_branch(workspace: Workspace) -> None:

@@ -22,7 +22,7 @@ from conftest import dadc, run
 from people import model_server
 
 from data.layout import Workspace
-from tasks.workspace import State, git, state
+from tasks.workspace import State, busy, git, state
 
 HOUR = 3600
 
@@ -111,6 +111,42 @@ def test_a_campaign_runs_by_itself_to_its_end(
     deployments = ask("/deployments/filter", {"deployments": {"name": {"any_": [name]}}})
     assert len(deployments) == 3
     assert all(one["paused"] for one in deployments), "nothing is scheduled any more"
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from data.layout import Workspace
+from tasks.workspace import lock
+
+with lock(Workspace(Path.cwd())):
+    print("held", flush=True)
+    sys.stdin.read()
+"""
+WATCH = """
+from pathlib import Path
+from flows.deploy import watch
+
+print(watch(Path.cwd(), return_state=True).name)
+"""
+
+
+def test_a_watch_that_finds_another_command_at_work_leaves_a_hint(
+    services: Path, make_workspace: Callable[..., Path]
+) -> None:
+    root = make_workspace(campaign=f"busy-{uuid.uuid4().hex[:6]}")
+    dadc(root, "init")
+    workspace = Workspace(root)
+    command = [sys.executable, "-c", HOLD]
+    with subprocess.Popen(command, cwd=root, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None
+        assert other.stdout.readline() == "held\n"
+        assert busy(workspace)
+        assert not workspace.hint.exists()
+        assert "Busy" in run(root, sys.executable, "-c", WATCH).stdout
+        assert workspace.hint.exists(), "the schedule comes again"
+        other.communicate()
+    assert not busy(workspace)
 
 
 class Receiver(http.server.BaseHTTPRequestHandler):
