@@ -49,6 +49,10 @@ class Case:
     def threat(self, norm: Any) -> Threat:
         return Threat(norm=norm, epsilon=self.linf if norm == "linf" else self.l2)
 
+    def where(self, norm: str) -> str:
+        """What a row is of."""
+        return f"{self.name}, {'L∞' if norm == 'linf' else 'L2'} {self.threat(norm).epsilon:g}"
+
 
 CASES = (
     Case("plain", {"name": "plain", "params": {}}, 4, 0.1, 1.0),
@@ -203,11 +207,10 @@ def compared(
     case: Case, nets: Mapping[str, nn.Module], norm: str, images: torch.Tensor, labels: torch.Tensor, budget: Budget
 ) -> Iterable[Measured]:
     """One network in one norm: every attack beside its peers."""
-    net, threat = nets[case.name], case.threat(norm)
-    where = f"{case.name}, {'L∞' if norm == 'linf' else 'L2'} {threat.epsilon:g}"
+    net, threat, where = nets[case.name], case.threat(norm), case.where(norm)
     target = None if budget == QUICK else APART
-    kinds, stood, seeds = ours(threat, budget), {}, range(budget.seeds)
-    for name, (module, own) in kinds.items():
+    stood, seeds = {}, range(budget.seeds)
+    for name, (module, own) in ours(threat, budget).items():
         if name not in budget.only:
             continue
         stood[name] = [attack(module, net, images, labels, threat, own, seed).answers == labels for seed in seeds]
@@ -226,12 +229,11 @@ def hidden(
     case: Case, nets: Mapping[str, nn.Module], norm: str, images: torch.Tensor, labels: torch.Tensor, budget: Budget
 ) -> Iterable[Measured]:
     """How many images stand under PGD, with steps and restarts enough, and fall to what does not see its gradient."""
-    net, threat = nets[case.name], case.threat(norm)
-    where = f"{case.name}, {'L∞' if norm == 'linf' else 'L2'} {threat.epsilon:g}"
+    net, threat, where = nets[case.name], case.threat(norm), case.where(norm)
     own = pgd.Params(steps=budget.steps, step_size=0.15 * threat.epsilon, restarts=3)
     stands = attack(pgd, net, images, labels, threat, own, 0).answers == labels
     yield Measured(f"{where}: stands under PGD, three restarts", share(stands), "%", None, "higher")
-    some, theirs = images[stands], labels[stands]
+    some, theirs, target = images[stands], labels[stands], None if budget == QUICK else APART
     by_square = attack(square, net, some, theirs, threat, square.Params(queries=budget.queries), 0).images
     made = {"Square's images": by_square} | {
         f"{other}'s images": attack(pgd, nets[other], some, theirs, threat, own, 0).images
@@ -239,7 +241,6 @@ def hidden(
     }
     for what, found in made.items():
         fell = 100 * int((checkpoint.logits_of(net, found).argmax(1) != theirs).sum()) / len(images)
-        target = None if budget == QUICK else APART
         yield Measured(f"{where}: stands under it, falls to {what}", fell, "%", target, "lower")
     print(f"{where}: what gradients may hide, done", file=sys.stderr, flush=True)
 

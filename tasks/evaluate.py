@@ -141,7 +141,8 @@ def transferred(
         pgd, other, start_NCHW, labels_N, params.threat, own, seed, precision=params.evaluate.precision
     )
     tried_N[index] = True
-    broke_N[index] = checkpoint.logits_of(net, found.images).argmax(1).cpu() != labels_N
+    for part in torch.arange(len(index)).split(checkpoint.CACHED):  # on a GPU logits_of takes what it is given at once
+        broke_N[index[part]] = checkpoint.logits_of(net, found.images[part]).argmax(1).cpu() != labels_N[part]
     return {"tried_transfer": tried_N, "broke_transfer": broke_N}
 
 

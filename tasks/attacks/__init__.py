@@ -114,12 +114,13 @@ def input_gradient(
     net: nn.Module, images_BCHW: torch.Tensor, labels_B: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """∂ cross-entropy / ∂ image, of each image's own loss, and the logits on the way. No weight gets a gradient."""
-
-    def loss(logits_bK: torch.Tensor, part: slice) -> torch.Tensor:
-        return F.cross_entropy(logits_bK, labels_B[part], reduction="none")
-
-    gradient_BCHW, _, logits_BK = uphill(net, images_BCHW, loss)
+    gradient_BCHW, _, logits_BK = uphill(net, images_BCHW, cross_entropy(labels_B))
     return gradient_BCHW, logits_BK
+
+
+def cross_entropy(labels_B: torch.Tensor) -> Rise:
+    """What to climb to get away from the labels."""
+    return lambda logits_bK, part: F.cross_entropy(logits_bK, labels_B[part], reduction="none")
 
 
 def uphill(net: nn.Module, images_BCHW: torch.Tensor, rise: Rise) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

@@ -1,9 +1,9 @@
 """Losses: one file each, with `Params` and `loss(net, images, labels, weights, params, threat, generator)`.
 
 A loss is of the training alone: what is saved, served and evaluated is the bare network. It is a weighted mean of one
-number for each image, so that a batch may be gone through in parts. A loss that has rules for
-its parameters beyond their types brings `check(params, threat)`. One that trains on adversarial images of its own
-brings its two halves too: `adversarial(net, images, labels, params, threat, generator)`, the images, and
+number for each image, so that a batch may be gone through in parts. A loss that has rules for its parameters beyond
+their types brings `check(params, threat)`. One that trains on adversarial images of its own brings its two halves too:
+`adversarial(net, images, labels, params, threat, generator)`, the images, and
 `loss_at(net, images, adversarial, labels, weights, params)`, the loss once they are made; `loss` does both.
 """
 
@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from tasks.attacks import Rise, direction, project, random_start, uphill
+from tasks.attacks import Rise, cross_entropy, direction, project, random_start, uphill
 from tasks.attacks._fast import stepping
 from tasks.checkpoint import evaluating
 from tasks.params import Count, Frozen, Threat
@@ -94,11 +94,7 @@ def adversarial(
 ) -> torch.Tensor:
     """B×C×H×W images within the ball that raise the cross-entropy, by PGD from a random start; no gradient."""
     start_BCHW = random_start(images_BCHW, threat.norm, params.radius(threat), generator)
-
-    def rise(logits_bK: torch.Tensor, part: slice) -> torch.Tensor:
-        return F.cross_entropy(logits_bK, labels_B[part], reduction="none")
-
-    return climb(net, start_BCHW, images_BCHW, params, threat, rise)
+    return climb(net, start_BCHW, images_BCHW, params, threat, cross_entropy(labels_B))
 
 
 def weighted_mean(values_B: torch.Tensor, weights_B: torch.Tensor) -> torch.Tensor:
