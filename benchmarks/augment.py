@@ -1,7 +1,8 @@
 """Augmentation in batch against a DataLoader with per-sample transforms, and its share of a training step.
 
 Processor time of one thread. The peers are torchvision's transforms (v2) on uint8 tensors and on PIL images, each image
-alone, in a DataLoader of the same process. Cheap changes of few pixels leave little to win; that floor is measured too.
+alone, in a DataLoader of the same process. The floor is measured too: choosing and converting the images, and what
+torch's own kernels take for the changes: to write the images twice, or to draw the numbers and sample the grids.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
@@ -80,20 +82,21 @@ def epochs(channels: int, size: int, quick: bool) -> list[Measured]:
         generator = torch.Generator().manual_seed(0)
         variants: dict[str, Callable[[], object]] = {
             "batch": partial(in_batch, pixels, chosen(choice), generator),
-            "floor": partial(in_batch, pixels, (), generator),
+            "unchanged": partial(in_batch, pixels, (), generator),
+            "kernels": partial(kernels, pixels, choice is ALL, generator),
         }
         for peer, pil in PEERS.items():
             loader = DataLoader(Samples(pixels, choice is ALL, pil), BATCH, shuffle=True)
             variants[peer] = partial(deque, loader, 0)  # goes through all of it and keeps nothing
         found = interleaved(variants, 1 if quick else 7, time.process_time)
         fastest = min(found[peer] for peer in PEERS)
-        ours, floor = (found[key] / EPOCHS for key in ("batch", "floor"))
+        ours, floor = found["batch"] / EPOCHS, (found["unchanged"] + found["kernels"]) / EPOCHS
         of = f"{channels}×{size}×{size}, {name}"
         measured += [
             Measured(f"{of}: in batch", ours / n * 1e6, "µs/image", None, "lower"),
             *(Measured(f"{of}: DataLoader, {p}", found[p] / n * 1e6, "µs/image", None, "lower") for p in PEERS),
             Measured(f"{of}: × the faster DataLoader", fastest / ours, "×", 40, "higher"),
-            Measured(f"{of}: the same, choosing and converting alone", fastest / floor, "×", None, "higher"),
+            Measured(f"{of}: the floor alone", fastest / floor, "×", None, "higher"),
         ]
     return measured
 
@@ -102,6 +105,21 @@ def in_batch(pixels_NCHW: torch.Tensor, kinds: tuple[Chosen, ...], generator: to
     for _ in range(EPOCHS):
         for index in torch.randperm(len(pixels_NCHW)).tensor_split(max(1, len(pixels_NCHW) // BATCH)):
             augmented(checkpoint.to_float(pixels_NCHW.index_select(0, index)), kinds, generator)
+
+
+def kernels(pixels_NCHW: torch.Tensor, everything: bool, generator: torch.Generator) -> None:
+    """What is torch's and as large as the images: a copy each for flip and crop; in all eight kinds two drawings of
+    noise, one of specks and two sampled grids as well."""
+    n, channels, height, width = pixels_NCHW.shape
+    images, grid = torch.rand(BATCH, channels, height, width), torch.rand(BATCH, height, width, 2) * 2 - 1
+    for _ in range(EPOCHS * n // BATCH):
+        for _ in range(2):
+            images.clone()
+            if everything:
+                torch.randn(images.shape, generator=generator)
+                F.grid_sample(images, grid, align_corners=False)
+        if everything:
+            torch.rand(BATCH, 1, height, width, generator=generator)
 
 
 def step(optimizer: torch.optim.Optimizer, value: Callable[[], torch.Tensor]) -> None:

@@ -2,17 +2,32 @@
 
 Three 3×3 convolutions with 32, 64 and 64 filters, the first two max-pooled 2×2, 64 hidden units. Pixels go in as
 they are, as there. Differs: under 18 pixels, where the third convolution would have nothing left to see, the
-convolutions are padded; and a ReLU comes after the max-pool, which changes no answer and no gradient, and costs a
-quarter.
+convolutions are padded. Two things change no answer and no gradient, only the time: a ReLU comes after the max-pool;
+and rows and columns that a max-pool drops, for they fill no window, are cut off the image already: of 28 pixels, two.
 """
 
 from __future__ import annotations
 
+import torch
 from torch import nn
 
 from models._few_channels import FirstConv2d
 
 SMALLEST = 8  # pixels
+
+
+class _Cut(nn.Sequential):
+    """Layers that see the first `seen` rows and columns of an image."""
+
+    def __init__(self, seen: int, *layers: nn.Module) -> None:
+        super().__init__(*layers)
+        self.seen = seen
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        values = images_BCHW[:, :, : self.seen, : self.seen]
+        for layer in self:
+            values = layer(values)
+        return values
 
 
 def build(num_classes: int, channels: int, size: int) -> nn.Module:
@@ -26,7 +41,8 @@ def build(num_classes: int, channels: int, size: int) -> nn.Module:
     for _ in range(2):
         side = (side - 2 + 2 * padding) // 2
     side = side - 2 + 2 * padding
-    return nn.Sequential(
+    return _Cut(
+        ((side + 2) * 2 + 2) * 2 + 2 if padding == 0 else size,
         FirstConv2d(channels, 32, 3, padding=padding),
         nn.MaxPool2d(2),
         nn.ReLU(),

@@ -39,8 +39,8 @@ def poisson_noise(images_BCHW: Tensor, photons: Strength, generator: Generator) 
     Differs: the counts are rounded draws of a normal distribution of the same mean and variance, ten times as fast as
     Poisson's; black stays black.
     """
-    mean_BCHW = images_BCHW * _each(photons)
-    counts_BCHW = _normal(images_BCHW, generator).mul_(mean_BCHW.sqrt()).add_(mean_BCHW).round_()
+    root_BCHW = (images_BCHW * _each(photons)).sqrt_()  # of the mean, which is the variance too
+    counts_BCHW = _normal(images_BCHW, generator).add_(root_BCHW).mul_(root_BCHW).round_()
     return counts_BCHW.div_(_each(photons)).clamp_(0, 1)
 
 
@@ -49,15 +49,16 @@ def salt_and_pepper(images_BCHW: Tensor, amount: Strength, generator: Generator)
     b, _, height, width = images_BCHW.shape
     drawn_B1HW = torch.rand(b, 1, height, width, generator=generator, device=generator.device).to(images_BCHW.device)
     half = _each(amount) / 2
-    return images_BCHW.masked_fill(drawn_B1HW < half, 0).masked_fill_(drawn_B1HW >= 1 - half, 1)
+    # As numbers, and not as a mask: masks are neither made nor used several pixels at a time.
+    black_B1HW = torch.lt(drawn_B1HW, half, out=torch.empty_like(drawn_B1HW))
+    white_B1HW = torch.ge(drawn_B1HW, 1 - half, out=torch.empty_like(drawn_B1HW))
+    return images_BCHW.mul(1 - black_B1HW - white_B1HW).add_(white_B1HW)
 
 
 def flipped(images_BCHW: Tensor, which_B: Tensor, *, across: bool) -> Tensor:
     """The images `which` says (bool) mirrored: left and right if `across`, else top and bottom."""
-    both = torch.cat([images_BCHW, images_BCHW.flip(3 if across else 2)])
-    n = len(images_BCHW)
-    which_B = which_B.to(images_BCHW.device)
-    return both.index_select(0, torch.arange(n, device=images_BCHW.device) + n * which_B)
+    index = which_B.to(images_BCHW.device).nonzero()[:, 0]
+    return images_BCHW.index_copy(0, index, images_BCHW.index_select(0, index).flip(3 if across else 2))
 
 
 def moved(images_BCHW: Tensor, down_B: Tensor, right_B: Tensor, padding: int, fill: Fill) -> Tensor:
@@ -113,11 +114,11 @@ def affine(
     """
     height, width = images_BCHW.shape[2:]
     cos, sin, tan = angle.cos() / scale, angle.sin() / scale, -shear.tan()
-    across, along = _centred(width, images_BCHW)[None, None, :], _centred(height, images_BCHW)[None, :, None]
-    x_BHW, y_BHW = across - right[:, None, None], along - down[:, None, None]
+    x_BW = _centred(width, images_BCHW) - right[:, None]
+    y_BH = _centred(height, images_BCHW) - down[:, None]
     # From where in the input does an output pixel come? The screen's y runs down, hence the signs of the sines.
-    from_x = (cos - tan * sin)[:, None, None] * x_BHW - (sin + tan * cos)[:, None, None] * y_BHW
-    from_y = sin[:, None, None] * x_BHW + cos[:, None, None] * y_BHW
+    from_x = ((cos - tan * sin)[:, None] * x_BW)[:, None, :], (-(sin + tan * cos)[:, None] * y_BH)[:, :, None]
+    from_y = (sin[:, None] * x_BW)[:, None, :], (cos[:, None] * y_BH)[:, :, None]
     return _sampled(images_BCHW, from_x, from_y, fill)
 
 
@@ -131,18 +132,18 @@ def elastic(images_BCHW: Tensor, strength: Tensor, smoothness: float, generator:
     rows, columns = _spread(height, smoothness, images_BCHW), _spread(width, smoothness, images_BCHW)
     shape = (len(images_BCHW), 2, columns.shape[1], rows.shape[1])
     noise = torch.randn(shape, generator=generator, device=generator.device).to(images_BCHW.device)
-    field_B2HW = F.linear(F.linear(noise, rows).transpose(2, 3), columns) * _each(strength)
-    from_x = _centred(width, images_BCHW) + field_B2HW[:, 0]
-    from_y = _centred(height, images_BCHW)[:, None] + field_B2HW[:, 1]
+    field_B2HW = F.linear(F.linear(noise.mul_(_each(strength)), rows).transpose(2, 3), columns)
+    from_x = field_B2HW[:, 0], _centred(width, images_BCHW)
+    from_y = field_B2HW[:, 1], _centred(height, images_BCHW)[:, None]
     return _sampled(images_BCHW, from_x, from_y, fill)
 
 
-def _sampled(images_BCHW: Tensor, x_BHW: Tensor, y_BHW: Tensor, fill: Fill) -> Tensor:
-    """Pixels fetched from x and y, in pixels from the centre."""
+def _sampled(images_BCHW: Tensor, x: tuple[Tensor, Tensor], y: tuple[Tensor, Tensor], fill: Fill) -> Tensor:
+    """Pixels fetched from x and y, in pixels from the centre, each the sum of two that broadcast to B×H×W."""
     b, _, height, width = images_BCHW.shape
     grid_BHW2 = images_BCHW.new_empty(b, height, width, 2)  # filled in place: a third of the time of torch.stack
-    torch.mul(x_BHW, 2 / width, out=grid_BHW2[..., 0])
-    torch.mul(y_BHW, 2 / height, out=grid_BHW2[..., 1])
+    for at, (one, other), size in ((0, x, width), (1, y, height)):
+        torch.add(one * (2 / size), other * (2 / size), out=grid_BHW2[..., at])
     found = F.grid_sample(images_BCHW, grid_BHW2, padding_mode=_SAMPLE[fill], align_corners=False)
     return found.clamp_(0, 1)
 

@@ -2,7 +2,8 @@
 
 Steps want a direction, not a verdict. So the copy's weights are cast once and get no gradient; batch norm, in eval mode
 a scale and a shift, is folded into the convolution before it; a ReLU before a max-pool moves behind it, where it finds
-a quarter of the pixels and changes neither answer nor gradient; and where a convolution sees few channels, its gradient
+a quarter of the pixels and changes neither answer nor gradient; rows and columns that a max-pool drops, for they fill
+no window of it, are cut off before the layers that lead there; and where a convolution sees few channels, its gradient
 on them is a matrix product, which takes a fraction of the time of oneDNN's own kernel.
 
 The layers are found by tracing the network (torch.fx). One that cannot be traced, because its path depends on what is
@@ -16,6 +17,7 @@ from weakref import WeakKeyDictionary
 
 import torch
 from torch import fx, nn
+from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
@@ -34,7 +36,7 @@ def fast(net: nn.Module, images_BCHW: torch.Tensor) -> nn.Module:
     images: two of them are answered by both, the first time, to see that rewriting changes nothing.
     """
     made = _copies.get(net)
-    if made is None or made.modules != tuple(map(id, net.modules())):
+    if made is None or made.of != _of(net, images_BCHW):
         made = _copies[net] = _Copy(net, images_BCHW[:2])
     if made.graph is None:
         return net
@@ -48,13 +50,13 @@ def stepping(net: nn.Module, images_BCHW: torch.Tensor) -> nn.Module:
 
 
 class _Copy:
-    """The rewritten network, or None, and which modules it was made of."""
+    """The rewritten network, or None, and what it was made for."""
 
     def __init__(self, net: nn.Module, probe_BCHW: torch.Tensor) -> None:
-        self.modules = tuple(map(id, net.modules()))
+        self.of = _of(net, probe_BCHW)
         probe_BCHW = probe_BCHW.detach().to(device_of(net))
         with evaluating(net), torch.no_grad(), torch.autocast(probe_BCHW.device.type, enabled=False):
-            self.graph = _rewritten(net)
+            self.graph = _rewritten(net, probe_BCHW)
             if self.graph is not None and not _alike(self.graph(probe_BCHW), net(probe_BCHW)):
                 self.graph = None
         self._layers = [] if self.graph is None else [m for m in self.graph.modules() if isinstance(m, _Layer)]
@@ -62,6 +64,11 @@ class _Copy:
     def refresh(self) -> None:
         for layer in self._layers:
             layer.take(torch.bfloat16)
+
+
+def _of(net: nn.Module, images_BCHW: torch.Tensor) -> tuple[object, ...]:
+    """A network's modules and the images' shape."""
+    return (*map(id, net.modules()), images_BCHW.shape[1:])
 
 
 class _Layer(nn.Module):
@@ -144,7 +151,7 @@ class _Tracer(fx.Tracer):
         return isinstance(m, FirstConv2d) or super().is_leaf_module(m, module_qualified_name)
 
 
-def _rewritten(net: nn.Module) -> fx.GraphModule | None:
+def _rewritten(net: nn.Module, probe_BCHW: torch.Tensor) -> fx.GraphModule | None:
     """The network in fp32 with other layers; those that stay are its own. None if it cannot be traced."""
     try:
         graph = fx.GraphModule(net, _Tracer().trace(net))
@@ -172,6 +179,7 @@ def _rewritten(net: nn.Module) -> fx.GraphModule | None:
             node.replace_all_uses_with(relu)
             relu.replace_input_with(relu.args[0], node)
             node.append(relu)
+    _cut(graph, probe_BCHW)
     for node in list(graph.graph.nodes):
         if _is_relu(graph, node) and len(node.args[0].users) == 1:
             before = _module(graph, node.args[0])
@@ -180,6 +188,62 @@ def _rewritten(net: nn.Module) -> fx.GraphModule | None:
                 _put(graph, node, nn.ReLU(inplace=True))
     graph.recompile()
     return graph
+
+
+def _cut(graph: fx.GraphModule, probe_BCHW: torch.Tensor) -> None:
+    """Leave out rows and columns that reach no logit, since a max-pool drops what fills no window of it."""
+    ShapeProp(graph).propagate(probe_BCHW)
+    needed: dict[fx.Node, tuple[int, int]] = {}  # of maps, how many rows and columns from the first
+    for node in reversed(graph.graph.nodes):
+        asked = [_needed(graph, user, needed) for user in node.users]
+        known = [rows_columns for rows_columns in asked if rows_columns is not None]
+        if known and len(known) == len(asked):
+            needed[node] = max(rows for rows, _ in known), max(columns for _, columns in known)
+    for node in list(graph.graph.nodes):
+        if node not in needed or _needed(graph, node, needed) is not None:
+            continue  # what it is made of is cut
+        rows, columns = needed[node]
+        if (rows, columns) != _size(node):
+            with graph.graph.inserting_after(node):
+                cut = graph.graph.call_function(_first, (node, rows, columns))
+            node.replace_all_uses_with(cut, lambda user, cut=cut: user is not cut)
+
+
+def _first(maps_BCHW: torch.Tensor, rows: int, columns: int) -> torch.Tensor:
+    return maps_BCHW[:, :, :rows, :columns]
+
+
+def _needed(graph: fx.GraphModule, node: fx.Node, needed: dict[fx.Node, tuple[int, int]]) -> tuple[int, int] | None:
+    """Rows and columns that a layer needs for those needed of its answer, or for all; None where it is not known."""
+    windows, answer = _windows(graph, node), needed.get(node, _size(node))
+    if windows is None or answer is None:
+        return None
+    rows, columns = ((n - 1) * stride + kernel for n, (kernel, stride) in zip(answer, windows, strict=True))
+    return rows, columns
+
+
+def _size(node: fx.Node) -> tuple[int, int] | None:
+    """Rows and columns of its answer; None if that is no batch of maps."""
+    shape = tuple(getattr(node.meta.get("tensor_meta"), "shape", ()))
+    return (shape[2], shape[3]) if len(shape) == 4 else None
+
+
+def _windows(graph: fx.GraphModule, node: Any) -> tuple[tuple[int, int], tuple[int, int]] | None:
+    """Down and across, how many pixels one of the answer hangs on, and how far the next one's lie; None if padded."""
+    layer = _module(graph, node)
+    if isinstance(layer, nn.ReLU | nn.Identity | nn.Dropout | nn.Dropout2d | _Scale) or _is_relu(graph, node):
+        return (1, 1), (1, 1)
+    of = layer.of[0] if isinstance(layer, _Convolution) else layer
+    if not isinstance(of, nn.Conv2d) and (type(of) is not nn.MaxPool2d or of.return_indices or of.ceil_mode):
+        return None
+    if isinstance(of.padding, str) or _pair(of.padding) != (0, 0) or _pair(of.dilation) != (1, 1):
+        return None
+    kernel, stride = _pair(of.kernel_size), _pair(of.stride)
+    return (kernel[0], stride[0]), (kernel[1], stride[1])
+
+
+def _pair(given: Any) -> tuple[int, int]:
+    return given if isinstance(given, tuple) else (given, given)
 
 
 def _put(graph: fx.GraphModule, node: fx.Node, layer: nn.Module) -> None:

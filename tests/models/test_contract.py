@@ -86,6 +86,17 @@ def test_weights_are_as_many_as_in_the_originals() -> None:
     assert shapes(space_cnn.build(10, 1, 28)) == [(10, 1, 5, 5), (20, 10, 5, 5), (50, 320), (10, 50)]
 
 
+@pytest.mark.parametrize("size", [16, 18, 19, 20, 21, 22, 28, 32])
+def test_what_nsl_cnn_cuts_off_an_image_reaches_no_logit(size: int) -> None:
+    torch.manual_seed(0)
+    net = nsl_cnn.build(10, 1, size).double()
+    whole = torch.nn.Sequential(*net.children())
+    images = torch.rand(4, 1, size, size, dtype=torch.double, requires_grad=True)
+    assert torch.allclose(net(images), whole(images), rtol=1e-12)
+    (ours,), (wanted,) = (torch.autograd.grad(answers(images).logsumexp(1).sum(), images) for answers in (net, whole))
+    assert torch.allclose(ours, wanted, rtol=1e-12)
+
+
 def test_the_space_drops_in_training_only() -> None:
     torch.manual_seed(0)
     net, images = space_cnn.build(10, 1, 28), torch.rand(2, 1, 28, 28)

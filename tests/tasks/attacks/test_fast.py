@@ -55,6 +55,44 @@ def test_before_it_is_cast_it_has_the_networks_answers_and_gradients(name: str, 
     assert all(weight.grad is None for weight in net.parameters())
 
 
+@pytest.mark.parametrize(("size", "seen"), [(28, 26), (30, 30), (31, 30)])
+def test_what_a_max_pool_drops_is_not_computed(size: int, seen: int) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(4, 4, 3),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.LazyLinear(4),
+    ).eval()
+    images = torch.rand(6, 1, size, size)
+    net(images)
+    asked: list[torch.Size] = []
+    copy = fast(net, images)
+    next(m for m in copy.modules() if isinstance(m, _fast._Convolution)).register_forward_pre_hook(
+        lambda _, given: asked.append(given[0].shape)
+    )
+    for layer in copy.modules():
+        if isinstance(layer, _fast._Layer):
+            layer.take(torch.float64)
+    ours, wanted = gradient(copy, images.double()), gradient(net.double(), images.double())
+    assert asked == [(6, 1, seen, seen)]
+    assert torch.allclose(ours[0], wanted[0], atol=1e-12)
+    assert torch.equal(ours[0] == 0, wanted[0] == 0)
+
+
+def test_images_of_another_size_get_a_copy_of_their_own() -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
+    for size in (8, 9, 8, 11):
+        images = torch.rand(2, 1, size, size)
+        copy = fast(net, images)
+        with torch.no_grad():
+            assert torch.allclose(copy(images).float(), net(images), atol=0.02)
+
+
 def test_each_call_takes_the_weights_as_they_are_now() -> None:
     net, images = network("resnet18", 3, 16)
     first = fast(net, images)
