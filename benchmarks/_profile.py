@@ -9,6 +9,8 @@ from torch.profiler import ProfilerActivity, profile
 KERNELS = {
     "convolutions": ("aten::mkldnn_convolution", "aten::convolution_backward"),
     "max-pooling": ("aten::max_pool2d_with_indices", "aten::max_pool2d_with_indices_backward"),
+    "matrix products": ("aten::mm", "aten::addmm"),
+    "rectifying": ("aten::clamp_min", "aten::clamp_min_", "aten::threshold_backward"),
 }
 
 

@@ -1,8 +1,9 @@
 """PGD side by side with torchattacks, foolbox, ART and a loop written by hand; processor time of
-one thread, taking turns, medians.
+one thread, each in a process of its own, taking turns, medians.
 
-Ours is the whole of `tasks.attacks.attack`: checks, steps, and the fp32 verdict. The peers lie in .peers, made by `make
-peers`; without them there is only the loop to stand beside, and no target. Ratios are of seconds.
+Ours is the whole of `tasks.attacks.attack`: checks, steps, and the fp32 verdict, in a process that keeps its memory as
+every stage does; the others as they come, and torchattacks once more with its memory kept. The peers lie in .peers,
+made by `make peers`; without them there is only the loop to stand beside, and no target. Ratios are of seconds.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks._frame import Measured, interleaved, main
+from benchmarks._frame import Measured, apart, interleaved, main
 from benchmarks._nets import tutorial
 from benchmarks._profile import shares
 from data.sets import digits
 from tasks import checkpoint
 from tasks.attacks import attack, pgd
+from tasks.compute import keep_memory
 from tasks.params import Threat, module_of
 
 PEERS = Path(__file__).parent.parent / ".peers"
@@ -44,52 +46,61 @@ def by_hand(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, epsilon:
     return found
 
 
-def peers(net: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> dict[str, Callable[[], object]]:
-    """PGD-10 of the libraries that are there."""
-    if not PEERS.is_dir():
-        print("the peers are not there, only the loop stands beside: `make peers` brings them", file=sys.stderr)
-        return {}
-    if str(PEERS) not in sys.path:
-        sys.path.append(str(PEERS))
-    import foolbox
-    import torchattacks
+def peer(name: str, net: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> Callable[[], object]:
+    """PGD-10 of a library that lies in PEERS."""
+    sys.path.append(str(PEERS))
+    if name == "torchattacks":
+        import torchattacks
+
+        return partial(
+            torchattacks.PGD(net, eps=THREAT.epsilon, alpha=STEP, steps=10, random_start=True), images, labels
+        )
+    if name == "foolbox":
+        import foolbox
+
+        wrapped = foolbox.PyTorchModel(net, bounds=(0, 1), device="cpu")
+        of_foolbox = foolbox.attacks.LinfPGD(abs_stepsize=STEP, steps=10, random_start=True)
+        return partial(of_foolbox, wrapped, images, labels, epsilons=THREAT.epsilon)
     from art.attacks.evasion import ProjectedGradientDescentPyTorch
     from art.estimators.classification import PyTorchClassifier
 
-    of_torchattacks = torchattacks.PGD(net, eps=THREAT.epsilon, alpha=STEP, steps=10, random_start=True)
-    wrapped = foolbox.PyTorchModel(net, bounds=(0, 1), device="cpu")
-    of_foolbox = foolbox.attacks.LinfPGD(abs_stepsize=STEP, steps=10, random_start=True)
     shape, classes = tuple(images.shape[1:]), int(checkpoint.logits_of(net, images[:1]).shape[1])
     estimator = PyTorchClassifier(net, nn.CrossEntropyLoss(), shape, classes, clip_values=(0, 1), device_type="cpu")
     of_art = ProjectedGradientDescentPyTorch(
         estimator, eps=THREAT.epsilon, eps_step=STEP, max_iter=10, num_random_init=1, batch_size=128, verbose=False
     )
-    return {
-        "torchattacks": partial(of_torchattacks, images, labels),
-        "foolbox": partial(of_foolbox, wrapped, images, labels, epsilons=THREAT.epsilon),
-        "ART": partial(of_art.generate, images.numpy(), labels.numpy()),
-    }
+    return partial(of_art.generate, images.numpy(), labels.numpy())
+
+
+def prepared(variant: str, name: str, channels: int, size: int, n: int) -> Callable[[], object]:
+    """One variant, on a network as everybody writes it: the tutorial's, and our ResNet."""
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    if variant.startswith("ours") or variant.endswith("memory kept"):
+        keep_memory()
+    net = tutorial() if name == "nsl_cnn" else module_of("models", name, "model.name").build(10, channels, size)
+    net.eval()
+    images, labels = torch.rand(n, channels, size, size), torch.randint(0, 10, (n,))
+    if variant == "loop":
+        return partial(by_hand, net, images, labels, THREAT.epsilon, STEP, 10)
+    if not variant.startswith("ours"):
+        return peer(variant.removesuffix(", memory kept"), net, images, labels)
+    ours = partial(attack, pgd, net, images, labels, THREAT, pgd.Params(steps=10, step_size=STEP), 0)
+    return partial(ours, precision="bf16") if variant == "ours, bf16" else ours
 
 
 def side_by_side(name: str, channels: int, size: int, batch: int, target: float, quick: bool) -> list[Measured]:
-    """PGD-10 without early exit, on a network as everybody writes it: the tutorial's, and our ResNet."""
-    torch.manual_seed(0)
-    net = tutorial() if name == "nsl_cnn" else module_of("models", name, "model.name").build(10, channels, size)
-    net.eval()
+    """PGD-10 without early exit."""
     n = 8 if quick else batch
-    images, labels = torch.rand(n, channels, size, size), torch.randint(0, 10, (n,))
-    params = pgd.Params(steps=10, step_size=STEP)
-    ours = partial(attack, pgd, net, images, labels, THREAT, params, 0)
-    variants: dict[str, Callable[[], object]] = {
-        "ours, bf16": partial(ours, precision="bf16"),
-        "ours, fp32": ours,
-        "loop": partial(by_hand, net, images, labels, THREAT.epsilon, STEP, 10),
-        **peers(net, images, labels),
-    }
-    found = interleaved(variants, 1 if quick else 5, time.process_time)
-    beside = "torchattacks" if "torchattacks" in found else "loop"
+    there = PEERS.is_dir()
+    if not there:
+        print("the peers are not there, only the loop stands beside: `make peers` brings them", file=sys.stderr)
+    beside = "torchattacks" if there else "loop"
+    variants = ["ours, bf16", "ours, fp32", "loop"]
+    variants += ["torchattacks", "torchattacks, memory kept", "foolbox", "ART"] if there else []
+    found = apart({each: partial(prepared, each, name, channels, size, n) for each in variants}, 1 if quick else 5)
     of = f"{name}, PGD-10, batch {n}"
-    taken = shares(variants["ours, bf16"], 1)
+    taken = shares(prepared("ours, bf16", name, channels, size, n), 1)
     least = found["ours, bf16"] * sum(taken.values())
     floor = [Measured(f"{of}: ours, bf16, {what}", 100 * part, "%", None, "lower") for what, part in taken.items()]
     floor.append(Measured(f"{of}: these alone", found[beside] / least, f"× {beside}", None, "higher"))
@@ -98,7 +109,7 @@ def side_by_side(name: str, channels: int, size: int, batch: int, target: float,
             f"{of}: {variant}",
             found[beside] / seconds,
             f"× {beside}",
-            target if variant == "ours, bf16" and beside == "torchattacks" else None,
+            target if variant == "ours, bf16" and there else None,
             "higher",
         )
         for variant, seconds in found.items()

@@ -1,30 +1,32 @@
 """Training steps beside the loops that everybody writes: NSL, adversarial training, TRADES; and what memory they take.
 
-Processor time of one thread, taking turns, medians. Ours is a step as tasks.train takes it, from uint8 images to the
-moved weights, in bf16. A naive NSL step has three passes: one for the input's gradient, one for the clean loss, one for
-its neighbour's; the others are PGD written by hand around the training pass. All are Adam's, in fp32, on the network as
-its tutorial writes it. Memory: the most that lies in torch's tensors during a step (its profiler's count), against the
-sum of the weights, their gradients, Adam's two moments, the batch, and what the loss's passes forward keep of it to go
-back: one pass, and two for TRADES, whose divergence has both.
+Processor time of one thread, each in a process of its own, taking turns, medians. Ours is a step as tasks.train takes
+it, from uint8 images to the moved weights, in bf16, in a process that keeps its memory as every stage does; the naive
+one as it comes, and once more with its memory kept. A naive NSL step has three passes: one for the input's gradient,
+one for the clean loss, one for its neighbour's; the others are PGD written by hand around the training pass. All are
+Adam's, in fp32, on the network as its tutorial writes it. Memory: the most that lies in torch's tensors during a step
+(its profiler's count), against the sum of the weights, their gradients, Adam's two moments, the batch, and what the
+loss's passes forward keep of it to go back: one pass, and two for TRADES, whose divergence has both.
 """
 
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import nn
 from torch.nn import functional as F
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks._frame import Measured, interleaved, main
+from benchmarks._frame import Measured, apart, main
 from benchmarks._nets import settings as changed
 from benchmarks._nets import tutorial
 from benchmarks._profile import shares
 from benchmarks.attacks import by_hand
 from tasks import checkpoint, networks, train
+from tasks.compute import keep_memory
 from tasks.params import KindParams, Params, kind
 
 NSL, LINF = 0.2, 0.3  # the tutorial's step; the radius of the others
@@ -109,15 +111,22 @@ def settings() -> Params:
     return changed({"threat": {"norm": "linf", "epsilon": LINF}, "train": {"precision": "bf16", "optimizer": "adam"}})
 
 
+def prepared(variant: str, loss: str, batch: int) -> Callable[[], object]:
+    """A step to take, in a process of its own."""
+    torch.set_num_threads(1)
+    if variant != "naive":
+        keep_memory()
+    stepper = Stepper(loss, batch, settings())
+    return stepper.prepare().ours if variant == "ours" else stepper.naive
+
+
 def speeds(loss: str, batch: int, quick: bool) -> list[Measured]:
-    params = settings()
-    naive, ours = Stepper(loss, batch, params), Stepper(loss, batch, params).prepare()
-    found = interleaved({"naive": naive.naive, "ours": ours.ours}, 1 if quick else 40, time.process_time)
+    variants = ("ours", "naive", "naive, memory kept")
+    found = apart({each: partial(prepared, each, loss, batch) for each in variants}, 1 if quick else 40)
     of = f"{loss}, nsl_cnn, batch {batch}"
     target = TARGET if (loss, batch) == ("nsl", 128) else None
     return [
-        Measured(f"{of}: naive", batch / found["naive"], "images/s", None, "higher"),
-        Measured(f"{of}: ours", batch / found["ours"], "images/s", None, "higher"),
+        *(Measured(f"{of}: {each}", batch / found[each], "images/s", None, "higher") for each in variants),
         Measured(f"{of}: ours", found["naive"] / found["ours"], "× naive", target, "higher"),
     ]
 
@@ -151,12 +160,13 @@ def memory(loss: str, batch: int) -> Measured:
     return Measured(f"{loss}, nsl_cnn, batch {batch}: most memory", peak / kept, "× what is needed", 1.5, "lower")
 
 
-def floor(quick: bool) -> list[Measured]:
-    """How much of our NSL step oneDNN's convolutions and torch's max-pooling take: neither is ours."""
+def floor(ratio: float, quick: bool) -> list[Measured]:
+    """How much of our NSL step kernels take that are not ours; ratio: how many times as fast as the naive one it is."""
     ours = Stepper("nsl", 128, settings()).prepare()
+    taken, of = shares(ours.ours, 1 if quick else 10), "nsl, nsl_cnn, batch 128"
     return [
-        Measured(f"nsl, nsl_cnn, batch 128: ours, {name}", 100 * share, "% of the step", None, "lower")
-        for name, share in shares(ours.ours, 1 if quick else 10).items()
+        *(Measured(f"{of}: ours, {name}", 100 * part, "% of the step", None, "lower") for name, part in taken.items()),
+        Measured(f"{of}: these alone", ratio / sum(taken.values()), "× naive", None, "higher"),
     ]
 
 
@@ -164,7 +174,8 @@ def measure(quick: bool) -> list[Measured]:
     """Ratios, one thread."""
     torch.set_num_threads(1)
     found = [m for loss, batches in BATCHES.items() for batch in batches for m in speeds(loss, batch, quick)]
-    return found + floor(quick) + [memory(loss, 128) for loss in LOSSES]
+    ratio = next(m.value for m in found if m.target == TARGET)
+    return found + floor(ratio, quick) + [memory(loss, 128) for loss in LOSSES]
 
 
 if __name__ == "__main__":

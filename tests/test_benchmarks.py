@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import multiprocessing
 import os
 import subprocess
 import sys
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +17,7 @@ import torch
 from torch import nn
 
 from benchmarks import rift
-from benchmarks._frame import Measured, interleaved, table
+from benchmarks._frame import Measured, apart, interleaved, table
 from tasks.params import check_kinds
 
 ROOT = Path(__file__).parent.parent
@@ -102,3 +105,26 @@ def test_variants_take_turns_and_the_first_turn_does_not_count() -> None:
     assert found == {"a": 17, "b": 21}
     with pytest.raises(ValueError, match="repeats must be >= 1, got 0"):
         interleaved({}, 0)
+
+
+def busy(turns: int) -> Callable[[], object]:
+    """Work that grows with `turns`, which knows how often it was done in its process; none at all fails."""
+    done: list[int] = []
+
+    def run() -> None:
+        done.append(len(done))
+        if turns == 0 or len(done) > 4:
+            raise ValueError(f"{turns} turns in process {os.getpid()}, the {len(done)}th time")
+        sum(range(turns))
+
+    return run
+
+
+def test_variants_in_processes_of_their_own_take_turns(capfd: pytest.CaptureFixture[str]) -> None:
+    found = apart({"short": partial(busy, 100_000), "long": partial(busy, 5_000_000)}, 3)
+    assert 0 < found["short"] < found["long"]
+    assert not multiprocessing.active_children()
+    with pytest.raises(RuntimeError, match="none has failed in its process, whose own words are above"):
+        apart({"short": partial(busy, 1), "none": partial(busy, 0)}, 1)
+    assert "ValueError: 0 turns in process" in capfd.readouterr().err
+    assert not multiprocessing.active_children()
