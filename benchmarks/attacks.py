@@ -9,7 +9,6 @@ made by `make peers`; without them there is only the loop to stand beside, and n
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -19,7 +18,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from benchmarks._frame import Measured, apart, interleaved, main
+from benchmarks._frame import Measured, apart, main
 from benchmarks._nets import tutorial
 from benchmarks._profile import shares
 from data.sets import digits
@@ -116,9 +115,12 @@ def side_by_side(name: str, channels: int, size: int, batch: int, target: float,
     ] + floor
 
 
-def undefended(quick: bool) -> list[Measured]:
-    """PGD-20 on a network trained on clean digits, dropping what is fooled, and whether the verdicts agree."""
+def undefended(variant: str, quick: bool) -> partial[Any]:
+    """PGD-20 of the loop or of ours, dropping what is fooled or not, on a network trained on clean digits."""
+    torch.set_num_threads(1)
     torch.manual_seed(0)
+    if variant != "loop":
+        keep_memory()
     images = digits.load("train", root=PEERS, size=28, channels=1, seed=0)
     net = tutorial()
     optimizer = torch.optim.Adam(net.parameters(), 2e-3)
@@ -131,18 +133,26 @@ def undefended(quick: bool) -> list[Measured]:
     net.eval().requires_grad_(False)
     floats, labels = floats[: 64 if quick else 512], labels[: 64 if quick else 512]
     threat, step = Threat(norm="linf", epsilon=0.1), 0.0125
-    ours = partial(attack, pgd, net, floats, labels, threat, pgd.Params(steps=20, step_size=step, drop=True), 0)
-    whole = partial(attack, pgd, net, floats, labels, threat, pgd.Params(steps=20, step_size=step), 0)
-    loop = partial(by_hand, net, floats, labels, threat.epsilon, step, 20)
-    turns = {"bf16": partial(ours, precision="bf16"), "fp32": ours, "loop": loop}
-    found = interleaved(turns, 1 if quick else 5, time.process_time)
-    fast, slow = ours(precision="bf16").success, whole().success
-    asked: list[int] = []
-    with net.register_forward_hook(lambda _, given, __: asked.append(len(given[0]))):
+    if variant == "loop":
+        return partial(by_hand, net, floats, labels, threat.epsilon, step, 20)
+    params = pgd.Params(steps=20, step_size=step, drop=variant != "whole")
+    return partial(
+        attack, pgd, net, floats, labels, threat, params, 0, precision="bf16" if variant == "bf16" else "fp32"
+    )
+
+
+def dropping(quick: bool) -> list[Measured]:
+    """What dropping what is fooled saves, and whether the verdicts agree."""
+    turns = {variant: partial(undefended, variant, quick) for variant in ("bf16", "fp32", "loop")}
+    found = apart(turns, 1 if quick else 5)
+    ours = undefended("fp32", quick)
+    fast, slow = undefended("bf16", quick)().success, undefended("whole", quick)().success
+    n, asked = len(slow), list[int]()
+    with ours.args[1].register_forward_hook(lambda _, given, __: asked.append(len(given[0]))):
         ours()
-    kept = 100 * (sum(asked) - 2 * len(labels)) / (20 * len(labels))  # less the two verdicts
-    away = abs(int(fast.sum()) - int(slow.sum())) / len(labels) * 100
-    of = f"undefended, PGD-20, {len(labels)} digits"
+    kept = 100 * (sum(asked) - 2 * n) / (20 * n)  # less the two verdicts
+    away = abs(int(fast.sum()) - int(slow.sum())) / n * 100
+    of = f"undefended, PGD-20, {n} digits"
     return [
         Measured(f"{of}: dropping, bf16", found["loop"] / found["bf16"], "× loop", 8, "higher"),
         Measured(f"{of}: dropping, fp32", found["loop"] / found["fp32"], "× loop", None, "higher"),
@@ -154,7 +164,7 @@ def undefended(quick: bool) -> list[Measured]:
 def measure(quick: bool) -> list[Measured]:
     """Ratios, one thread."""
     torch.set_num_threads(1)
-    return [m for one in NETWORKS for m in side_by_side(*one, quick)] + undefended(quick)
+    return [m for one in NETWORKS for m in side_by_side(*one, quick)] + dropping(quick)
 
 
 if __name__ == "__main__":
