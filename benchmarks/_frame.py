@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
@@ -39,15 +40,13 @@ def interleaved(
 ) -> dict[str, float]:
     """Median seconds of each variant; one turn to warm up, then `repeats` in which they take turns, so that what else
     the machine does falls on all of them alike. clock: `time.process_time` leaves out what other processes take."""
-    if repeats < 1:
-        raise ValueError(f"repeats must be >= 1, got {repeats}")
-    spent: dict[str, list[float]] = {name: [] for name in variants}
-    for _ in range(repeats + 1):
-        for name, run in variants.items():
-            began = clock()
-            run()
-            spent[name].append(clock() - began)
-    return {name: median(times[1:]) for name, times in spent.items()}
+
+    def seconds(run: Callable[[], object]) -> float:
+        began = clock()
+        run()
+        return clock() - began
+
+    return _turns({name: partial(seconds, run) for name, run in variants.items()}, repeats)
 
 
 def apart(prepare: Mapping[str, Callable[[], Callable[[], object]]], repeats: int) -> dict[str, float]:
@@ -63,15 +62,26 @@ def apart(prepare: Mapping[str, Callable[[], Callable[[], object]]], repeats: in
             there.close()
             stack.callback(process.join)
             stack.callback(ends[name].close)  # called first: the process hears it, and ends
-        spent: dict[str, list[float]] = {name: [] for name in prepare}
-        for _ in range(repeats + 1):
-            for name, end in ends.items():
-                end.send(None)
-                try:
-                    spent[name].append(end.recv())
-                except EOFError:
-                    raise RuntimeError(f"{name} has failed in its process, whose own words are above") from None
+        return _turns({name: partial(_ask, name, end) for name, end in ends.items()}, repeats)
+
+
+def _turns(timed: Mapping[str, Callable[[], float]], repeats: int) -> dict[str, float]:
+    """The median of what each gives, the first turn left out."""
+    if repeats < 1:
+        raise ValueError(f"repeats must be >= 1, got {repeats}")
+    spent: dict[str, list[float]] = {name: [] for name in timed}
+    for _ in range(repeats + 1):
+        for name, once in timed.items():
+            spent[name].append(once())
     return {name: median(times[1:]) for name, times in spent.items()}
+
+
+def _ask(name: str, end: Connection) -> float:
+    try:
+        end.send(None)
+        return float(end.recv())
+    except (EOFError, OSError):  # it is gone, before it was asked or while it worked
+        raise RuntimeError(f"{name} has failed in its process, whose own words are above") from None
 
 
 def _serve(prepare: Callable[[], Callable[[], object]], end: Connection) -> None:

@@ -146,7 +146,7 @@ def dropping(quick: bool) -> list[Measured]:
     turns = {variant: partial(undefended, variant, quick) for variant in ("bf16", "fp32", "loop")}
     found = apart(turns, 1 if quick else 5)
     ours = undefended("fp32", quick)
-    fast, slow = undefended("bf16", quick)().success, undefended("whole", quick)().success
+    fast, slow = ours(precision="bf16").success, undefended("whole", quick)().success
     n, asked = len(slow), list[int]()
     with ours.args[1].register_forward_hook(lambda _, given, __: asked.append(len(given[0]))):
         ours()
