@@ -52,7 +52,8 @@ def interleaved(
 def apart(prepare: Mapping[str, Callable[[], Callable[[], object]]], repeats: int) -> dict[str, float]:
     """As `interleaved`, in processor time, each variant in a process of its own which prepares it there: none works in
     memory that another has left. What prepares must be picklable."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")  # which imports what is slow to import once, and does no more
+    context.set_forkserver_preload(["benchmarks._nets", "torch._dynamo"])  # which Adam brings
     with ExitStack() as stack:
         ends = {}
         for name, one in prepare.items():
