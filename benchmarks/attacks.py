@@ -1,10 +1,11 @@
 """PGD side by side with torchattacks, foolbox, ART and a loop written by hand; processor time of
 one thread, each in a process of its own, taking turns, medians.
 
-Ours is the whole of `tasks.attacks.attack`: checks, steps, and the fp32 verdict, in a process that keeps its memory as
-every stage does; the others as they come, and torchattacks and, on the undefended network, the loop once more with
-their memory kept. The peers lie in .peers, made by `make peers`; without them there is only the loop to stand beside,
-and no target. Ratios are of seconds.
+Ours is the whole of `tasks.attacks.attack`: checks, steps, and the fp32 verdicts on the clean and on the moved images;
+the others give no verdicts, so its steps alone stand there too. It runs in a process that keeps its memory as every
+stage does; the others run as they come, and torchattacks, and on the undefended network the loop, once more with their
+memory kept. The peers lie in .peers, made by `make peers`; without them there is only the loop to stand beside, and no
+target. Ratios are of seconds.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from benchmarks._profile import shares
 from data.sets import digits
 from tasks import checkpoint
 from tasks.attacks import attack, pgd
+from tasks.attacks._fast import fast
 from tasks.compute import keep_memory
 from tasks.params import Threat, module_of
 
@@ -85,8 +87,17 @@ def prepared(variant: str, name: str, channels: int, size: int, n: int) -> Calla
         return partial(by_hand, net, images, labels, THREAT.epsilon, STEP, 10)
     if not variant.startswith("ours"):
         return peer(variant.removesuffix(", memory kept"), net, images, labels)
-    ours = partial(attack, pgd, net, images, labels, THREAT, pgd.Params(steps=10, step_size=STEP), 0)
+    params = pgd.Params(steps=10, step_size=STEP)
+    if variant == "ours, bf16, unjudged":
+        return partial(unjudged, net, images, labels, params)
+    ours = partial(attack, pgd, net, images, labels, THREAT, params, 0)
     return partial(ours, precision="bf16") if variant == "ours, bf16" else ours
+
+
+def unjudged(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, params: pgd.Params) -> torch.Tensor:
+    """The steps alone: images, as the others give them, and nobody's word on which of them fool."""
+    with torch.autocast("cpu", torch.bfloat16):
+        return pgd.perturb(fast(net, images), images, labels, THREAT, params, torch.Generator().manual_seed(0))
 
 
 def side_by_side(name: str, channels: int, size: int, batch: int, target: float, quick: bool) -> list[Measured]:
@@ -96,7 +107,7 @@ def side_by_side(name: str, channels: int, size: int, batch: int, target: float,
     if not there:
         print("the peers are not there, only the loop stands beside: `make peers` brings them", file=sys.stderr)
     beside = "torchattacks" if there else "loop"
-    variants = ["ours, bf16", "ours, fp32", "loop"]
+    variants = ["ours, bf16", "ours, bf16, unjudged", "ours, fp32", "loop"]
     variants += ["torchattacks", "torchattacks, memory kept", "foolbox", "ART"] if there else []
     found = apart({each: partial(prepared, each, name, channels, size, n) for each in variants}, 1 if quick else 5)
     of = f"{name}, PGD-10, batch {n}"

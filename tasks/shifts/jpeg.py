@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import io
+
 import torch
 from pydantic import Field
 from torch import Generator, Tensor
-from torchvision.io import decode_jpeg, encode_jpeg
 
+from data.shards import decode_png, to_image
 from tasks.params import Frozen
 
 
@@ -22,5 +24,11 @@ def shift(images_BCHW: Tensor, params: Params, generator: Generator) -> Tensor:
     if not more_B:
         return images_BCHW
     pixels = (images_BCHW.detach().cpu() * 255).round().to(torch.uint8)
-    read = [decode_jpeg(encode_jpeg(image, params.quality + more)) for image, more in zip(pixels, more_B, strict=True)]
+    read = [_compressed(image, params.quality + more) for image, more in zip(pixels, more_B, strict=True)]
     return (torch.stack(read).float() / 255).to(images_BCHW.device)
+
+
+def _compressed(pixels_CHW: Tensor, quality: int) -> Tensor:
+    buffer = io.BytesIO()
+    to_image(pixels_CHW).save(buffer, format="JPEG", quality=quality)
+    return decode_png(buffer.getvalue(), len(pixels_CHW))
