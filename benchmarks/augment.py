@@ -1,8 +1,9 @@
 """Augmentation in batch against a DataLoader with per-sample transforms, and its share of a training step.
 
-Processor time of one thread. The peers are torchvision's transforms (v2) on uint8 tensors and on PIL images, each image
-alone, in a DataLoader of the same process. The floor is measured too: choosing and converting the images, and what
-torch's own kernels take for the changes: to write the images twice, or to draw the numbers and sample the grids.
+Processor time of one thread, in a process that keeps its memory as a stage does. The peers are torchvision's transforms
+(v2) on uint8 tensors and on PIL images, each image alone, in a DataLoader of the same process. The floor is measured
+too: choosing and converting the images, and what torch's own kernels take for the changes: to write the images twice,
+or to draw the numbers and sample the grids.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision.transforms import v2
 
 from benchmarks._frame import Measured, interleaved, main
-from tasks import checkpoint
 from tasks.augments import Chosen, augmented, chosen
+from tasks.compute import keep_memory
 from tasks.params import KindParams, Threat, kind, module_of
 
 BATCH = 128
@@ -104,7 +105,7 @@ def epochs(channels: int, size: int, quick: bool) -> list[Measured]:
 def in_batch(pixels_NCHW: torch.Tensor, kinds: tuple[Chosen, ...], generator: torch.Generator) -> None:
     for _ in range(EPOCHS):
         for index in torch.randperm(len(pixels_NCHW)).tensor_split(max(1, len(pixels_NCHW) // BATCH)):
-            augmented(checkpoint.to_float(pixels_NCHW.index_select(0, index)), kinds, generator)
+            augmented(pixels_NCHW.index_select(0, index), kinds, generator)
 
 
 def kernels(pixels_NCHW: torch.Tensor, everything: bool, generator: torch.Generator) -> None:
@@ -153,6 +154,7 @@ def measure(quick: bool) -> list[Measured]:
     """Ratios and shares, one thread."""
     torch.set_num_threads(1)
     torch.manual_seed(0)
+    keep_memory()
     measured = [m for channels, size in ((1, 28), (3, 32)) for m in epochs(channels, size, quick)]
     return measured + [m for one in STEPS for m in shares(*one, quick)]
 

@@ -98,7 +98,7 @@ def to_float(pixels: torch.Tensor) -> torch.Tensor:
     """uint8 pixels 0…255 → fp32 in [0, 1]."""
     if pixels.dtype != torch.uint8:
         raise ValueError(f"uint8 pixels were wanted, got {pixels.dtype}")
-    return pixels.to(torch.float32) / 255
+    return pixels.to(torch.float32).div_(255)
 
 
 def answer(net: nn.Module, pixels_NCHW: torch.Tensor, *, batch: int = 512) -> tuple[torch.Tensor, torch.Tensor]:

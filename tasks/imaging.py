@@ -1,7 +1,7 @@
 """Pure operations on batches of images, each image with its own strength. What shifts and augmentation have in common.
 
-Images are fp32 N×C×H×W with pixels in [0, 1], in and out; strengths are one number or a tensor of one per image, B.
-Draws come from the generator, on its device.
+Images are fp32 N×C×H×W with pixels in [0, 1], in and out, uint8 too where they are only moved; strengths are one number
+or a tensor of one per image, B. Draws come from the generator, on its device.
 """
 
 from __future__ import annotations
@@ -57,8 +57,10 @@ def salt_and_pepper(images_BCHW: Tensor, amount: Strength, generator: Generator)
 
 def flipped(images_BCHW: Tensor, which_B: Tensor, *, across: bool) -> Tensor:
     """The images `which` says (bool) mirrored: left and right if `across`, else top and bottom."""
-    index = which_B.to(images_BCHW.device).nonzero()[:, 0]
-    return images_BCHW.index_copy(0, index, images_BCHW.index_select(0, index).flip(3 if across else 2))
+    both = torch.cat([images_BCHW, images_BCHW.flip(3 if across else 2)])
+    b, device = len(images_BCHW), images_BCHW.device
+    # Choosing whole images copies each at once; putting some into the others goes pixel by pixel.
+    return both.index_select(0, torch.arange(b, device=device) + b * which_B.to(device))
 
 
 def moved(images_BCHW: Tensor, down_B: Tensor, right_B: Tensor, padding: int, fill: Fill) -> Tensor:

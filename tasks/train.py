@@ -173,8 +173,7 @@ def fit(
         for step, index in enumerate(order.tensor_split(parts)):
             _set_rate(optimizer, choices, (epoch - 1 + step / parts) / choices.epochs)
             mine = where.share(index)
-            images_BCHW = checkpoint.to_float(training.pixels(mine).to(where.device))
-            images_BCHW = augments.augmented(images_BCHW, kinds, draws["augment"])
+            images_BCHW = augments.augmented(training.pixels(mine).to(where.device), kinds, draws["augment"])
             images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
             labels_B, weights_B = training.labels[mine].to(where.device), training.weights[mine].to(where.device)
             optimizer.zero_grad(set_to_none=True)

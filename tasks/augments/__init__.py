@@ -1,8 +1,10 @@
 """Augmentation: random changes of training images, in batch, one file each; this is their base.
 
 A file has `Params`, whose fields have defaults, and `augment(images_BCHW, params, generator)`: fp32 pixels in [0, 1]
-in and out, every image changed by draws of its own. `train.augment` in params.yaml switches them on, by name and in
-order. A name that tasks/shifts/ has too is the same change, so that a shift trained on can be reported as seen.
+in and out, every image changed by draws of its own. One that only moves pixels about says so by `moves(params)`, and is
+given them as bytes where nothing else came before it: a quarter of the memory, and the same images. `train.augment` in
+params.yaml switches them on, by name and in order. A name that tasks/shifts/ has too is the same change, so that a
+shift trained on can be reported as seen.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from tasks.checkpoint import to_float
 from tasks.params import Frozen, KindParams, Share, kind
 
 
@@ -37,20 +40,22 @@ def chosen(kinds: Mapping[str, KindParams]) -> tuple[Chosen, ...]:
 
 
 def augmented(images_BCHW: Tensor, kinds: tuple[Chosen, ...], generator: Generator) -> Tensor:
-    """fp32 images in [0, 1] → the same, each changed at random by every kind in turn; the input is left as it was.
+    """uint8 pixels, or fp32 images in [0, 1] → fp32 images in [0, 1], each changed at random by every kind in turn.
 
-    The same generator state gives the same images. Without kinds the images are given back and nothing is drawn.
+    The input is left as it was. The same generator state gives the same images, of bytes and of their fp32. Without
+    kinds nothing is drawn, and fp32 images are given back.
     """
-    if not kinds:
-        return images_BCHW
-    if images_BCHW.ndim != 4 or images_BCHW.dtype != torch.float32:
+    if images_BCHW.ndim != 4 or images_BCHW.dtype not in (torch.float32, torch.uint8):
         raise ValueError(
-            f"fp32 images of shape N×C×H×W were wanted, got {images_BCHW.dtype} {tuple(images_BCHW.shape)}"
+            f"uint8 or fp32 images of shape N×C×H×W were wanted, got {images_BCHW.dtype} {tuple(images_BCHW.shape)}"
         )
-    images_BCHW = images_BCHW.contiguous()  # plane by plane, as these operations are fast
+    if kinds:
+        images_BCHW = images_BCHW.contiguous()  # plane by plane, as these operations are fast
     for one in kinds:
+        if images_BCHW.dtype == torch.uint8 and not (hasattr(one.module, "moves") and one.module.moves(one.params)):
+            images_BCHW = to_float(images_BCHW)
         images_BCHW = _done(images_BCHW, one, generator)
-    return images_BCHW
+    return to_float(images_BCHW) if images_BCHW.dtype == torch.uint8 else images_BCHW
 
 
 def _done(images_BCHW: Tensor, one: Chosen, generator: Generator) -> Tensor:

@@ -16,6 +16,10 @@ class Params(Augment):
     fill: Fill = "black"
 
 
+def moves(params: Params) -> bool:
+    return params.fill == "black"  # torch mirrors and repeats no bytes on a GPU
+
+
 def augment(images_BCHW: Tensor, params: Params, generator: Generator) -> Tensor:
     shape, device = (2, len(images_BCHW)), generator.device
     down_B, right_B = torch.randint(-params.padding, params.padding + 1, shape, generator=generator, device=device)

@@ -14,6 +14,10 @@ class Params(Augment):
     vertical: bool = False  # top and bottom
 
 
+def moves(_params: Params) -> bool:
+    return True
+
+
 def augment(images_BCHW: Tensor, params: Params, generator: Generator) -> Tensor:
     for wanted, across in ((params.horizontal, True), (params.vertical, False)):
         if wanted:

@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from tasks.augments import augmented, chosen
+from tasks.checkpoint import to_float
 from tasks.params import ParamsError, names_in
 
 NAMES = names_in("tasks.augments")
@@ -109,9 +110,27 @@ def test_a_wrong_choice_is_one_line(given: dict[str, dict[str, Any]], said: str)
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_bytes_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"fp32 images .* were wanted, got torch\.uint8"):
-        augmented(torch.zeros(2, 3, 8, 8, dtype=torch.uint8), chosen({"flip": {}}), seeded())
+@pytest.mark.parametrize(
+    "given",
+    [
+        *({name: {}} for name in NAMES),
+        {"flip": {"share": 0.5, "vertical": True}, "crop": {}, "gaussian_noise": {}},
+        {"crop": {"fill": "edge"}},
+        {"crop": {"share": 0.5, "fill": "reflect"}, "flip": {}},
+        {},
+    ],
+)
+def test_bytes_come_to_what_their_floats_come_to(given: dict[str, dict[str, Any]]) -> None:
+    pixels = torch.randint(0, 256, (64, 3, 16, 16), dtype=torch.uint8, generator=seeded(3))
+    before, kinds = pixels.clone(), chosen(given)
+    found = augmented(pixels, kinds, seeded())
+    assert torch.equal(found, augmented(to_float(pixels), kinds, seeded()))
+    assert torch.equal(pixels, before), "the input was changed"
+
+
+def test_other_numbers_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"uint8 or fp32 images .* were wanted, got torch\.int64"):
+        augmented(torch.zeros(2, 3, 8, 8, dtype=torch.int64), chosen({"flip": {}}), seeded())
 
 
 @pytest.mark.parametrize("name", sorted(set(NAMES) & set(names_in("tasks.shifts"))))
