@@ -1,7 +1,7 @@
 """Augmentation: random changes of training images, in batch, one file each; this is their base.
 
 A file has `Params`, whose fields have defaults, and `augment(images_BCHW, params, generator)`: fp32 pixels in [0, 1]
-in and out, every image changed by draws of its own. One that only moves pixels about says so by `moves(params)`, and is
+in and out, every image changed by draws of its own. One that only moves pixels about says so by `Params.moves`, and is
 given them as bytes where nothing else came before it: a quarter of the memory, and the same images. `train.augment` in
 params.yaml switches them on, by name and in order. A name that tasks/shifts/ has too is the same change, so that a
 shift trained on can be reported as seen.
@@ -24,6 +24,11 @@ class Augment(Frozen):
     """What the parameters of every kind have."""
 
     share: Share = 1.0  # of the images, drawn anew for each, that are changed
+
+    @property
+    def moves(self) -> bool:
+        """Whether pixels are only moved about, so that bytes may be."""
+        return False
 
 
 @dataclass(frozen=True)
@@ -52,7 +57,7 @@ def augmented(images_BCHW: Tensor, kinds: tuple[Chosen, ...], generator: Generat
     if kinds:
         images_BCHW = images_BCHW.contiguous()  # plane by plane, as these operations are fast
     for one in kinds:
-        if images_BCHW.dtype == torch.uint8 and not (hasattr(one.module, "moves") and one.module.moves(one.params)):
+        if images_BCHW.dtype == torch.uint8 and not one.params.moves:
             images_BCHW = to_float(images_BCHW)
         images_BCHW = _done(images_BCHW, one, generator)
     return to_float(images_BCHW) if images_BCHW.dtype == torch.uint8 else images_BCHW

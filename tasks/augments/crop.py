@@ -15,9 +15,9 @@ class Params(Augment):
     padding: int = Field(default=4, ge=1)  # pixels on each side
     fill: Fill = "black"
 
-
-def moves(params: Params) -> bool:
-    return params.fill == "black"  # torch mirrors and repeats no bytes on a GPU
+    @property
+    def moves(self) -> bool:
+        return self.fill == "black"  # torch may mirror and repeat no bytes on a GPU
 
 
 def augment(images_BCHW: Tensor, params: Params, generator: Generator) -> Tensor:

@@ -13,9 +13,9 @@ class Params(Augment):
     horizontal: bool = True  # left and right
     vertical: bool = False  # top and bottom
 
-
-def moves(_params: Params) -> bool:
-    return True
+    @property
+    def moves(self) -> bool:
+        return True
 
 
 def augment(images_BCHW: Tensor, params: Params, generator: Generator) -> Tensor:

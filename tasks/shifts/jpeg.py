@@ -9,6 +9,7 @@ from pydantic import Field
 from torch import Generator, Tensor
 
 from data.shards import decode_png, to_image
+from tasks.checkpoint import to_float
 from tasks.params import Frozen
 
 
@@ -25,7 +26,7 @@ def shift(images_BCHW: Tensor, params: Params, generator: Generator) -> Tensor:
         return images_BCHW
     pixels = (images_BCHW.detach().cpu() * 255).round().to(torch.uint8)
     read = [_compressed(image, params.quality + more) for image, more in zip(pixels, more_B, strict=True)]
-    return (torch.stack(read).float() / 255).to(images_BCHW.device)
+    return to_float(torch.stack(read)).to(images_BCHW.device)
 
 
 def _compressed(pixels_CHW: Tensor, quality: int) -> Tensor:
