@@ -8,11 +8,12 @@ comes twice changes nothing, whatever was killed in between.
 from __future__ import annotations
 
 import asyncio
+import multiprocessing
 import re
 import signal
 import time
 from collections.abc import Callable
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -22,7 +23,6 @@ from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
     FlowRunFilter,
     FlowRunFilterDeploymentId,
-    FlowRunFilterStartTime,
     FlowRunFilterState,
     FlowRunFilterStateType,
 )
@@ -52,7 +52,7 @@ AGAIN = 300.0  # seconds after which an event that nothing came of is emitted ag
 HURRY = 15.0  # seconds between two watches that hints ask for
 PATIENCE = 900.0  # seconds that opening and closing wait for another command
 END = 10.0  # seconds between two looks whether the campaign has ended
-LAST = 120.0  # seconds in which the run that ended it may say so itself
+LAST = 120.0  # seconds in which the run that ended it may come to its own end
 
 
 @campaign_flow("watch", patience=0)
@@ -126,7 +126,6 @@ async def _serve(root: Path, made: list[RunnerDeployment], say: Callable[[str], 
     runner = Runner(name=f"dadc {load(root).params.campaign}", pause_on_shutdown=True, query_seconds=2)
     ids = [await runner.aadd_deployment(deployment) for deployment in made]
     await _forget(ids)
-    began = datetime.now(UTC)
     (workspace.local / "said").unlink(missing_ok=True)
     running, told = asyncio.create_task(runner.start()), asyncio.Event()
     await asyncio.sleep(LOOK)  # until the runner has set its own handler, which would end the process at once
@@ -145,7 +144,7 @@ async def _serve(root: Path, made: list[RunnerDeployment], say: Callable[[str], 
                 looked, found = now, due(load(root), now)
                 if found.what == "stop":
                     say(f"ended: {found.why}")
-                    await _let_end(ids, began)
+                    await _let_end()
                     return found
             await asyncio.sleep(LOOK)
         if told.is_set():
@@ -170,17 +169,13 @@ async def _forget(deployments: list[UUID]) -> None:
                 await client.delete_flow_run(one.id)
 
 
-async def _let_end(deployments: list[UUID], began: datetime) -> None:
-    """Wait for the runs that have started since then: stopped by the runner they would be shown as cancelled."""
-    working = FlowRunFilter(
-        deployment_id=FlowRunFilterDeploymentId(any_=deployments),
-        state=FlowRunFilterState(type=FlowRunFilterStateType(any_=[StateType.RUNNING])),
-        start_time=FlowRunFilterStartTime.model_validate({"after_": began}),
-    )
+async def _let_end() -> None:
+    """Wait for the processes of the runs under way, which this one started: the runner, when it is stopped, shows every
+    run whose process is there as cancelled, even one that has completed already."""
     deadline = time.monotonic() + LAST
-    async with get_client() as client:
-        while time.monotonic() < deadline and await client.read_flow_runs(flow_run_filter=working, limit=1):
-            await asyncio.sleep(LOOK)
+    while time.monotonic() < deadline and multiprocessing.active_children():
+        await asyncio.sleep(LOOK)
+    await asyncio.sleep(LOOK)  # in which the runner sees it too
 
 
 def show(campaign: Campaign, tally: Tally | None = None) -> None:
