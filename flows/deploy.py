@@ -8,7 +8,6 @@ comes twice changes nothing, whatever was killed in between.
 from __future__ import annotations
 
 import asyncio
-import multiprocessing
 import re
 import signal
 import time
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import psutil
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
@@ -173,7 +173,7 @@ async def _let_end() -> None:
     """Wait for the processes of the runs under way, which this one started: the runner, when it is stopped, shows every
     run whose process is there as cancelled, even one that has completed already."""
     deadline = time.monotonic() + LAST
-    while time.monotonic() < deadline and multiprocessing.active_children():
+    while time.monotonic() < deadline and psutil.Process().children():
         await asyncio.sleep(LOOK)
     await asyncio.sleep(LOOK)  # in which the runner sees it too
 
