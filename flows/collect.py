@@ -13,6 +13,7 @@ from tasks import judge as judging
 from tasks import validate as validating
 from tasks.agreement import alpha, counted
 from tasks.params import Params, read
+from tasks.trust import ASIDE
 from tasks.workspace import State, WorkspaceError, state, target
 
 ENOUGH = 10  # candidates with two votes or more, from which agreement is spoken of
@@ -29,12 +30,15 @@ class Tally:
     malformed: int
     alpha: float | None = None  # agreement of the validators; None where few candidates have two votes
     late: int = 0  # of the collected: made for an earlier round after it was frozen
+    voters: int = 0  # accounts whose votes count
+    aside: int = 0  # accounts whose votes do not, for they are set aside
 
     @classmethod
     def of(cls, candidates: Sequence[Candidate]) -> Tally:
         people = [c for c in candidates if c.by_people]
         fooling = [c for c in people if c.fooling]
         agreed = alpha(counted(people))
+        votes = [vote for c in candidates for vote in c.votes]
         return cls(
             collected=sum(c.wellformed for c in people),
             fooling=len(fooling),
@@ -43,6 +47,8 @@ class Tally:
             malformed=sum(not c.wellformed for c in people),
             alpha=agreed["alpha"] if agreed["candidates"] >= ENOUGH else None,
             late=sum(c.wellformed and c.late for c in people),
+            voters=len({vote.validator for vote in votes if vote.counted}),
+            aside=len({vote.validator for vote in votes if vote.reason.startswith(ASIDE)}),
         )
 
     def __str__(self) -> str:

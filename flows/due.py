@@ -30,7 +30,7 @@ class Due:
 class Call:
     """Something only a person can see to; `name` is what it is told under, once for a round."""
 
-    name: Literal["idle", "disagreement", "refused"]
+    name: Literal["idle", "short", "disagreement", "refused"]
     round: Round
     text: str
 
@@ -59,9 +59,17 @@ def calls(campaign: Campaign, now: float, tally: Tally | None = None) -> Iterato
     """Why a person is wanted. now: seconds since the epoch; tally: of the open round, if it was just collected."""
     round_ = campaign.current
     if round_ is not None and tally is not None:
-        half = (read(round_.params).collect.deadline or 0) * HOUR / 2
+        rules = read(round_.params)
+        half = (rules.collect.deadline or 0) * HOUR / 2
         if half and not tally.collected and now >= opened_at(round_) + half:
             yield Call("idle", round_, f"half of its deadline is over and nobody has drawn: {half / HOUR:g} hours")
+        wanted = rules.validate_.consensus
+        if tally.pending and tally.aside and tally.voters < wanted:
+            text = (
+                f"candidates that wait for votes: {tally.pending}, set aside: {tally.aside}, others who vote: "
+                f"{tally.voters}, of whom {wanted} must agree; ask more people (`dadc leaderboard` says why)"
+            )
+            yield Call("short", round_, text)
         bound = campaign.params.schedule.alpha
         if bound is not None and tally.alpha is not None and tally.alpha < bound:
             text = f"validators disagree: Krippendorff's alpha is {tally.alpha:.2f}, under {bound:g}"

@@ -93,6 +93,10 @@ def test_a_person_is_called_for_what_only_a_person_can_see_to(campaign: Campaign
     assert told(opened, quarrel) == []
     assert told(opened, quarrel, alpha=0.3) == []
     assert told(opened, quarrel, alpha=0.4) == ["disagreement"]
+    stuck = replace(NOTHING, collected=3, pending=2, voters=1, aside=1)
+    assert told(opened, stuck) == ["short"]  # two must agree
+    for helped in ({"voters": 2}, {"pending": 0}, {"aside": 0}):
+        assert told(opened, replace(stuck, **helped)) == []
     close(campaign.workspace.round(1), promoted=False, vmer=0.5)
     assert told(opened, None) == ["refused"]
     campaign.workspace.round(1).decision.write_text('{"promoted": true, "why": "seen", "at": ""}')

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from data.records import UNREADABLE, Candidate, Verdict, Vote
+from flows.collect import Tally
 from tasks import trust
 from tasks.params import Validate
 from tasks.publish import people_wanted
@@ -63,6 +64,8 @@ def test_the_votes_of_who_is_set_aside_do_not_count_and_others_are_asked_for() -
     assert [vote.counted for vote in now.votes] == [False, True]
     assert now.votes[0].reason == "set aside: 0 of 4 probes answered rightly"
     assert people_wanted(now, RULES) == 3, "one more person"
+    tally = Tally.of([now])
+    assert (tally.pending, tally.voters, tally.aside) == (1, 1, 1)
     (settled,) = validate(made, {candidate.key: [*votes[candidate.key], *cast(1, dan=3)]}, RULES, past)
     assert settled.verified
     bobs = drawn(1, annotator="bob@x")
