@@ -2,8 +2,8 @@
 
 Processor time of one thread, in a process that keeps its memory as a stage does. The peers are torchvision's transforms
 (v2) on uint8 tensors and on PIL images, each image alone, in a DataLoader of the same process. The floor is measured
-too: choosing and converting the images, and what torch's own kernels take for the changes: to write the images twice,
-or to draw the numbers and sample the grids.
+too: choosing and converting the images, and what torch's own kernels take for the changes: to mirror bytes, pad them
+and cut windows out, and for all eight kinds to draw the numbers and sample the grids as well.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torchvision.transforms import v2
 
 from benchmarks._frame import Measured, interleaved, main
 from tasks.augments import Chosen, augmented, chosen
+from tasks.checkpoint import to_float
 from tasks.compute import keep_memory
 from tasks.params import KindParams, Threat, kind, module_of
 
@@ -109,17 +110,17 @@ def in_batch(pixels_NCHW: torch.Tensor, kinds: tuple[Chosen, ...], generator: to
 
 
 def kernels(pixels_NCHW: torch.Tensor, everything: bool, generator: torch.Generator) -> None:
-    """What is torch's and as large as the images: a copy each for flip and crop; in all eight kinds two drawings of
-    noise, one of specks and two sampled grids as well."""
+    """What is torch's and as large as the images: their bytes mirrored, padded, and copied from a window; in all eight
+    kinds two drawings of noise, one of specks and two sampled grids as well."""
     n, channels, height, width = pixels_NCHW.shape
     images, grid = torch.rand(BATCH, channels, height, width), torch.rand(BATCH, height, width, 2) * 2 - 1
-    for _ in range(EPOCHS * n // BATCH):
-        for _ in range(2):
-            images.clone()
-            if everything:
+    for start in range(0, EPOCHS * n, BATCH):
+        pixels = pixels_NCHW[start % n :][:BATCH]
+        F.pad(pixels.flip(3), (4,) * 4)[..., 4:-4, 4:-4].clone()
+        if everything:
+            for _ in range(2):
                 torch.randn(images.shape, generator=generator)
                 F.grid_sample(images, grid, align_corners=False)
-        if everything:
             torch.rand(BATCH, 1, height, width, generator=generator)
 
 
@@ -132,15 +133,16 @@ def step(optimizer: torch.optim.Optimizer, value: Callable[[], torch.Tensor]) ->
 def shares(network: str, channels: int, size: int, batch: int, quick: bool) -> list[Measured]:
     """What augmentation takes beside a training step, as a share of the step."""
     net = module_of("models", network, "model.name").build(10, channels, size).to(memory_format=torch.channels_last)
-    images, labels = torch.rand(batch, channels, size, size), torch.randint(0, 10, (batch,))
-    ready = images.contiguous(memory_format=torch.channels_last)
+    pixels = torch.randint(0, 256, (batch, channels, size, size), dtype=torch.uint8)
+    ready = to_float(pixels).contiguous(memory_format=torch.channels_last)
+    labels = torch.randint(0, 10, (batch,))
     optimizer, generator = torch.optim.SGD(net.parameters(), lr=1e-3), torch.Generator().manual_seed(0)
     measured = []
     for loss, given in LOSSES.items():
         module, own = kind("losses", loss, given, "train.loss.params")
         value = partial(module.loss, net, ready, labels, torch.ones(batch), own, THREAT, generator)
         variants: dict[str, Callable[[], object]] = {"step": partial(step, optimizer, value)}
-        variants |= {name: partial(augmented, images, chosen(choice), generator) for name, choice in CHOICES.items()}
+        variants |= {name: partial(augmented, pixels, chosen(choice), generator) for name, choice in CHOICES.items()}
         found = interleaved(variants, 1 if quick else 7, time.process_time)
         of = f"{network}, {channels}×{size}×{size}, {loss}"
         measured.append(Measured(f"{of}: a step", found["step"] / batch * 1e3, "ms/image", None, "lower"))

@@ -74,9 +74,7 @@ def _random(images_BCHW: torch.Tensor, params: Params, generator: torch.Generato
     turn = math.radians(params.degrees)
     down, across = (params.translate * size for size in images_BCHW.shape[2:])
     for _ in range(params.tries):
-        angle_B, across_B, down_B = (
-            imaging.uniform(images_BCHW, -limit, limit, generator) for limit in (turn, across, down)
-        )
+        angle_B, across_B, down_B = imaging.within(images_BCHW, (turn, across, down), generator)
         yield angle_B, across_B, down_B
 
 

@@ -26,5 +26,5 @@ def augment(images_BCHW: Tensor, params: Params, generator: Generator) -> Tensor
     height, width = images_BCHW.shape[2:]
     turn, shear = math.radians(params.degrees), math.radians(params.shear)
     limits = (turn, params.scale, shear, params.translate * width, params.translate * height)
-    angle, scale, slant, right, down = (imaging.uniform(images_BCHW, -x, x, generator) for x in limits)
+    angle, scale, slant, right, down = imaging.within(images_BCHW, limits, generator)
     return imaging.affine(images_BCHW, angle, 1 + scale, slant, right, down, params.fill)

@@ -20,5 +20,5 @@ class Params(Augment):
 
 def augment(images_BCHW: Tensor, params: Params, generator: Generator) -> Tensor:
     strengths = (params.brightness, params.contrast, params.saturation, params.hue)
-    brightness, contrast, saturation, hue = (imaging.uniform(images_BCHW, -x, x, generator) for x in strengths)
+    brightness, contrast, saturation, hue = imaging.within(images_BCHW, strengths, generator)
     return imaging.colour(images_BCHW, 1 + brightness, 1 + contrast, 1 + saturation, hue)

@@ -54,6 +54,16 @@ def test_salt_and_pepper_are_as_many_and_hit_whole_pixels() -> None:
     assert (noisy[1] == noisy[1, :1]).all()
     assert (noisy[1] == 0).float().mean().item() == pytest.approx(0.15, abs=0.01)
     assert (noisy[1] == 1).float().mean().item() == pytest.approx(0.15, abs=0.01)
+    rest = (noisy[1] > 0) & (noisy[1] < 1)
+    assert (noisy[1][rest] == 0.5).all()
+    every = imaging.salt_and_pepper(grey(0.5, 1, size=9), 1.0, seeded())  # 81 pixels, no multiple of four
+    assert ((every == 0) | (every == 1)).all()
+
+
+def test_what_hits_one_pixel_says_nothing_of_its_neighbours() -> None:
+    hit = (imaging.salt_and_pepper(grey(0.5, 64, 1, 64), 0.5, seeded()) != 0.5).double().flatten()
+    for apart in (1, 2, 3, 4, 64):
+        assert torch.corrcoef(torch.stack([hit[:-apart], hit[apart:]]))[0, 1].abs().item() < 0.01
 
 
 @pytest.mark.parametrize(("across", "axis"), [(True, 3), (False, 2)])
