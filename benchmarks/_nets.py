@@ -76,7 +76,13 @@ def fitted(
     """A new network, trained on `given` by params.train; in eval mode, on the CPU."""
     none = TrainCandidates(weight=0.0, repeat=1, non_fooling=False)
     found, _ = train.fit(
-        new(given, params), train.training_set(given, [], none), validation, params, params.train.loss, name
+        new(given, params),
+        train.training_set(given, [], none),
+        validation,
+        params,
+        params.train.loss,
+        name,
+        where=where,
     )
     return found.requires_grad_(False)
 

@@ -33,7 +33,7 @@ from benchmarks._frame import Measured, finish
 from data.others import corrupted
 from data.shards import Images
 from data.splitting import split_train
-from tasks import checkpoint, evaluate, rift
+from tasks import checkpoint, evaluate, rift, stage
 from tasks.compute import launched
 from tasks.params import Params, module_of
 
@@ -85,6 +85,7 @@ def settings(given: argparse.Namespace, seed: int) -> Params:
     return _nets.settings(
         {
             "seed": seed,
+            "threads": given.threads,
             "accelerator": given.accelerator,
             "model": {"name": given.network},
             "threat": {"norm": "linf", "epsilon": epsilon},
@@ -147,26 +148,27 @@ def one_seed(given: argparse.Namespace, seed: int) -> dict[str, tuple[Figures, F
     """Before and after RiFT, for each way to choose the module."""
     params = settings(given, seed)
     train, validation, test = loaded(given)
-    name = f"{given.network}, seed {seed}"
-    with launched(params) as where:
+    found, name = {}, f"{given.network}, seed {seed}"
+    with (
+        launched(params) as where,
+        stage.reproducible(params, "benchmarks.rift", strict=where.device.type == "cpu"),
+    ):
         net = _nets.fitted(name, train, validation, params, where).to(where.device).requires_grad_(True)
-    before = measured(net, test, given.corrupted, params)
-    found = {}
-    for selection in WAYS:
-        own = params.model_copy(update={"rift": params.rift.model_copy(update={"selection": selection})})
-        tuned = copy.deepcopy(net)
-        told = rift.tune(tuned, train, validation, own)
-        # α = 0 leaves every weight as it was
-        after = before if told["alpha"] == 0 else measured(tuned, test, given.corrupted, params)
-        found[selection] = before, after
-        line = ", ".join(f"{name} {before[name]:.2f} → {after[name]:.2f}" for name in before)
-        print(f"seed {seed}, {selection}: {told['module']} at α {told['alpha']:g}: {line}", file=sys.stderr, flush=True)
+        before = measured(net, test, given.corrupted, params)
+        for selection in WAYS:
+            own = params.model_copy(update={"rift": params.rift.model_copy(update={"selection": selection})})
+            tuned = copy.deepcopy(net)
+            told = rift.tune(tuned, train, validation, own)
+            # α = 0 leaves every weight as it was
+            after = before if told["alpha"] == 0 else measured(tuned, test, given.corrupted, params)
+            found[selection] = before, after
+            line = ", ".join(f"{name} {before[name]:.2f} → {after[name]:.2f}" for name in before)
+            print(f"seed {seed}, {selection}: {told['module']} at α {told['alpha']:g}: {line}", file=sys.stderr)
     return found
 
 
 def measure(given: argparse.Namespace) -> list[Measured]:
     """Gains, the mean over the seeds."""
-    torch.set_num_threads(given.threads)
     seeds = [one_seed(given, seed) for seed in range(given.seeds)]
     real = not (given.quick or given.epochs or given.limit or given.tested or given.inner or given.rate)
     found = []

@@ -16,8 +16,9 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import rift
+from benchmarks import _nets, rift
 from benchmarks._frame import Measured, apart, interleaved, table
+from tasks.compute import Compute
 from tasks.params import check_kinds
 
 ROOT = Path(__file__).parent.parent
@@ -48,6 +49,19 @@ def test_a_benchmark_runs_and_writes_its_figures(name: str, tmp_path: Path) -> N
         assert (figure["met"] is None) == (figure["target"] is None)
         assert figure["name"] in done.stdout
     assert done.returncode == int(any(figure["met"] is False for figure in figures))
+
+
+def test_networks_are_trained_where_the_benchmark_computes(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def fit(net: nn.Module, *_: object, where: Compute) -> tuple[nn.Module, dict[str, object]]:
+        asked.append(where)
+        return net, {}
+
+    monkeypatch.setattr(_nets.train, "fit", fit)
+    digits, there = _nets.some(_nets.images(None, "train"), 20), Compute(torch.device("meta"))
+    _nets.fitted("net", digits, digits, _nets.settings({}), there)
+    assert asked == [there]
 
 
 def test_every_row_of_rifts_paper_has_a_recipe_that_holds() -> None:

@@ -109,7 +109,9 @@ def divergence(clean_BK: torch.Tensor, adversarial_BK: torch.Tensor) -> torch.Te
     From log-probabilities: no logarithm of a probability that has become 0.
     """
     clean_BK, adversarial_BK = clean_BK.float().log_softmax(1), adversarial_BK.float().log_softmax(1)
-    return (clean_BK.exp() * (clean_BK - adversarial_BK)).sum(1).clamp_min(0)
+    found_B = (clean_BK.exp() * (clean_BK - adversarial_BK)).sum(1)
+    # Close to 0 rounding makes it negative, where a clamp would have no gradient: an ascent from there never moved.
+    return found_B + (found_B.clamp_min(0) - found_B).detach()
 
 
 def repeatable(

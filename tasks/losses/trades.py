@@ -3,8 +3,8 @@
     L = CE(x) + beta · KL(p(x) ‖ p(x′)),    x′ = PGD up that KL within the ball, from x + 0.001 · N(0, 1)
 
 Differs: the KL is worked out of log-probabilities and never below 0, which keeps it from becoming NaN; images have
-weights; under L2 the steps have unit length, as in `pgd`, instead of an optimizer's. As in the authors' code x′ is made
-in eval mode, and both passes of the loss are in training mode.
+weights; under L2 the steps have unit length, as in `pgd`, instead of an optimizer's; with bf16 the first step is in
+fp32. As in the authors' code x′ is made in eval mode, and both passes of the loss are in training mode.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import torch
 from pydantic import Field
 from torch import nn
 
+from models._few_channels import in_bf16
+from tasks.attacks import Rise
 from tasks.attacks._fast import stepping
 from tasks.checkpoint import evaluating
 from tasks.losses import Inner, check_inner, climb, divergence, weighted_cross_entropy, weighted_mean
@@ -39,15 +41,22 @@ def adversarial(
     generator: torch.Generator,
 ) -> torch.Tensor:
     """B×C×H×W images within the ball whose answer is far from the clean one's; no gradient. Labels play no part."""
+    noise_BCHW = torch.randn(images_BCHW.shape, generator=generator, device=generator.device).to(images_BCHW)
+    found_BCHW, step = images_BCHW + START * noise_BCHW, params.step(threat)
+    # So close to x answers differ by less than bf16 tells apart, and all steps would go where rounding sent the first.
+    turns = ((1, False), (params.steps - 1, True)) if in_bf16(images_BCHW) else ((params.steps, False),)
+    for steps, swift in turns:
+        some = params.model_copy(update={"steps": steps, "step_size": step})
+        with torch.autocast(images_BCHW.device.type, torch.bfloat16, enabled=swift):
+            found_BCHW = climb(net, found_BCHW, images_BCHW, some, threat, _away(net, images_BCHW))
+    return found_BCHW
+
+
+def _away(net: nn.Module, images_BCHW: torch.Tensor) -> Rise:
+    """How far an answer is from the network's answer to the clean image, in eval mode."""
     with evaluating(net), torch.no_grad():
         clean_BK = stepping(net, images_BCHW)(images_BCHW).float()
-    noise_BCHW = torch.randn(images_BCHW.shape, generator=generator, device=generator.device).to(images_BCHW)
-    start_BCHW = images_BCHW + START * noise_BCHW
-
-    def rise(logits_bK: torch.Tensor, part: slice) -> torch.Tensor:
-        return divergence(clean_BK[part], logits_bK)
-
-    return climb(net, start_BCHW, images_BCHW, params, threat, rise)
+    return lambda logits_bK, part: divergence(clean_BK[part], logits_bK)
 
 
 def loss_at(

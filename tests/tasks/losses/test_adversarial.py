@@ -205,3 +205,20 @@ def test_steps_under_bf16_climb_as_high(name: str) -> None:
         assert not torch.equal(quick, slow), "not the same steps"
         moved = [(net(found).detach() - clean).norm() for found in (slow, quick)]
         assert moved[1] > 0.9 * moved[0] > 0
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_trades_leaves_no_image_where_it_began_however_sure_the_answer(bf16: bool) -> None:
+    """At its start the divergence is smaller than rounding, of fp32 and all the more of bf16."""
+    torch.manual_seed(0)
+    net, images = nsl_cnn.build(4, 1, 20).eval(), torch.rand(64, 1, 20, 20)
+    with torch.no_grad():
+        list(net.parameters())[-2].mul_(200)  # the last layer's weight: answers that are all but certain
+        sure = net(images).softmax(1).amax(1)
+    assert sure.median() > 0.97
+    with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+        params, draws = trades.Params(), torch.Generator().manual_seed(0)
+        found = trades.adversarial(net, images, torch.zeros(64, dtype=torch.long), params, THREAT, draws)
+    assert (found - images).abs().flatten(1).amax(1).min() > 0.05
+    with torch.no_grad():
+        assert divergence(net(images), net(found)).mean() > 0.95  # as much as fp32 reaches, less a twentieth
