@@ -21,7 +21,7 @@ from tasks import attacks, checkpoint, stage
 from tasks.attacks import pgd
 from tasks.attacks._battery import CURVE_STEPS, battery, curve
 from tasks.compute import Compute
-from tasks.params import Params, kind
+from tasks.params import Params, kind, module_of
 from tasks.predictions import CHALLENGER, OTHER, SURE, TARGET, Answered, measured, to_table
 from tasks.seeds import derive
 
@@ -88,7 +88,8 @@ def answer_all(net: nn.Module, images: Images, params: Params, *, shifts: bool) 
     """The network's answers to N images, by column of predictions.parquet: clean, under params.evaluate's attacks and,
     if asked, its shifts.
 
-    Each of `attacks` is run on every image, the battery then on what they left standing.
+    Each of `attacks` is run on every image, the battery then on what they left standing. Of a gradient-free one it is
+    told, as of a turn of the battery, what it broke of all that stood under the others.
     """
     chosen, labels_N = params.evaluate, images.labels_N
     columns = clean(net, images)
@@ -99,15 +100,21 @@ def answer_all(net: nn.Module, images: Images, params: Params, *, shifts: bool) 
         precision = chosen.precision
         found = attacks.attack(module, net, start_NCHW, labels_N, params.threat, own, seed, precision=precision)
         columns[f"attack_{name}"] = found.answers
-        if not attacks.own_budget(module):
+        if not (attacks.own_budget(module) or attacks.gradient_free(module)):
             worst_N = torch.where(worst_N == labels_N, found.answers, worst_N)
     kinds = {name: kind("attacks", name, given, f"evaluate.battery.{name}") for name, given in chosen.battery.items()}
     seed = derive(params.seed, "evaluate", "battery")
     rest = battery(kinds, net, start_NCHW, labels_N, worst_N, params.threat, seed, precision=chosen.precision)
     columns |= {f"attack_{name}": answers_N for name, answers_N in rest.apart.items()}
-    columns["attack_worst"] = rest.answers_N
     for turn in rest.turns:
         columns |= {f"tried_{turn.attack}": turn.tried_N, f"broke_{turn.attack}": turn.broke_N}
+    worst_N = rest.answers_N
+    for name in chosen.attacks:
+        if attacks.gradient_free(module_of("tasks.attacks", name, "evaluate.attacks")):
+            stands_N, answers_N = worst_N == labels_N, columns[f"attack_{name}"]
+            columns |= {f"tried_{name}": stands_N, f"broke_{name}": stands_N & (answers_N != labels_N)}
+            worst_N = torch.where(stands_N, answers_N, worst_N)
+    columns["attack_worst"] = worst_N
     for name, given in chosen.shifts.items() if shifts else ():
         module, own = kind("shifts", name, given, f"evaluate.shifts.{name}")
         moved_NCHW = module.shift(start_NCHW, own, stage.generator(params, "evaluate", "shift", name))

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
@@ -45,23 +45,30 @@ class Model(Frozen):
     weights: str | None
 
 
+LARGEST = {"linf": 1.0, "l2": 32.0}  # radii from which on a number is meant for pixels of 0 to 255; 3 is usual in L2
+
+
+def check_length(what: str, norm: str, length: float) -> None:
+    """ValueError, beginning with `what`, for a radius or a step that no image with pixels in [0, 1] bears."""
+    if length >= LARGEST[norm]:
+        raise ValueError(
+            f"{what} under {LARGEST[norm]:g}, pixels lie in [0, 1], got {length:g}; "
+            f"for {length:g}/255 write {length / 255:.5f}"
+        )
+
+
 class Threat(Frozen):
     """A threat model: what an attack may do to an image."""
 
     norm: Literal["linf", "l2"]
     epsilon: float = Field(gt=0)  # radius in that norm, pixels in [0, 1]
 
-    @model_validator(mode="after")
-    def _in_pixels(self) -> Threat:
-        if self.norm == "linf" and self.epsilon >= 1:
-            raise ValueError(
-                f"a radius under 1, pixels lie in [0, 1]; for {self.epsilon:g}/255 write {self.epsilon / 255:.5f}"
-            )
-        if self.norm == "l2" and self.epsilon >= 32:  # 3 is usual at 3×224×224
-            raise ValueError(
-                f"an L2 radius under 32, pixels lie in [0, 1]; for {self.epsilon:g}/255 write {self.epsilon / 255:.5f}"
-            )
-        return self
+    @field_validator("epsilon")
+    @classmethod
+    def _in_pixels(cls, epsilon: float, known: ValidationInfo) -> float:
+        if "norm" in known.data:
+            check_length("a radius", known.data["norm"], epsilon)
+        return epsilon
 
 
 class Attack(Frozen):
@@ -293,6 +300,11 @@ def check_kinds(params: Params) -> None:
     ):
         for name, given in kinds.items():
             _under_threat("attacks", name, given, f"{where}.{name}", params.threat)
+    for epsilon in params.evaluate.epsilons:
+        try:
+            check_length("a radius", params.threat.norm, epsilon)
+        except ValueError as error:
+            raise ParamsError(f"params.yaml: evaluate.epsilons: wanted {error}") from error
     for name, given in params.train.augment.items():
         kind("augments", name, given, f"train.augment.{name}")
     for name, given in params.evaluate.shifts.items():

@@ -24,7 +24,7 @@ from torch.nn import functional
 from data.files import write_whole
 from data.layout import Round
 from data.shards import Images
-from tasks import attacks, checkpoint, stage
+from tasks import attacks, augments, checkpoint, stage
 from tasks.compute import Compute
 from tasks.metrics import paired
 from tasks.params import Params, kind
@@ -152,7 +152,8 @@ def tune(net: nn.Module, train: Images, validation: Images, params: Params) -> d
         "n": len(second),
     }
     if choices.report:
-        everything = fine_tuned(net, [name for name, _ in net.named_parameters()], train, params)
+        trained = [name for name, weight in net.named_parameters() if weight.requires_grad]
+        everything = fine_tuned(net, trained, train, params)
         told["selections"] = {
             way: {"module": name, **choose(paths[name], choices).shares()} for way, name in ends.items()
         }
@@ -183,6 +184,18 @@ def weights(net: nn.Module) -> dict[str, torch.Tensor]:
     return found
 
 
+def in_use(net: nn.Module, fixed: Fixed) -> dict[str, torch.Tensor]:
+    """Those weights that may be trained and that the answers hang on: a head may be frozen, or of no use any more."""
+    found = {name: weight for name, weight in weights(net).items() if weight.requires_grad}
+    value = functional.cross_entropy(net(fixed.images_NCHW[:2]), fixed.labels_N[:2])
+    if found and value.requires_grad:
+        gradients = torch.autograd.grad(value, list(found.values()), allow_unused=True)
+        found = {name: found[name] for name, each in zip(list(found), gradients, strict=True) if each is not None}
+    if not (found and value.requires_grad):
+        raise ValueError("RiFT needs a Conv2d or Linear module that may be trained and is used, got none")
+    return found
+
+
 def attacked_once(net: nn.Module, images: Images, params: Params) -> Fixed:
     """The worst images that `rift.attack` finds on the weights as they are."""
     device = checkpoint.device_of(net)
@@ -192,7 +205,7 @@ def attacked_once(net: nn.Module, images: Images, params: Params) -> Fixed:
 def characterise(net: nn.Module, fixed: Fixed, params: Params) -> list[Criticality]:
     """Module robust criticality of every module, the least critical first; `net` is left as it was."""
     found = []
-    for name, weight in weights(net).items():
+    for name, weight in in_use(net, fixed).items():
         draws = stage.generator(params, "rift", "chance", name)
         chances = [torch.randn(weight.shape, generator=draws).to(weight) for _ in range(CHANCES)]
         found.append(_ascend(net, name, weight, fixed, params.rift, chances))
@@ -269,7 +282,8 @@ def _loss(net: nn.Module, weight: torch.Tensor | None, fixed: Fixed) -> tuple[fl
 def fine_tuned(net: nn.Module, names: Sequence[str], train: Images, params: Params) -> dict[str, torch.Tensor]:
     """These parameters after fine-tuning them alone on clean images, by name; `net` is left as it was.
 
-    The network stays in eval mode: no statistics move and nothing is dropped.
+    Images are augmented as `train.augment` says. The network stays in eval mode: no statistics move and nothing is
+    dropped.
     """
     choices, device = params.rift, checkpoint.device_of(net)
     moving = [net.get_parameter(name) for name in names]
@@ -279,12 +293,13 @@ def fine_tuned(net: nn.Module, names: Sequence[str], train: Images, params: Para
     later = max(1, round(choices.epochs * DECAY_AT))
     schedule = torch.optim.lr_scheduler.MultiStepLR(optimizer, [later])
     shuffle = stage.generator(params, "rift", "order")
+    kinds, draws = augments.chosen(params.train.augment), stage.generator(params, "rift", "augment", device=device)
     try:
         for epoch in range(1, choices.epochs + 1):
             total = 0.0
             order = torch.randperm(len(train), generator=shuffle)
             for index in order.tensor_split(math.ceil(len(order) / choices.batch)):
-                images_BCHW = checkpoint.to_float(train.pixels_NCHW[index].to(device))
+                images_BCHW = augments.augmented(train.pixels_NCHW[index].to(device), kinds, draws)
                 labels_B = train.labels_N[index].to(device)
                 value = functional.cross_entropy(net(images_BCHW), labels_B)
                 if not torch.isfinite(value):
@@ -292,7 +307,8 @@ def fine_tuned(net: nn.Module, names: Sequence[str], train: Images, params: Para
                         f"the loss of {what} is {value.item()} in epoch {epoch} of fine-tuning; "
                         f"lower rift.learning_rate (now {choices.learning_rate:g})"
                     )
-                for weight, gradient in zip(moving, torch.autograd.grad(value, moving), strict=True):
+                gradients = torch.autograd.grad(value, moving, allow_unused=True)
+                for weight, gradient in zip(moving, gradients, strict=True):
                     weight.grad = gradient
                 optimizer.step()
                 total += value.item() * len(index)

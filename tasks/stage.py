@@ -31,6 +31,7 @@ from tasks.remake import as_closed
 from tasks.seeds import derive
 
 Work = Callable[[Round, Params, Compute], None]
+GPU_FULL = ("CUDA error: out of memory", "_ALLOC_FAILED")  # what the driver, cuBLAS and cuDNN say of it
 LOWER = {"train": "train.batch", "rift": "rift.batch"}  # what a stage's memory hangs on, in params.yaml
 
 
@@ -53,7 +54,7 @@ def main(name: str, work: Work, arguments: Sequence[str] | None = None) -> None:
 def out_of_memory(name: str, error: Exception) -> str:
     """What to do where a stage had too little memory, of a GPU or of the machine; nothing for any other error."""
     text = str(error).splitlines()[0] if str(error) else ""
-    if isinstance(error, torch.OutOfMemoryError):
+    if isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in GPU_FULL):
         where = "the GPU ran out of memory"
     elif isinstance(error, MemoryError) or "can't allocate memory" in text:
         where = "the machine ran out of memory"

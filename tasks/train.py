@@ -165,6 +165,8 @@ def fit(
         if done.stopped:
             break
         net.train()
+        # What dropout draws from, on every device: begun anew, so that it need not be kept to go on to the same bytes.
+        torch.manual_seed(derive(params.seed, "train", name, "dropout", epoch, where.rank))
         order = training.order[torch.randperm(len(training.order), generator=draws["order"])]
         if where.world > 1:  # every process draws for its own images
             for part in ("loss", "augment"):
@@ -232,7 +234,6 @@ def _state(
         **{f"best.{key}": value for key, value in best.items()},
         **resume.optimizer_tensors(optimizer),
         **{f"draws.{part}": generator.get_state() for part, generator in draws.items()},
-        "draws": torch.get_rng_state(),
     }
 
 
@@ -251,7 +252,6 @@ def _restore(
     resume.load_optimizer(optimizer, tensors)
     for part, generator in draws.items():
         generator.set_state(tensors[f"draws.{part}"])
-    torch.set_rng_state(tensors["draws"])
     return Done(told["epochs"], told["kept"], (told["score"][0], told["score"][1]), told["stopped"])
 
 

@@ -5,7 +5,8 @@ the clean image and of all restarts, and decides in fp32 what fooled the network
 An attack whose Params has `restarts` is run that many times; one that has rules for its parameters beyond their types
 brings `check(params, threat)`; `passes(params)` says what an image costs it, in gradients, where that is not steps ×
 restarts. One with OWN_BUDGET, such as a rotation, is outside the norm ball: only [0, 1] holds for it, and its accuracy
-is not one within the threat model.
+is not one within the threat model. One with GRADIENT_FREE runs after those that follow gradients: what only it breaks,
+gradients may have hidden.
 
 Attack files know labels to get away from and nothing else. A targeted attack is the same file on another network, whose
 two logits are "the target class" and "any other".
@@ -96,6 +97,11 @@ def own_budget(module: Any) -> bool:
     return bool(getattr(module, "OWN_BUDGET", False))
 
 
+def gradient_free(module: Any) -> bool:
+    """Whether an attack asks for answers only, within the norm ball."""
+    return bool(getattr(module, "GRADIENT_FREE", False))
+
+
 def cost(module: Any, params: Any) -> float:
     """What an attack takes for one image at most, in gradients: the order in which a battery runs."""
     if hasattr(module, "passes"):
@@ -142,8 +148,32 @@ def direction(gradient_BCHW: torch.Tensor, norm: str) -> torch.Tensor:
     if norm == "linf":
         return gradient_BCHW.sign()
     if norm == "l2":
-        return gradient_BCHW / _lengths(gradient_BCHW)
+        # Squares of what is below 1e-22 are 0, so the largest entry is made 1 first.
+        tiny = torch.finfo(gradient_BCHW.dtype).tiny
+        scaled_BCHW = gradient_BCHW / gradient_BCHW.abs().amax((1, 2, 3), keepdim=True).clamp_min(tiny)
+        return scaled_BCHW / _lengths(scaled_BCHW)
     raise ValueError(f"norm must be linf or l2, got {norm!r}")
+
+
+def usual_step(steps: int, epsilon: float) -> float:
+    """2.5 radii over all steps, which reaches every point of the ball from every other (arXiv:1706.06083)."""
+    return min(2.5 / steps, 1.0) * epsilon
+
+
+def check_steps(name: str, steps: int, step: float, threat: Threat, *, reaches: bool = True) -> None:
+    """ValueError for a step wider than the ball, and, if they must reach from its middle to its edge, for steps that
+    all together do not: written for another radius, they would find little and call it robust."""
+    usual = "2.5 × epsilon / steps is usual, as step_size: null is; pixels lie in [0, 1]"
+    if step > 2 * threat.epsilon:
+        raise ValueError(
+            f"{name}: step_size must be at most 2 × epsilon = {2 * threat.epsilon:g}, the ball's width, got {step:g}; "
+            + usual
+        )
+    if reaches and steps * step < threat.epsilon * (1 - 1e-6):
+        raise ValueError(
+            f"{name}: steps × step_size must reach epsilon = {threat.epsilon:g}, the ball's edge, "
+            f"got {steps} × {step:g} = {steps * step:g}; {usual}"
+        )
 
 
 def project(images_BCHW: torch.Tensor, clean_BCHW: torch.Tensor, norm: str, epsilon: float) -> torch.Tensor:

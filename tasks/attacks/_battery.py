@@ -1,4 +1,4 @@
-"""A battery: several attacks in order of cost, each only on what still stands.
+"""A battery: several attacks in order of cost, each only on what still stands, those without gradients last.
 
 What survives all of them is the worst case, at a fraction of what they would cost one by one. An attack with a budget
 of its own is outside the threat model: it is run on every image and takes no part in the worst case.
@@ -13,7 +13,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from tasks.attacks import attack, cost, own_budget, pgd
+from tasks.attacks import attack, cost, gradient_free, own_budget, pgd
 from tasks.params import Threat
 from tasks.seeds import derive
 
@@ -62,7 +62,7 @@ def battery(
     *,
     precision: Literal["fp32", "bf16"] = "fp32",
 ) -> Battery:
-    """Run attacks on N images, the cheapest first; of equal cost, in the order given.
+    """Run attacks on N images, the cheapest first, gradient-free ones last; of equal cost, in the order given.
 
     kinds: by name, an attack's module and its own parameters; answers: int64 N, the network's answers so far: to the
     clean images, or the worst under attacks that ran before. The same seed gives the same answers.
@@ -70,7 +70,7 @@ def battery(
     if answers.shape != labels.shape:
         raise ValueError(f"{len(labels)} labels want as many answers, got {tuple(answers.shape)}")
     worst, turns, apart = answers.clone(), [], {}
-    for name, (module, own) in sorted(kinds.items(), key=lambda kind: cost(*kind[1])):
+    for name, (module, own) in sorted(kinds.items(), key=lambda kind: (gradient_free(kind[1][0]), cost(*kind[1]))):
         within = not own_budget(module)
         index = (worst == labels).nonzero()[:, 0] if within else torch.arange(len(labels))
         seeded = derive(seed, name)

@@ -67,8 +67,8 @@ class _Copy:
 
 
 def _of(net: nn.Module, images_BCHW: torch.Tensor) -> tuple[object, ...]:
-    """A network's modules and the images' shape."""
-    return (*map(id, net.modules()), images_BCHW.shape[1:])
+    """A network's modules, where they lie, and the images' shape: moved, it has other buffers than were traced."""
+    return (*map(id, net.modules()), device_of(net), images_BCHW.shape[1:])
 
 
 class _Layer(nn.Module):

@@ -10,24 +10,23 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from tasks.attacks import direction, input_gradient, project, random_start
+from tasks.attacks import check_steps, direction, input_gradient, project, random_start, usual_step
 from tasks.params import Count, Frozen, Threat
 
 
 class Params(Frozen):
     steps: Count
-    step_size: float = Field(gt=0)  # in the threat model's norm, pixels in [0, 1]
+    step_size: float | None = Field(default=None, gt=0)  # in the norm, pixels in [0, 1]; null: 2.5 × epsilon / steps
     restarts: Count = 1
     drop: bool = False
+
+    def step(self, threat: Threat) -> float:
+        return usual_step(self.steps, threat.epsilon) if self.step_size is None else self.step_size
 
 
 def check(params: Params, threat: Threat) -> None:
     """ValueError for steps that make no sense within the ball."""
-    if params.step_size > 2 * threat.epsilon:
-        raise ValueError(
-            f"pgd: step_size must be at most 2 × epsilon = {2 * threat.epsilon:g}, the ball's width, "
-            f"got {params.step_size:g}; 2.5 × epsilon / steps is usual, pixels lie in [0, 1]"
-        )
+    check_steps("pgd", params.steps, params.step(threat), threat)
 
 
 def perturb(
@@ -39,14 +38,12 @@ def perturb(
     generator: torch.Generator,
 ) -> torch.Tensor:
     """B×C×H×W pixels in [0, 1] → as many, within the threat model."""
-    norm, epsilon = threat.norm, threat.epsilon
+    norm, epsilon, step = threat.norm, threat.epsilon, params.step(threat)
     found_BCHW = random_start(images_BCHW, norm, epsilon, generator)
     if not params.drop:
         for _ in range(params.steps):
             gradient_BCHW, _ = input_gradient(net, found_BCHW, labels_B)
-            found_BCHW = project(
-                found_BCHW + params.step_size * direction(gradient_BCHW, norm), images_BCHW, norm, epsilon
-            )
+            found_BCHW = project(found_BCHW + step * direction(gradient_BCHW, norm), images_BCHW, norm, epsilon)
         return found_BCHW
 
     standing = torch.arange(len(labels_B), device=labels_B.device)
@@ -56,6 +53,6 @@ def perturb(
         standing = standing[kept]
         if len(standing) == 0:
             break
-        moved_BCHW = found_BCHW[standing] + params.step_size * direction(gradient_BCHW[kept], norm)
+        moved_BCHW = found_BCHW[standing] + step * direction(gradient_BCHW[kept], norm)
         found_BCHW[standing] = project(moved_BCHW, images_BCHW[standing], norm, epsilon)
     return found_BCHW

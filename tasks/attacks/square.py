@@ -16,6 +16,7 @@ from torch import nn
 from tasks.attacks import margin
 from tasks.params import Count, Frozen, Threat
 
+GRADIENT_FREE = True  # tells a battery to run it last: what it alone breaks, gradients may have hidden
 SHRINK = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries, of 10,000, at which the share is halved
 TILES = 5  # a side, that an L2 attack starts from
 TINY = 1e-10

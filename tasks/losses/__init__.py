@@ -17,10 +17,10 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from tasks.attacks import Rise, cross_entropy, direction, project, random_start, uphill
+from tasks.attacks import Rise, check_steps, cross_entropy, direction, project, random_start, uphill, usual_step
 from tasks.attacks._fast import stepping
 from tasks.checkpoint import evaluating
-from tasks.params import Count, Frozen, Threat
+from tasks.params import Count, Frozen, Threat, check_length
 
 
 def weighted_cross_entropy(logits_BK: torch.Tensor, labels_B: torch.Tensor, weights_B: torch.Tensor) -> torch.Tensor:
@@ -41,23 +41,14 @@ class Inner(Frozen):
         return threat.epsilon if self.epsilon is None else self.epsilon
 
     def step(self, threat: Threat) -> float:
-        radius = self.radius(threat)
-        return min(2.5 / self.steps, 1.0) * radius if self.step_size is None else self.step_size
+        return usual_step(self.steps, self.radius(threat)) if self.step_size is None else self.step_size
 
 
 def check_inner(name: str, inner: Inner, threat: Threat) -> None:
-    """ValueError for a radius that leaves [0, 1] and for a step wider than the ball."""
+    """ValueError for a radius that leaves [0, 1], and for steps that make no sense within the ball."""
     radius = inner.radius(threat)
-    if threat.norm == "linf" and radius >= 1:
-        raise ValueError(
-            f"{name}: epsilon must be under 1, pixels lie in [0, 1], got {radius:g}; "
-            f"for {radius:g}/255 write {radius / 255:.5f}"
-        )
-    if inner.step(threat) > 2 * radius:
-        raise ValueError(
-            f"{name}: step_size must be at most 2 × epsilon = {2 * radius:g}, the ball's width, "
-            f"got {inner.step(threat):g}"
-        )
+    check_length(f"{name}: epsilon must be", threat.norm, radius)
+    check_steps(name, inner.steps, inner.step(threat), Threat(norm=threat.norm, epsilon=radius))
 
 
 def climb(

@@ -18,11 +18,11 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from tasks.attacks import direction, input_gradient, project
+from tasks.attacks import check_steps, direction, input_gradient, project
 from tasks.attacks._fast import stepping
 from tasks.checkpoint import evaluating
 from tasks.losses import weighted_cross_entropy
-from tasks.params import Count, Frozen, Threat
+from tasks.params import Count, Frozen, Threat, check_length
 
 
 class Params(Frozen):
@@ -35,11 +35,7 @@ class Params(Frozen):
 
 def check(params: Params, threat: Threat) -> None:
     """ValueError for steps that make no sense."""
-    if params.norm == "linf" and params.step_size >= 1:
-        raise ValueError(
-            f"nsl: step_size must be under 1, pixels lie in [0, 1], got {params.step_size:g}; "
-            f"for {params.step_size:g}/255 write {params.step_size / 255:.5f}"
-        )
+    check_length("nsl: step_size must be", params.norm, params.step_size)
     if params.steps == 1:
         return
     if params.epsilon is None and params.norm != threat.norm:
@@ -48,10 +44,9 @@ def check(params: Params, threat: Threat) -> None:
             f"radius is {threat.norm}; set train.loss.params.epsilon"
         )
     radius = _radius(params, threat)
-    if params.step_size > 2 * radius:
-        raise ValueError(
-            f"nsl: step_size must be at most 2 × epsilon = {2 * radius:g}, the ball's width, got {params.step_size:g}"
-        )
+    check_length("nsl: epsilon must be", params.norm, radius)
+    reaches = params.epsilon is None  # NSL's own neighbours may end within their ball
+    check_steps("nsl", params.steps, params.step_size, Threat(norm=params.norm, epsilon=radius), reaches=reaches)
 
 
 def loss(

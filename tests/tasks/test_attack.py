@@ -26,7 +26,7 @@ COUNT = 5
 @pytest.fixture
 def opened(make_workspace: Callable[..., Path]) -> Round:
     """Round 001 with an untrained target: attacks and answers are real, its accuracy does not matter."""
-    kinds = {"fgsm": {}, "pgd": {"steps": 4, "step_size": 0.05, "restarts": 1}}
+    kinds = {"fgsm": {}, "pgd": {"steps": 4, "restarts": 1}}
     workspace = Workspace(make_workspace(attack={"count": COUNT, "kinds": kinds}, data={"size": 20}))
     params = read(workspace.params)
     freeze_data(workspace, params, print)

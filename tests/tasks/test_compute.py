@@ -180,21 +180,32 @@ def test_too_little_memory_has_a_word_and_keeps_the_round(ready: Callable[..., R
     assert {p.name for p in round_.folder.iterdir()} == before
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
+        RuntimeError("CUDA error: out of memory\nCompile with `TORCH_USE_CUDA_DSA`"),  # another process has it all
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    ],
+)
 def test_a_gpu_that_runs_out_of_memory_has_a_word(
-    ready: Callable[..., Round], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ready: Callable[..., Round],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    error: RuntimeError,
 ) -> None:
     """What torch raises on a GPU; there is none here."""
     round_ = ready()
 
     def work(round_: Round, params: Params, where: Compute) -> None:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
+        raise error
 
     monkeypatch.chdir(round_.workspace.root)
     with pytest.raises(SystemExit) as ended:
         stage.main("rift", work, ["000"])
     assert ended.value.code == 1
     said = capsys.readouterr().err
-    assert "the GPU ran out of memory (CUDA out of memory. Tried to allocate 2.00 GiB.)" in said
+    assert f"the GPU ran out of memory ({str(error).splitlines()[0]})" in said
     assert "lower rift.batch" in said
 
     def broken(round_: Round, params: Params, where: Compute) -> None:

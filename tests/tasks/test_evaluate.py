@@ -35,7 +35,7 @@ SECTIONS = {
     "train": {"epochs": 4, "batch": 16},
     "attack": {"count": 6, "kinds": {"pgd": PGD}},
     "evaluate": {
-        "attacks": {"fgsm": {}, "pgd": PGD},
+        "attacks": {"square": {"queries": 20}, "fgsm": {}, "pgd": PGD},
         "battery": {"apgd_ce": {"steps": 6}},
         "epsilons": [0.05, 0.005],
         "sets": {"drawn": "other"},
@@ -144,12 +144,8 @@ def test_two_rounds(campaign: tuple[Round, Round, dict[str, Any]]) -> None:
     assert table["clean"] == answers.tolist()
     columns = {"clean": metrics["clean"], **{f"attack_{k}": v for k, v in metrics["robust"].items()}}
     columns |= {f"shift_{k}": v for k, v in metrics["ood"].items() if k not in ("mean", "drawn")}
-    others = {f"{what}_apgd_ce" for what in ("tried", "broke")} | {
-        "tried_transfer",
-        "broke_transfer",
-        "radius_0.005",
-        "radius_0.05",
-    }
+    others = {f"{what}_{name}" for what in ("tried", "broke") for name in ("apgd_ce", "square", "transfer")}
+    others |= {"radius_0.005", "radius_0.05"}
     assert set(table) == {"key", "label", "confidence", *columns, *others}
     told = metrics["calibration"]
     assert told["n"] == len(test) == sum(each["n"] for each in told["bins"])
@@ -173,9 +169,11 @@ def test_two_rounds(campaign: tuple[Round, Round, dict[str, Any]]) -> None:
     assert metrics["robust"]["worst"]["accuracy"] <= min(
         metrics["robust"][name]["accuracy"] for name in ("fgsm", "pgd")
     )
-    told = metrics["battery"]["apgd_ce"]
+    told, blind = metrics["battery"]["apgd_ce"], metrics["battery"]["square"]
     assert 0 < told["tried"] < len(test)
-    assert told["tried"] - told["broken"] == round(metrics["robust"]["worst"]["accuracy"] * len(test))
+    assert told["tried"] - told["broken"] == blind["tried"], "what needs no gradient counts after all that follow it"
+    assert blind["tried"] - blind["broken"] == round(metrics["robust"]["worst"]["accuracy"] * len(test))
+    assert metrics["masking"]["square"] == blind["broken"] / len(test) < 1 - metrics["robust"]["square"]["accuracy"]
     told = metrics["battery"]["transfer"]
     assert told["tried"] == round(metrics["robust"]["worst"]["accuracy"] * len(test))
     assert metrics["masking"]["transfer"] == told["broken"] / len(test) < 0.05, "PGD on the same weights is not blind"

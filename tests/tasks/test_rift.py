@@ -146,6 +146,42 @@ def test_fine_tuning_lowers_the_loss_by_one_weight_only() -> None:
     assert all(weight.grad is None for weight in net.parameters())
 
 
+class Headed(nn.Module):
+    """A frozen first layer, and a second head that no answer comes from."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.head, self.unused = nn.Linear(64, 8), nn.Linear(8, 2), nn.Linear(8, 3)
+        self.first.requires_grad_(False)
+
+    def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+        logits_BK: torch.Tensor = self.head(self.first(images_BCHW.flatten(1)).relu())
+        return logits_BK
+
+
+def test_what_is_frozen_or_unused_is_passed_over() -> None:
+    torch.manual_seed(0)
+    net = Headed()
+    before = state(net)
+    free = given(report=True, selection="trial", learning_rate=0.5, epochs=20, tolerance=1.0)
+    told = tune(net, blobs(64), blobs(40, seed=1), free)
+    assert [each["module"] for each in told["modules"]] == ["head"]
+    assert told["alpha"] > 0
+    now = net.state_dict()
+    assert [name for name in before if not torch.equal(before[name], now[name])] == ["head.weight"]
+    net.head.requires_grad_(False)
+    with pytest.raises(ValueError, match="that may be trained and is used"):
+        tune(net, blobs(64), blobs(40, seed=1), given())
+
+
+def test_fine_tuning_augments_as_training_does() -> None:
+    net, params = network(), given()
+    flips = params.model_copy(update={"train": params.train.model_copy(update={"augment": {"flip": {}}})})
+    plain, once, twice = (fine_tuned(net, ["5.weight"], blobs(64), each)["5.weight"] for each in (params, flips, flips))
+    assert torch.equal(once, twice)
+    assert not torch.allclose(plain, once)
+
+
 def test_a_rate_too_high_is_an_error_and_leaves_the_network() -> None:
     net = network()
     before = state(net)

@@ -53,6 +53,13 @@ def test_it_runs_the_cheapest_first_each_on_what_still_stands() -> None:
     assert torch.equal(again.answers_N, found.answers_N)
 
 
+def test_what_needs_no_gradient_runs_last_however_cheap() -> None:
+    """Else it would break first what gradients find too, and pass for a sign that they are masked."""
+    net, images, labels, answers = network()
+    found = battery({**KINDS, "square": (square, square.Params(queries=3))}, net, images, labels, answers, THREAT, 7)
+    assert [turn.attack for turn in found.turns][-1] == "square"
+
+
 def test_the_worst_case_is_that_of_every_attack_on_every_image() -> None:
     net, images, labels, answers = network()
     one = {"fgsm": KINDS["fgsm"]}

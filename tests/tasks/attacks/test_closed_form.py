@@ -81,7 +81,9 @@ def test_the_gradient_is_each_images_own(linear: tuple[nn.Module, torch.Tensor, 
 def test_steps_and_projections_by_hand() -> None:
     change = torch.tensor([[[[3.0, -4.0]]], [[[0.0, 0.0]]]])
     assert direction(change, "linf").tolist() == [[[[1, -1]]], [[[0, 0]]]]
-    assert torch.allclose(direction(change, "l2"), torch.tensor([[[[0.6, -0.8]]], [[[0.0, 0.0]]]]))
+    for scale in (1, 1e-24, 1e-38, 1e24):  # also where squares are 0, or infinite
+        found = direction(change * scale, "l2")
+        assert torch.allclose(found, torch.tensor([[[[0.6, -0.8]]], [[[0.0, 0.0]]]]), atol=1e-4), scale
     clean = torch.full((2, 1, 1, 2), 0.5)
     assert torch.allclose(project(clean + change, clean, "linf", 0.25)[0], torch.tensor([[[0.75, 0.25]]]))
     assert torch.allclose(project(clean + change, clean, "l2", 0.25)[0], torch.tensor([[[0.65, 0.3]]]))
@@ -110,7 +112,7 @@ def test_a_random_start_is_drawn_anew_for_each_seed_and_restart(
     linear: tuple[nn.Module, torch.Tensor, torch.Tensor],
 ) -> None:
     net, images, labels = linear
-    params = pgd.Params(steps=1, step_size=0.01)
+    params = pgd.Params(steps=1, step_size=0.1)
     one, other = (attack("pgd", net, images, labels, THREAT, params, seed).images for seed in (1, 2))
     assert not torch.equal(one, other)
     first, twice = (
@@ -123,3 +125,13 @@ def test_a_step_wider_than_the_ball_is_refused(linear: tuple[nn.Module, torch.Te
     net, images, labels = linear
     with pytest.raises(ValueError, match=r"step_size must be at most 2 × epsilon = 0\.2, the ball's width, got 2"):
         attack("pgd", net, images, labels, THREAT, pgd.Params(steps=10, step_size=2.0), 0)
+
+
+def test_steps_that_do_not_reach_the_edge_are_refused(linear: tuple[nn.Module, torch.Tensor, torch.Tensor]) -> None:
+    """As they do not where the radius is changed and the steps are not: what they find would pass for robustness."""
+    net, images, labels = linear
+    wide = Threat(norm="l2", epsilon=1.5)
+    with pytest.raises(ValueError, match=r"steps × step_size must reach epsilon = 1\.5, .*got 20 × 0\.0125 = 0\.25"):
+        attack("pgd", net, images, labels, wide, pgd.Params(steps=20, step_size=0.0125), 0)
+    assert pgd.Params(steps=20).step(wide) == pytest.approx(0.1875)
+    assert pgd.Params(steps=2).step(wide) == 1.5

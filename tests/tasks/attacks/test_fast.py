@@ -11,7 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from tasks.attacks import _fast
-from tasks.attacks._fast import fast
+from tasks.attacks._fast import _of, fast
 from tasks.params import module_of
 
 NETWORKS = [
@@ -151,3 +151,10 @@ def test_a_network_that_was_changed_is_copied_anew_and_one_that_is_gone_is_forgo
     del net, first, second
     gc.collect()
     assert gone() is None
+
+
+def test_a_network_that_was_moved_to_another_device_is_another() -> None:
+    """Its buffers are new ones then, and the traced copy would hold the old."""
+    net, images = network("resnet18", 3, 32)
+    there = _of(net, images)
+    assert _of(net.to("meta"), images) != there

@@ -123,6 +123,10 @@ def test_the_loss_is_higher_on_what_it_made(module: Any) -> None:
     ("given", "word"),
     [
         ({"epsilon": 8.0}, r"trades: epsilon must be under 1, .*got 8; for 8/255 write 0\.03137"),
+        (
+            {"steps": 3, "step_size": 0.02},
+            r"trades: steps × step_size must reach epsilon = 0\.1, .*got 3 × 0\.02 = 0\.06",
+        ),
         ({"step_size": 0.3}, r"trades: step_size must be at most 2 × epsilon = 0\.2, the ball's width, got 0\.3"),
     ],
 )

@@ -131,6 +131,12 @@ def test_a_network_with_dropout_trains_and_stays_in_its_mode() -> None:
         ({"step_size": 8.0}, r"under 1, pixels lie in \[0, 1\], got 8; for 8/255 write 0\.03137"),
         ({"steps": 2, "norm": "l2"}, "an epsilon of their own"),
         ({"steps": 2, "step_size": 0.3}, r"at most 2 × epsilon = 0\.2"),
+        ({"steps": 2, "step_size": 0.04}, r"must reach epsilon = 0\.1, .*got 2 × 0\.04"),
+        ({"steps": 2, "epsilon": 8.0}, r"epsilon must be under 1, .*for 8/255 write 0\.03137"),
+        (
+            {"steps": 2, "norm": "l2", "epsilon": 9.0, "step_size": 128.0},
+            r"step_size must be under 32, .*write 0\.50196",
+        ),
     ],
 )
 def test_steps_that_make_no_sense_are_refused(given: dict[str, object], word: str) -> None:
