@@ -233,7 +233,7 @@ def hidden(
 ) -> Iterable[Measured]:
     """How many images stand under PGD, with steps and restarts enough, and fall to what does not see its gradient."""
     net, threat, where = nets[case.name], case.threat(norm), case.where(norm)
-    own = pgd.Params(steps=budget.steps, step_size=0.15 * threat.epsilon, restarts=3)
+    own = pgd.Params(steps=budget.steps, step_size=max(0.15, 2.5 / budget.steps) * threat.epsilon, restarts=3)
     stands = attack(pgd, net, images, labels, threat, own, 0).answers == labels
     yield Measured(f"{where}: stands under PGD, three restarts", share(stands), "%", None, "higher")
     some, theirs, target = images[stands], labels[stands], None if budget == QUICK else APART

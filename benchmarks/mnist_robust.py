@@ -74,7 +74,7 @@ def stand(net: nn.Module, test: Images, steps: int, restarts: int, queries: int)
     """Accuracies in per cent: under PGD, under the battery, under both."""
     images, labels = checkpoint.to_float(test.pixels_NCHW), test.labels_N
     answers, _ = checkpoint.answer(net, test.pixels_NCHW)
-    params = pgd.Params(steps=steps, step_size=0.02, restarts=restarts)
+    params = pgd.Params(steps=steps, step_size=max(0.02, THREAT.epsilon / steps), restarts=restarts)
     under = {"PGD": attack(pgd, net, images, labels, THREAT, params, 0, precision="bf16").answers == labels}
     kinds: dict[str, tuple[Any, Any]] = {
         "apgd_ce": (apgd_ce, apgd_ce.Params(steps=2 * steps + 20)),
