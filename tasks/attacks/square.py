@@ -1,8 +1,9 @@
 """Square Attack (Andriushchenko et al., arXiv:1912.00049): random squares that are kept where they help; no gradient.
 
 Finds what gradients hide: where it breaks what PGD did not, gradients are masked. It climbs the margin of the strongest
-wrong class over the label. Written from the paper. Differs: all images of a batch share the square's size and place in
-each query, and draw their own signs; an image that is fooled is left alone from then on.
+wrong class over the label. Written from the paper: a square may lie at the last row and column, which the authors' code
+leaves out. Differs: all images of a batch share the square's size and place in each query, and draw their own signs; an
+image that is fooled is left alone from then on.
 """
 
 from __future__ import annotations
@@ -43,7 +44,7 @@ def perturb(
 ) -> torch.Tensor:
     """B×C×H×W pixels in [0, 1] → as many, within the threat model."""
     draw = _Draw(generator, images_BCHW)
-    first = _stripes if threat.norm == "linf" else _bumps
+    first = _stripes if threat.norm == "linf" else _tiles
     found_BCHW = first(images_BCHW, threat.epsilon, draw)
     margin_B = margin(net, found_BCHW, labels_B)
     for query in range(params.queries - 1):
@@ -95,15 +96,15 @@ def _square(found: torch.Tensor, clean: torch.Tensor, side: float, epsilon: floa
     return tried.clamp_(0, 1)
 
 
-def _bumps(clean: torch.Tensor, epsilon: float, draw: _Draw) -> torch.Tensor:
-    """A grid of five by five bumps in the middle, a sign for each bump, image and channel, of length ε in all."""
+def _tiles(clean: torch.Tensor, epsilon: float, draw: _Draw) -> torch.Tensor:
+    """A grid of five by five pairs in the middle, a sign for each, for image and channel, of length ε in all."""
     b, channels, height, width = clean.shape
     side = max(min(height, width) // TILES, 1)
-    bump = _bump(side, side, clean)
     change = torch.zeros_like(clean)
     for top in _tiled(height, side):
         for left in _tiled(width, side):
-            change[:, :, top : top + side, left : left + side] = bump * draw.signs(b, channels, 1, 1)
+            tile = _pair(side, clean, draw) * draw.signs(b, channels, 1, 1)
+            change[:, :, top : top + side, left : left + side] = tile
     return _at_length(clean, change, epsilon)
 
 
