@@ -6,9 +6,9 @@ Three networks trained here, plainly, with NSL's loss and by adversarial trainin
 and by the peers (`make peers`), with equal radii, steps, queries and no restarts; both get their verdicts from the same
 fp32 pass, and the peers' images must lie in the ball. Of several seeds the mean is told, and the standard error of the
 difference. torchattacks runs APGD for 10 steps unless told otherwise, and is told 100; its L2 PGD starts nearer the
-clean image; its Square is given the paper's places. foolbox has PGD only. Then, for each network, what Square or another
-network's images break though PGD of three restarts did not. Last, logistic regression on threes against sevens, where
-the worst image is known: ε · sign(w), cut to [0, 1].
+clean image; its Square is given the paper's places. foolbox has PGD only. Then, for each network, what Square or
+another network's images break though PGD of three restarts did not. Last, logistic regression on threes against
+sevens, where the worst image is known: ε · sign(w), cut to [0, 1].
 """
 
 from __future__ import annotations
