@@ -98,13 +98,16 @@ define LAUNCHER
 # dadc: run the command of the checkout one stands in.
 here=$$(cd "$$(dirname "$$0")" && pwd)
 root=$$(git rev-parse --show-toplevel 2>/dev/null) || {
-    echo "dadc: a Git checkout of the project is wanted, $$PWD is in none; clone it first" >&2
+    said=$$(git rev-parse --show-toplevel 2>&1 | tr -s '\n\t ' ' ')
+    echo "dadc: a Git checkout of the project is wanted, git takes $$PWD for none ($${said% });" \
+        "without one, clone it first" >&2
     exit 1
 }
 [ -f "$$root/flows/cli.py" ] || {
     echo "dadc: a Git checkout of the project is wanted, $$root is one of something else" >&2
     exit 1
 }
+export DADC_FROM="$$PWD"  # from where the paths of a command are meant
 cd "$$root" && PATH=$$here:$$PATH exec "$$here/python" -m flows.cli "$$@"
 endef
 export LAUNCHER

@@ -8,6 +8,11 @@ from pathlib import Path
 SPLITS = ("train", "pool", "validation", "test")
 
 
+def pointer(path: Path) -> Path:
+    """The .dvc file by which Git knows a file that DVC keeps."""
+    return path.with_name(path.name + ".dvc")
+
+
 @dataclass(frozen=True)
 class Workspace:
     """A Git checkout that holds one campaign."""

@@ -79,6 +79,12 @@ class Campaign:
 
         connect(self.services)
 
+    def check_mlflow(self) -> None:
+        """ServiceDown if MLflow, which a round is told to last, does not answer now."""
+        from tasks.track import check
+
+        check(self.services)
+
     @property
     def next(self) -> Round:
         """The round that comes after all there are."""

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from flows.base import campaign_flow, load, say, step
-from flows.close import close_round
+from flows.base import Campaign, campaign_flow, load, say, step
+from flows.close import close_round, to_close
 from flows.collect import collect, open_one
-from flows.open import open_round
+from flows.open import open_round, to_open
 from tasks.params import read
 from tasks.workspace import State, state
 
@@ -19,7 +19,7 @@ def campaign(root: Path, rounds: int, simulate: bool = False) -> None:
     while True:
         here = load(root)
         current = here.current
-        if current is None and here.closed and here.closed[-1].number >= rounds:
+        if done(here, rounds):
             return
         if current is None or state(current) is State.OPENING:
             open_round(root)
@@ -27,6 +27,22 @@ def campaign(root: Path, rounds: int, simulate: bool = False) -> None:
         if state(current) is State.OPEN and current.number > 0:
             play(root) if simulate else wait(root)
         close_round(root)
+
+
+def done(here: Campaign, rounds: int) -> bool:
+    """Whether nothing is open and round `rounds` is closed."""
+    return here.current is None and bool(here.closed) and here.closed[-1].number >= rounds
+
+
+def to_run(here: Campaign, rounds: int) -> None:
+    """The errors of what running until round `rounds` is closed lacks, now or in the end; none where it is closed."""
+    if done(here, rounds):
+        return
+    begun = here.current is not None and state(here.current) is not State.OPENING
+    round_ = to_close(here) if begun else to_open(here)
+    if max(rounds, round_.number) > 0:
+        here.check_studio()
+    here.check_mlflow()
 
 
 @campaign_flow("simulate")

@@ -10,13 +10,13 @@ from typing import Annotated, Any
 import typer
 
 import flows.record  # noqa: F401  its subcommands
-from flows.shell import CAMPAIGN, QUIET, ROUND, STACK, app, command, prefect, root
+from flows.shell import CAMPAIGN, QUIET, ROUND, STACK, app, command, meant, prefect, root
 
 
 @command(CAMPAIGN)
 def init(
     remote: Annotated[
-        str | None, typer.Option(help="DVC remote: an absolute path, or an address such as s3://… [.dadc/remote]")
+        str | None, typer.Option(help="DVC remote: a folder, or an address such as s3://… [.dadc/remote]")
     ] = None,
 ) -> None:
     """Check the workspace, freeze the data set and its splits under DVC, commit."""
@@ -25,6 +25,8 @@ def init(
     from tasks.params import read
     from tasks.workspace import check_branch, check_committed, lock
 
+    if remote and ":" not in remote:  # no address
+        remote = str(meant(Path(remote)))
     workspace = Workspace(root())
     params = read(workspace.params)
     check_branch(workspace)
@@ -47,12 +49,10 @@ def run(
     at = root()
     prefect(at)
     from flows.base import load
-    from flows.campaign import campaign
+    from flows.campaign import campaign, to_run
     from flows.report import show
 
-    here = load(at)
-    if rounds > 0:
-        here.check_studio()
+    to_run(load(at), rounds)
     campaign(at, rounds, simulate)
     show(at)
 
@@ -77,7 +77,9 @@ def schedule(
     from flows.base import load
     from flows.deploy import serve as serve_deployments
 
-    load(at).check_studio()
+    here = load(at)
+    here.check_studio()
+    here.check_mlflow()
     seconds = every or read(Workspace(at).params).collect.every
     print(f"looking {f'at {cron}' if cron else f'every {seconds} s'}; the runs are at {url.removesuffix('/api')}/runs")
     if serve_deployments(at, seconds, cron) is None:
@@ -103,7 +105,7 @@ def leaderboard(
     at = root()
     from flows.board import show
 
-    show(at, number, file.absolute() if file else None)
+    show(at, number, meant(file) if file else None)
 
 
 @command(ROUND)
@@ -112,13 +114,15 @@ def open_() -> None:
     at = root()
     prefect(at)
     from flows.base import load
-    from flows.campaign import campaign
+    from flows.campaign import campaign, to_run
     from flows.open import open_round, to_open
 
     here = load(at)
-    to_open(here)
-    here.check_studio()
-    if not here.closed:
+    if here.closed:
+        to_open(here)
+        here.check_studio()
+    else:
+        to_run(here, 1)
         campaign(at, 0)
     open_round(at)
 
@@ -154,14 +158,20 @@ def close() -> None:
     prefect(at)
     from flows.base import load
     from flows.close import close_round, to_close
+    from tasks.workspace import State, state
 
-    to_close(load(at))
+    here = load(at)
+    round_ = to_close(here)
+    if round_.number > 0 and state(round_) is State.OPEN:
+        here.check_studio()
+    if state(round_) is not State.CLOSED:
+        here.check_mlflow()
     close_round(at)
 
 
 @command(ROUND)
 def abort(why: Annotated[str, typer.Option(help="the reason, kept in aborted.json")] = "") -> None:
-    """Give the open round up; what was collected is kept."""
+    """Give the open round up; what was collected is kept. Round 000 can then be opened anew."""
     at = root()
     from flows.abort import abort as give_up
 
@@ -245,7 +255,7 @@ def main() -> Any:
             print(f"dadc: the code of {at} was wanted, {here} was imported; run `dadc` from within", file=sys.stderr)
             return 1
         os.chdir(at)
-    return app()
+    return app(prog_name="dadc")
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from data.layout import Round
 from data.records import Candidate
 from flows.base import Campaign, campaign_flow, load, say, step
 from flows.collect import Tally, up_to_date
+from flows.open import check_devices
 from tasks import freeze as freezing
 from tasks import plots
 from tasks.params import read
@@ -60,6 +61,8 @@ def to_close(campaign: Campaign) -> Round:
         raise WorkspaceError(f"round {round_.name} is half opened; `dadc open` goes on with it")
     check_branch(campaign.workspace)
     check_committed(campaign.workspace)
+    if state(round_) is State.OPEN:  # later what is left may need none of them
+        check_devices(campaign, round_)
     return round_
 
 

@@ -51,7 +51,37 @@ def to_open(campaign: Campaign) -> Round:
     check_committed(campaign.workspace)
     check_same(campaign.workspace, campaign.params)
     check_kinds(campaign.params)
+    check_devices(campaign, round_)
+    if round_.number > 0 and not round_.params.exists():
+        check_target(campaign, round_)
     return round_
+
+
+def check_devices(campaign: Campaign, round_: Round) -> None:
+    """ValueError for devices that are not here: of the round's own params.yaml once it is frozen."""
+    frozen = round_.params.exists()
+    params = read(round_.params) if frozen else campaign.params
+    if params.accelerator != "cpu":  # else torch, which takes seconds to import, is not asked
+        from tasks import compute
+
+        compute.check_devices(params, frozen)
+
+
+def check_target(campaign: Campaign, round_: Round) -> None:
+    """WorkspaceError where there is no champion to attack, or its weights are not here."""
+    target = target_of(campaign, round_)
+    if not campaign.closed:
+        raise WorkspaceError(
+            "a target is wanted, round 000 was given up; `dadc abort` takes it away, to be opened anew"
+        )
+    if target is None:
+        raise WorkspaceError(
+            "a target is wanted, the challenger of every closed round was refused; "
+            "`dadc decide NNN --promote --why …` makes one champion"
+        )
+    if not target.model.exists():
+        path = target.model.relative_to(campaign.workspace.root)
+        raise WorkspaceError(f"a target is wanted, {path} is not here; `dvc pull` brings it")
 
 
 def target_of(campaign: Campaign, round_: Round) -> Round | None:
@@ -63,12 +93,6 @@ def target_of(campaign: Campaign, round_: Round) -> Round | None:
 def freeze_params(campaign: Campaign, round_: Round) -> None:
     """The round's folder, with params.yaml as it is now and the target that it is about."""
     if not round_.params.exists():
-        target = target_of(campaign, round_)
-        if round_.number > 0 and (target is None or not target.model.exists()):
-            wanted = "round 000" if target is None else f"{target.model.relative_to(campaign.workspace.root)}"
-            raise WorkspaceError(
-                f"a target is wanted, {wanted} is not here; `dadc run`, or `dvc pull` if it was closed"
-            )
         round_.folder.mkdir(parents=True, exist_ok=True)
         temporary = round_.params.with_suffix(".tmp")
         shutil.copyfile(campaign.workspace.params, temporary)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.shell import CAMPAIGN, RECORD, command, root
+from flows.shell import CAMPAIGN, RECORD, command, meant, root
 
 if TYPE_CHECKING:
     from data.layout import Workspace
@@ -22,6 +22,8 @@ def decide(
     """Decide by hand on a promotion, over the gate's verdict; MLflow's alias moves with it."""
     from data.layout import Workspace
     from tasks.promote import decide as write
+    from tasks.services import find
+    from tasks.track import check
     from tasks.workspace import State, WorkspaceError, check_branch, commit, lock, state
 
     workspace = Workspace(root())
@@ -29,9 +31,11 @@ def decide(
     if state(round_) is not State.CLOSED:
         raise WorkspaceError(f"a closed round is wanted, round {round_.name} is {state(round_)}")
     check_branch(workspace)
+    check(find(workspace.root))
     with lock(workspace):
         write(round_, promote, why)
         commit(workspace, f"{'Promote' if promote else 'Refuse'} round {round_.name} by hand", round_.decision)
+    print(f"round {round_.name} is {'promoted' if promote else 'refused'} by hand")
     _track(workspace)
 
 
@@ -82,7 +86,7 @@ def backup(folder: Annotated[Path, typer.Argument(metavar="PATH", help="a folder
     """Write the campaign, its Label Studio projects included, into a folder."""
     from flows.backup import backup as write
 
-    write(root(), folder.absolute())
+    write(root(), meant(folder))
 
 
 @command(RECORD)
@@ -96,6 +100,6 @@ def restore(
     from flows import backup
 
     if into is not None:
-        backup.restore(folder.absolute(), into.absolute())
+        backup.restore(meant(folder), meant(into))
     else:
-        backup.restore_projects(root(), folder.absolute())
+        backup.restore_projects(root(), meant(folder))

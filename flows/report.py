@@ -11,7 +11,7 @@ from rich.table import Table
 
 from data.layout import Round, Workspace
 from tasks.promote import champion
-from tasks.workspace import State, closed, current, rounds, state, target
+from tasks.workspace import State, closed, current, initialised, rounds, state, target
 
 COLUMNS = ("round", "state", "target", "collected", "MER", "vMER", "clean", "FGSM", "PGD", "OOD", "champion")
 
@@ -58,7 +58,8 @@ def show(root: Path) -> None:
     """Print the table."""
     workspace = Workspace(root)
     if not rounds(workspace):
-        print("no rounds yet; `dadc run --rounds 1 --simulate` plays one, `dadc open` opens one for people")
+        ways = "; `dadc run --rounds 1 --simulate` plays one, `dadc open` opens one for people"
+        print("no rounds yet" + (ways if initialised(workspace) else ""))
         return
     console = Console()
     console.width = max(console.width, 120)  # a table cut at eighty columns says nothing
@@ -91,8 +92,8 @@ def _accuracy(value: dict[str, Any] | None) -> str:
 def advice(root: Path) -> str:
     """The command that goes on from where the campaign stands."""
     workspace = Workspace(root)
-    if not workspace.splits.exists():
-        return "next: `dadc init` freezes the data"
+    if not initialised(workspace):
+        return f"next: `dadc init` {'again, it was cut short' if workspace.splits.exists() else 'freezes the data'}"
     now = current(workspace)
     if now is None:
         return "next: `dadc open` opens a round, `dadc run --rounds N` runs rounds"

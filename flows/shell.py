@@ -43,6 +43,8 @@ Every command may be run twice: the second time changes nothing, and one that wa
 """,
     epilog="A round is a folder, `data/rounds/NNN`; once closed it is a commit and the tag `round-NNN`.",
 )
+# Where the caller stands: the launcher, which goes to the workspace's root, hands it on. Not to what we start.
+CALLER = Path(os.environ.pop("DADC_FROM", "") or Path.cwd())
 CAMPAIGN, ROUND, RECORD, STACK = "The campaign", "A round", "The record", "The local services"
 
 
@@ -51,6 +53,11 @@ def root() -> Path:
     from tasks.workspace import find
 
     return find(Path.cwd()).root
+
+
+def meant(path: Path) -> Path:
+    """A path of the command line, which is meant from where the caller stands."""
+    return (CALLER / path.expanduser()).resolve()
 
 
 def command(panel: str) -> Callable[[Callable[P, T]], Callable[P, T]]:

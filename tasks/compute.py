@@ -103,6 +103,17 @@ class Compute:
 ALONE = Compute()
 
 
+def check_devices(params: Params, frozen: bool) -> None:
+    """ValueError for devices that are asked for and are not here. frozen: the parameters are a round's own."""
+    if params.accelerator == "cpu" or params.devices <= (there := torch.cuda.device_count()):
+        return
+    cure = "lower devices or set accelerator: cpu in params.yaml"
+    if frozen:
+        cure = f"the round's own params.yaml is frozen: go on where they are, or `dadc abort` the round and {cure}"
+    asked = f"accelerator cuda with {params.devices} devices"
+    raise ValueError(f"{asked} was wanted, and torch {torch.__version__} sees {there}; {cure}")
+
+
 @contextmanager
 def launched(params: Params) -> Iterator[Compute]:
     """The processes that params.yaml or torchrun asks for, each with its device; the others end with this one.
@@ -113,11 +124,7 @@ def launched(params: Params) -> Iterator[Compute]:
     if params.accelerator == "cpu" and params.devices == 1 and hosts is None:
         yield ALONE
         return
-    if params.accelerator == "cuda" and torch.cuda.device_count() < params.devices:
-        raise ValueError(
-            f"accelerator cuda with {params.devices} devices was wanted, and torch {torch.__version__} sees "
-            f"{torch.cuda.device_count()}; lower devices or set accelerator: cpu in params.yaml"
-        )
+    check_devices(params, frozen=True)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic
     from lightning_fabric import Fabric
 

@@ -13,10 +13,12 @@ from typing import Annotated, Any, Literal
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
 
+from tasks import faults
+
 Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
-KindName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
-NetworkName = Annotated[str, Field(pattern=r"^([a-z][a-z0-9_]*|[A-Za-z_]\w*(\.[A-Za-z_]\w*)*:[A-Za-z_]\w*)$")]
+KindName = Annotated[str, Field(pattern=faults.KIND)]
+NetworkName = Annotated[str, Field(pattern=faults.NETWORK)]
 KindParams = dict[str, Any]  # checked against the kind's own Params by `check_kinds`
 
 
@@ -192,7 +194,7 @@ class Schedule(Frozen):
     rounds: Annotated[int, Field(ge=0)] | None
     vmer: Share | None
     alpha: float | None = Field(ge=-1, le=1)
-    notify: Annotated[str, Field(pattern=r"^[a-z0-9-]+/[a-z0-9-]+$")] | None
+    notify: Annotated[str, Field(pattern=faults.BLOCK)] | None
 
 
 class Simulate(Frozen):
@@ -206,9 +208,7 @@ class Simulate(Frozen):
 class Params(Frozen):
     """All of params.yaml."""
 
-    campaign: str = Field(
-        pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{2,28}$"
-    )  # a title in Label Studio has 50 characters at most, with the id and the round
+    campaign: str = Field(pattern=faults.CAMPAIGN)
     seed: int = Field(ge=0, lt=2**31)
     threads: Annotated[int, Field(ge=1, le=256)]
     accelerator: Literal["cpu", "cuda"] = "cpu"
@@ -228,20 +228,34 @@ class Params(Frozen):
     simulate: Simulate
 
 
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which the last would count without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        made: yaml.MappingNode = super().compose_mapping_node(anchor)
+        first: dict[Any, int] = {}
+        for key in (key for key, _ in made.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in first:
+                said = f"{key.value} stands here again, after line {first[key.value]}; keep one of them"
+                raise yaml.MarkedYAMLError(problem=said, problem_mark=key.start_mark)
+            first[key.value] = key.start_mark.line + 1
+        return made
+
+
 def read(path: Path) -> Params:
     """The parameters in a file; ParamsError says all that is wrong with it."""
     if not path.exists():
         raise ParamsError(f"{path} is wanted and is not there; run dadc in a checkout of the project")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  a safe one
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ParamsError(f"{path} is not YAML: {str(error).splitlines()[0]}") from error
+        raise ParamsError(f"{path} is not sound YAML: {faults.of_yaml(error)}") from error
     if not isinstance(content, dict):
         raise ParamsError(f"{path} must be a mapping of keys, got {type(content).__name__}")
     try:
         return Params.model_validate(_floats(content))
     except ValidationError as error:
-        raise ParamsError(_lines(error, path.name, "")) from error
+        raise ParamsError(faults.of_keys(error, path.name, "")) from error
 
 
 def lock_outputs(text: str, stage: str) -> dict[str, str]:
@@ -264,7 +278,7 @@ def kind(family: str, name: str, params: KindParams, where: str) -> tuple[Any, A
     try:
         return module, module.Params.model_validate(_floats(params))
     except ValidationError as error:
-        raise ParamsError(_lines(error, "params.yaml", where)) from error
+        raise ParamsError(faults.of_keys(error, "params.yaml", where)) from error
 
 
 def module_of(package: str, name: str, where: str) -> Any:
@@ -331,18 +345,3 @@ def _floats(value: Any) -> Any:
             return value
         return number if math.isfinite(number) and "e" in value.lower() else value
     return value
-
-
-def _lines(error: ValidationError, name: str, where: str) -> str:
-    lines = []
-    for fault in error.errors(include_url=False):
-        path = ".".join([part for part in [where] if part] + [str(part) for part in fault["loc"]])
-        if fault["type"] == "extra_forbidden":
-            lines.append(f"{name}: {path}: no such key")
-        elif fault["type"] == "missing":
-            lines.append(f"{name}: {path}: wanted a value, got none")
-        else:
-            wanted = fault["msg"].removeprefix("Input should be ").removeprefix("Value error, ")
-            got = "" if fault["type"] == "value_error" else f", got {fault['input']!r}"
-            lines.append(f"{name}: {path}: wanted {wanted}{got}")
-    return "\n".join(lines)

@@ -47,6 +47,13 @@ def track(round_: Round, services: Services, champion: Round | None = None) -> N
             store.crown(champion.name)
 
 
+def check(services: Services) -> None:
+    """ServiceDown if there is no server or it does not answer; nothing is made there."""
+    client = _client(services)
+    with _answering(services):
+        client.search_experiments(max_results=1)
+
+
 def rebuild(workspace: Workspace, services: Services, champion: Round | None = None) -> None:
     """Log every closed round, from the rounds' own files."""
     for round_ in closed(workspace):
@@ -200,16 +207,21 @@ class _Store:
         return str(version.tags.get("dadc.round", ""))
 
 
-def _connect(workspace: Workspace, services: Services) -> _Store:
-    """The campaign's experiment, made if it is not there. ServiceDown if there is no server or it does not answer."""
+def _client(services: Services) -> MlflowClient:
     if not services.mlflow_url:
         raise ServiceDown("mlflow")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     from mlflow import MlflowClient
+
+    return MlflowClient(services.mlflow_url, services.mlflow_url)
+
+
+def _connect(workspace: Workspace, services: Services) -> _Store:
+    """The campaign's experiment, made if it is not there. ServiceDown if there is no server or it does not answer."""
+    client = _client(services)
     from mlflow.entities import ViewType
 
-    client = MlflowClient(services.mlflow_url, services.mlflow_url)
     campaign, origin = read(workspace.params).campaign, _origin(workspace)
     with _answering(services):
         found = client.search_experiments(ViewType.ALL, filter_string=f"tags.\"dadc.origin\" = '{origin}'")

@@ -18,7 +18,7 @@ from typing import Any
 from filelock import FileLock, Timeout
 
 from data.files import write_whole
-from data.layout import Round, Workspace
+from data.layout import SPLITS, Round, Workspace, pointer
 
 # What DVC advises to do by hand is done here.
 CHATTER = (
@@ -57,8 +57,13 @@ def find(start: Path) -> Workspace:
         done = subprocess.run(
             ["git", "rev-parse", "--show-toplevel"], cwd=start, capture_output=True, text=True, check=True
         )
-    except (subprocess.CalledProcessError, FileNotFoundError) as error:
-        raise WorkspaceError(f"a Git checkout of the project is wanted, {start} is in none; clone it first") from error
+    except FileNotFoundError as error:
+        raise WorkspaceError("git is wanted and is not there; install it") from error
+    except subprocess.CalledProcessError as error:
+        said = " ".join(error.stderr.split())
+        raise WorkspaceError(
+            f"a Git checkout of the project is wanted, git takes {start} for none ({said}); without one, clone it first"
+        ) from error
     root = Path(done.stdout.strip())
     if not (root / "dvc.yaml").exists() or not (root / "data" / "rounds").is_dir():
         raise WorkspaceError(f"{root} is a Git checkout, but not of this project: dvc.yaml and data/rounds are wanted")
@@ -96,9 +101,11 @@ def _git_works_in(root: Path) -> bool:
     return False
 
 
-def commit(workspace: Workspace, message: str, *paths: Path) -> bool:
-    """Commit these paths and nothing else; False when there was nothing new."""
+def commit(workspace: Workspace, message: str, *paths: Path, gone: Sequence[Path] = ()) -> bool:
+    """Commit these paths and nothing else; False when there was nothing new. gone: what was removed on purpose."""
     names = [str(path.relative_to(workspace.root)) for path in paths if path.exists()]
+    removed = [str(path.relative_to(workspace.root)) for path in gone]
+    names += [name for name in removed if git(workspace, "ls-files", "--", name)]
     git(workspace, "add", "--", *names)
     changed = git(workspace, "diff", "--cached", "--name-only", "--", *names)
     if not changed:
@@ -121,6 +128,7 @@ def has_tag(round_: Round) -> bool:
 def dvc(workspace: Workspace, *arguments: str, say: Callable[[str], None] = print) -> None:
     """Run DVC at the workspace's root and pass its lines on; WorkspaceError with its last words if it fails.
 
+    `--quiet` is not handed to DVC, which would then keep its errors to itself too: its lines are not passed on.
     It runs in a process group of its own, which ends with us. Where we are killed it goes on, and the next one waits
     for it: a stage never runs beside its retry.
     """
@@ -160,8 +168,9 @@ def _dvc(workspace: Workspace, arguments: Sequence[str], held: int, say: Callabl
         "DVC_NO_ANALYTICS": "1",
         "PYTHONUNBUFFERED": "1",
     }
+    quiet = "--quiet" in arguments
     process = subprocess.Popen(
-        [sys.executable, "-m", "dvc", *arguments],
+        [sys.executable, "-m", "dvc", *(each for each in arguments if each != "--quiet")],
         cwd=workspace.root,
         env=environment,
         stdout=subprocess.PIPE,
@@ -176,7 +185,8 @@ def _dvc(workspace: Workspace, arguments: Sequence[str], held: int, say: Callabl
         for line in process.stdout:
             if (text := line.rstrip()) and not text.lstrip().startswith(CHATTER):
                 said = [*said[-19:], text]
-                say(text)
+                if not quiet:
+                    say(text)
         code = process.wait()
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)
@@ -227,10 +237,21 @@ def check_committed(workspace: Workspace) -> None:
         raise WorkspaceError(f"code and params.yaml must be committed, changed: {names}; `git commit` first")
 
 
+def initialised(workspace: Workspace) -> bool:
+    """Whether `dadc init` came to its end. Its commit is the last it does: the files alone say only that it began."""
+    wanted = [workspace.splits, *(pointer(workspace.split(name)) for name in SPLITS)]
+    known = git(workspace, "ls-tree", "--name-only", "HEAD", "--", f"{workspace.base.relative_to(workspace.root)}/")
+    return {str(path.relative_to(workspace.root)) for path in wanted} <= set(known.splitlines())
+
+
 def check_initialised(workspace: Workspace) -> dict[str, Any]:
-    """The campaign's splits, or WorkspaceError if `dadc init` has not been run or its data are not here."""
-    if not workspace.splits.exists():
-        raise WorkspaceError("the campaign's data are not frozen yet; run `dadc init`")
+    """The campaign's splits, or WorkspaceError if `dadc init` has not been run to its end or its data are not here."""
+    there = workspace.splits.exists()
+    if not initialised(workspace):
+        begun = "`dadc init` was cut short; run it again" if there else "run `dadc init`"
+        raise WorkspaceError(f"the campaign's data are not frozen yet; {begun}")
+    if not there:
+        raise WorkspaceError(f"{workspace.splits} is committed and is not here; `git restore data/base` brings it back")
     splits: dict[str, Any] = json.loads(workspace.splits.read_text())
     missing = [name for name in splits["splits"] if not workspace.split(name).exists()]
     if missing:

@@ -23,7 +23,7 @@ import uvicorn
 import yaml
 from torch import nn
 
-from data.layout import Round, Workspace
+from data.layout import SPLITS, Round, Workspace, pointer
 from data.sets import digits
 from data.shards import Images, write_candidates, write_images
 from tasks import checkpoint
@@ -96,11 +96,14 @@ def train(play: Play, images: Images, epochs: int = 2) -> nn.Module:
 
 
 def under_git(play: Play) -> None:
-    """Put the round under Git, which says what is closed."""
-    root = play.round.workspace.root
+    """Put the round under Git, which says what is closed, and the splits, as after `dadc init`."""
+    workspace = play.round.workspace
+    root, pointers = workspace.root, [pointer(workspace.split(name)) for name in SPLITS]
+    for path in pointers:
+        path.touch()
     for command in (
         ["init", "--quiet"],
-        ["add", "--", str(play.round.params)],
+        ["add", "--", *map(str, (play.round.params, workspace.splits, *pointers))],
         ["-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "--quiet", "--message", "open"],
     ):
         subprocess.run(["git", *command], cwd=root, check=True)

@@ -81,6 +81,15 @@ def test_the_servers_are_those_of_the_tested_stack() -> None:
     assert local - {"LABEL_STUDIO_BASE_DATA_DIR"} <= flags | {"LABEL_STUDIO_URL"}
 
 
+def test_git_works_in_a_workspace_of_another_user() -> None:
+    """A container is root, the folder a user's of the host; what git says else: tests/flows/test_launcher.py."""
+    image = COMPOSE["x-dadc"]["build"]["dockerfile_inline"]
+    folders = {
+        each.rsplit(":", 1)[1] for s in SERVICES.values() for each in s.get("volumes", ()) if "WORKSPACE" in each
+    }
+    assert [f"git config --system --add safe.directory {folder}" in image for folder in folders] == [True]
+
+
 def test_every_store_stands_in_the_docs() -> None:
     page = (ROOT / "docs" / "deploy.md").read_text()
     for name in (*stack.POSTGRES, *stack.STORES[:3], "AWS_ENDPOINT_URL"):

@@ -55,6 +55,28 @@ def test_every_link_between_the_docs_leads_somewhere() -> None:
             assert (folder / target).exists(), f"{name} → {target}"
 
 
+def test_every_picture_is_shown() -> None:
+    shown = {target for text in DOCS.values() for target in re.findall(r"!\[[^]]*\]\((?:docs/)?(images/[^)]+)\)", text)}
+    assert {f"images/{path.name}" for path in (ROOT / "docs" / "images").iterdir()} == shown
+
+
+def test_every_file_of_a_round_stands_in_the_readme(tmp_path: Path) -> None:
+    """`weights.safetensors` lies there only where a user gives some, the other two where a person decided."""
+    from data.layout import Workspace
+
+    round_ = Workspace(tmp_path).round(0)
+    paths = [getattr(round_, name) for name, kind in vars(type(round_)).items() if isinstance(kind, property)]
+    files = {path.name for path in paths if isinstance(path, Path) and path.suffix}
+    for name in files - {"weights.safetensors", "decision.json", "aborted.json"}:
+        assert f"`{name}`" in DOCS["README.md"], name
+
+
+def test_a_decision_can_be_told_either_way() -> None:
+    for name in ("README.md", "campaign.md"):
+        assert "--promote" in DOCS[name], name
+        assert "`--refuse`" in DOCS[name], name
+
+
 def test_no_path_of_a_machine_in_the_docs() -> None:
     for name, text in DOCS.items():
         assert not re.search(r"(?<![\w.])/(home|root|Users)/", text), name

@@ -1,7 +1,11 @@
-"""A team's own images: root/train/<class>/* and root/test/<class>/*, PNG or JPEG, of any size, grey or colour."""
+"""A team's own images: root/train/<class>/* and root/test/<class>/*, of any size, grey or colour.
+
+Of a file with several images, such as an animation, the first is taken.
+"""
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +16,8 @@ from PIL import Image, ImageOps
 from data.mapped import room
 from data.shards import Images
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")  # Pillow's names: no other reader of its is handed a file
+SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 SIZE, CHANNELS = 28, 3
 NAMED = 5  # files named in an error
 
@@ -20,6 +25,7 @@ NAMED = 5  # files named in an error
 def load(split: str, *, root: Path, size: int | None, channels: int | None, seed: int) -> Images:
     """The `train` or `test` part; the classes are the folders of train, in their order by name.
 
+    Files with other suffixes than `SUFFIXES` are passed over, and a line says how many.
     Of each image the middle is taken, as large a square as it has, and brought to `size`, antialiased.
     FileNotFoundError for a missing folder; ValueError for fewer than two classes, a class without training images, a
     class of test that train does not have, or files that are no sound images: they are counted, the first are named.
@@ -44,7 +50,9 @@ def pictures(
     unknown = sorted(set(_classes(folder)) - set(classes))
     if unknown:
         raise ValueError(f"{folder} has classes that train does not have: {', '.join(unknown[:NAMED])}")
-    files = [(path, label) for label, name in enumerate(classes) for path in _files(folder / name)]
+    there = [(path, label) for label, name in enumerate(classes) for path in _files(folder / name)]
+    files = [(path, label) for path, label in there if _known(path)]
+    _tell_others(folder, [path for path, _ in there if not _known(path)])
     empty = sorted(set(range(len(classes))) - {label for _, label in files})
     if not files or (empty and every):
         named = ", ".join(str(folder / classes[label]) for label in empty[:NAMED])
@@ -64,8 +72,19 @@ def _classes(folder: Path) -> list[str]:
 
 
 def _files(folder: Path) -> list[Path]:
-    found = (p for p in folder.rglob("*") if p.suffix.lower() in SUFFIXES and not p.name.startswith("."))
-    return sorted(p for p in found if p.is_file())
+    return sorted(p for p in folder.rglob("*") if not p.name.startswith(".") and p.is_file())
+
+
+def _known(path: Path) -> bool:
+    return path.suffix.lower() in SUFFIXES
+
+
+def _tell_others(folder: Path, paths: Sequence[Path]) -> None:
+    """Print how many files are passed over, by suffix: they may be photos that somebody misses later."""
+    if paths:
+        counts = Counter(path.suffix.lower() or "without a suffix" for path in paths)
+        told = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common())
+        print(f"  passed over in {folder}: {told}; read are {', '.join(SUFFIXES)}", flush=True)
 
 
 def _read(paths: list[Path], size: int, channels: int) -> torch.Tensor:
@@ -89,10 +108,15 @@ def _read(paths: list[Path], size: int, channels: int) -> torch.Tensor:
 def _picture(path: Path, size: int, channels: int) -> torch.Tensor:
     """The middle square of an image file as uint8 channels×size×size, the way up that its camera noted."""
     mode = "L" if channels == 1 else "RGB"
-    with Image.open(path, formats=("PNG", "JPEG")) as opened:
+    with Image.open(path, formats=FORMATS) as opened:
         opened.draft(mode, (2 * size, 2 * size))  # a large JPEG is decoded at a fraction, never under this
         picture = ImageOps.exif_transpose(opened)
+        if picture.mode == "F":  # whose white may be 1, or 255, or anything
+            raise ValueError("its pixels are floating-point numbers, of which none is known to be white")
         if picture.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut at 255
-            picture = Image.fromarray((np.asarray(picture, dtype=np.uint32) // 257).astype(np.uint8))
+            deep = np.asarray(picture, dtype=np.int64)
+            if deep.min() < 0 or deep.max() > 65535:
+                raise ValueError("its pixels have more than 16 bits")
+            picture = Image.fromarray((deep // 257).astype(np.uint8))
         fitted = ImageOps.fit(picture.convert(mode), (size, size), Image.Resampling.BILINEAR)
     return torch.from_numpy(np.array(fitted).reshape(size, size, channels)).permute(2, 0, 1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,9 @@ from pathlib import Path
 import pytest
 from conftest import dadc, run
 from PIL import Image
+
+from data.layout import Round, Workspace
+from tasks.workspace import State, commit, git, rounds, state
 
 Make = Callable[..., Path]
 
@@ -69,7 +73,7 @@ def test_a_workspace_that_is_not_ready(make_workspace: Make) -> None:
     run(root, "git", "checkout", "--quiet", "--detach")
     assert "HEAD is detached" in refused(root, "init")
     run(root, "git", "checkout", "--quiet", "main")
-    assert "absolute path" in refused(root, "init", "--remote", "here")
+    assert "absolute path" in refused(root, "init", "--remote", "s3:/here")
     assert "is ready" in dadc(root, "init").stdout, "mended, the same command works"
 
 
@@ -87,6 +91,49 @@ def test_services_that_are_down_name_the_command_that_starts_them(
     assert "`dadc up`" in refused(initialised, "open")
 
 
+def begun(root: Path) -> Round:
+    """Round 000, opened."""
+    round_ = Workspace(root).round(0)
+    round_.folder.mkdir()
+    shutil.copyfile(round_.workspace.params, round_.params)
+    commit(round_.workspace, "Open round 000", round_.params)
+    return round_
+
+
+def test_mlflow_is_missed_before_anything_is_frozen(initialised: Path) -> None:
+    line = refused(initialised, "run", "--rounds", "0")
+    assert line == "dadc: the MLflow server was wanted and does not answer, no address is known; run `dadc up`"
+    round_ = begun(initialised)
+    assert "the MLflow server was wanted" in refused(initialised, "close")
+    assert state(round_) is State.OPEN
+    assert [path.name for path in round_.folder.iterdir()] == ["params.yaml"]
+
+
+def test_a_decision_by_hand_wants_mlflow_first(initialised: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    round_ = begun(initialised)
+    round_.metrics.write_text('{"promoted": true}')
+    commit(round_.workspace, "Close round 000", round_.metrics)
+    git(round_.workspace, "tag", round_.tag)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    said = refused(initialised, "decide", "0", "--refuse", "--why", "x")
+    assert "the MLflow server was wanted and does not answer at http://127.0.0.1:9" in said
+    assert not round_.decision.exists()
+
+
+def test_devices_that_are_not_here_are_missed_before_anything_is_frozen(initialised: Path) -> None:
+    path = initialised / "params.yaml"
+    path.write_text(
+        path.read_text().replace("accelerator: cpu", "accelerator: cuda").replace("devices: 1", "devices: 64")
+    )
+    run(initialised, "git", "commit", "--all", "--quiet", "--message", "a machine of 64 GPUs")
+    for words in (["open"], ["run", "--rounds", "0"]):
+        line = refused(initialised, *words)
+        assert line.startswith("dadc: accelerator cuda with 64 devices was wanted, and torch ")
+        assert line.endswith("; lower devices or set accelerator: cpu in params.yaml")
+    assert rounds(Workspace(initialised)) == []
+
+
 def test_a_params_yaml_of_another_campaign(initialised: Path) -> None:
     root = initialised
     path = root / "params.yaml"
@@ -99,7 +146,7 @@ def test_a_params_yaml_of_another_campaign(initialised: Path) -> None:
 
 def test_a_wrong_parameter_is_named_by_its_path(make_workspace: Make) -> None:
     root = make_workspace(threat={"epsilon": 8})
-    assert "params.yaml: threat: wanted a radius under 1" in refused(root, "init")
+    assert "params.yaml: threat.epsilon: wanted a radius under 1" in refused(root, "init")
 
 
 @pytest.mark.parametrize(
@@ -121,5 +168,4 @@ def test_a_folder_that_is_no_data_set(make_workspace: Make, tmp_path: Path, fold
 
 def test_nothing_to_show_yet(make_workspace: Make) -> None:
     said = dadc(make_workspace(), "status").stdout
-    assert "no rounds yet" in said
-    assert "dadc init" in said
+    assert said.splitlines() == ["no rounds yet", "next: `dadc init` freezes the data"]

@@ -43,15 +43,31 @@ def test_the_committed_file_is_sound(write: Callable[[str], Path]) -> None:
     ("path", "value", "said"),
     [
         ("seed", -1, "params.yaml: seed: wanted greater than or equal to 0, got -1"),
-        ("seed", "one", "params.yaml: seed: wanted a valid integer, got 'one'"),
-        ("threads", 1.5, "params.yaml: threads: wanted a valid integer, got 1.5"),
+        ("seed", "one", "params.yaml: seed: wanted a whole number, got 'one'"),
+        ("threads", 1.5, "params.yaml: threads: wanted a whole number, got 1.5"),
         ("data.pol", 3, "params.yaml: data.pol: no such key"),
         ("threat.epsilon", 8, "for 8/255 write 0.03137"),
         ("threat.norm", "l7", "params.yaml: threat.norm"),
-        ("campaign", "a b", "params.yaml: campaign"),
+        ("threat.epsilon", 8, "params.yaml: threat.epsilon: wanted "),
+        ("threat.epsilon", "8/255", "params.yaml: threat.epsilon: wanted a number, got '8/255'; write 0.03137"),
+        ("evaluate.epsilons", ["1/255"], "evaluate.epsilons.0: wanted a number, got '1/255'; write 0.003922"),
+        ("campaign", "a b", "campaign: wanted 3 to 29 letters, digits, - and _, beginning with a letter or digit"),
+        (
+            "model.name",
+            "a/b",
+            "model.name: wanted the name of a file of models/, or package.module:function",
+        ),
+        (
+            "schedule.notify",
+            "Slack",
+            "schedule.notify: wanted TYPE/NAME in small letters, digits and -, such as",
+        ),
+        ("evaluate.sets", {"A": "x"}, "evaluate.sets.A: wanted a name of small letters, digits and _, beginning with"),
+        ("evaluate.sets", {"a": ""}, "evaluate.sets.a: wanted at least 1 character, got ''"),
+        ("data", None, "params.yaml: data: wanted keys with their values, got None"),
         ("validate.max_votes", 1, "max_votes of at least consensus (2), got 1"),
         ("validate.non_fooling_share", 1.5, "less than or equal to 1, got 1.5"),
-        ("train.learning_rate", "fast", "params.yaml: train.learning_rate: wanted a valid number, got 'fast'"),
+        ("train.learning_rate", "fast", "params.yaml: train.learning_rate: wanted a number, got 'fast'"),
         ("train.learning_rate", float("nan"), "params.yaml: train.learning_rate"),
         ("rift.enabled", "yes please", "params.yaml: rift.enabled"),
     ],
@@ -70,13 +86,36 @@ def test_all_faults_come_at_once(write: Callable[[str], Path]) -> None:
     lines = str(caught.value).splitlines()
     assert "params.yaml: seed: wanted a value, got none" in lines
     assert "params.yaml: sed: no such key" in lines
-    assert "params.yaml: data.pool: wanted a valid integer, got 'many'" in lines
+    assert "params.yaml: data.pool: wanted a whole number, got 'many'" in lines
 
 
 @pytest.mark.parametrize("text", ["", "- a", "a: [", "\x00"])
 def test_what_is_no_mapping_is_refused(write: Callable[[str], Path], text: str) -> None:
     with pytest.raises(ParamsError, match=r"params\.yaml"):
         read(write(text))
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "said"),
+    [
+        ("pool: 240", "pool: 240\n  pool: 30", "line 15: pool stands here again, after line 14; keep one of them"),
+        ("fgsm: {}", "fgsm: {steps: 1, steps: 2}", "steps stands here again"),
+        ("seed: 0", "\tseed: 0", "line 3: found character '\\t' that cannot start any token"),
+        ("pool: 240", "pool: a: b", "line 14: mapping values are not allowed here"),
+    ],
+)
+def test_a_fault_of_yaml_has_its_line(write: Callable[[str], Path], was: str, now: str, said: str) -> None:
+    assert YAML.splitlines()[13].lstrip().startswith("pool: 240")
+    with pytest.raises(ParamsError) as caught:
+        read(write(YAML.replace(was, now, 1)))
+    assert "params.yaml is not sound YAML: line" in str(caught.value)
+    assert said in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_key_of_an_anchor_may_be_set_anew(write: Callable[[str], Path]) -> None:
+    text = YAML.replace("fgsm: {}", "fgsm: &a {steps: 1}", 1).replace("pgd: {steps: 20", "pgd: {<<: *a, steps: 20", 1)
+    assert read(write(text)).evaluate.attacks["pgd"]["steps"] == 20
 
 
 def test_no_file_is_a_clear_word(tmp_path: Path) -> None:

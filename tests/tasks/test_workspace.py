@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from collections.abc import Callable
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from data.layout import Workspace
+from data.files import write_whole
+from data.layout import SPLITS, Workspace, pointer
 from tasks.workspace import (
     State,
     WorkspaceError,
@@ -116,6 +118,24 @@ def test_what_init_has_not_done_is_said(workspace: Workspace) -> None:
         check_initialised(workspace)
 
 
+def test_only_a_commit_says_that_init_has_come_to_its_end(workspace: Workspace) -> None:
+    content = {"splits": {}}
+    write_whole(workspace.splits, json.dumps(content))
+    assert commit(workspace, "by hand", workspace.splits)
+    with pytest.raises(WorkspaceError, match="`dadc init` was cut short; run it again"):
+        check_initialised(workspace)
+    pointers = [pointer(workspace.split(name)) for name in SPLITS]
+    for path in pointers:
+        path.touch()
+    with pytest.raises(WorkspaceError, match="cut short"):
+        check_initialised(workspace)
+    commit(workspace, "Freeze the campaign's data", *pointers)
+    assert check_initialised(workspace) == content
+    workspace.splits.unlink()
+    with pytest.raises(WorkspaceError, match=r"splits\.json is committed and is not here; `git restore data/base`"):
+        check_initialised(workspace)
+
+
 def test_one_writer(workspace: Workspace) -> None:
     code = (
         "import sys; from pathlib import Path; from data.layout import Workspace; from tasks.workspace import lock\n"
@@ -150,6 +170,14 @@ def test_a_failing_dvc_says_why(workspace: Workspace) -> None:
     with pytest.raises(WorkspaceError, match="dvc repro"):
         dvc(workspace, "repro", "-s", "attack@777", say=said.append)
     assert said
+
+
+def test_a_dvc_that_is_to_be_quiet_says_why_it_failed(workspace: Workspace) -> None:
+    said: list[str] = []
+    with pytest.raises(WorkspaceError, match="dvc remote add --quiet .* failed: ERROR: .*Unsupported URL type s4://"):
+        dvc(workspace, "remote", "add", "--quiet", "x", "s4://bucket", say=said.append)
+    dvc(workspace, "remote", "add", "--quiet", "--default", "x", str(workspace.root / "x"), say=said.append)
+    assert said == []
 
 
 def test_what_a_killed_dvc_left_in_its_run_cache_stops_no_later_one(tmp_path: Path) -> None:

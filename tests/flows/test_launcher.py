@@ -1,0 +1,70 @@
+"""`dadc` as `make setup` writes it: from wherever one stands in a checkout."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+PRINT = 'launcher: ; @printf "%s\\n" "$$LAUNCHER"'
+
+
+@pytest.fixture
+def launcher(tmp_path: Path, checkout: Path) -> Path:
+    """The launcher beside a `python` that is the tests' own."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    printed = ["make", "--silent", "--no-print-directory", f"--eval={PRINT}", "launcher"]
+    text = subprocess.run(printed, cwd=checkout, capture_output=True, text=True, check=True).stdout
+    for name, content in (("dadc", text), ("python", f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')):
+        (folder / name).write_text(content)
+        (folder / name).chmod(0o755)
+    return folder / "dadc"
+
+
+def run(launcher: Path, folder: Path, *arguments: str, **given: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [launcher, *arguments], cwd=folder, env={**os.environ, **given}, capture_output=True, text=True, check=False
+    )
+
+
+def test_paths_are_meant_from_where_one_stands(launcher: Path, initialised: Path, tmp_path: Path) -> None:
+    folder = initialised / "docs"
+    done = run(launcher, folder, "backup", "taken")
+    assert (folder / "taken" / "backup.json").exists(), done.stderr
+    done = run(launcher, folder, "restore", "taken", "../../other")
+    assert (tmp_path / "other" / "data" / "base" / "splits.json").exists(), done.stderr
+    assert "has no backup.json" in run(launcher, folder, "restore", ".").stderr
+    assert f"{folder} has no" in run(launcher, folder, "restore", ".").stderr
+    done = run(launcher, folder, "init", "--remote", "../../remote")
+    assert done.returncode == 0, done.stderr
+    assert f"url = {tmp_path / 'remote'}" in (initialised / ".dvc" / "config").read_text()
+    assert "an absolute path or an address, got 's3:/x'" in run(launcher, folder, "init", "--remote", "s3:/x").stderr
+
+
+def test_what_git_says_is_said(launcher: Path, initialised: Path, tmp_path: Path) -> None:
+    outside = run(launcher, tmp_path, "status").stderr
+    assert "clone it first" in outside
+    assert "not a git repository" in outside
+    for command in ([launcher, "status"], [sys.executable, "-m", "flows.cli", "status"]):
+        done = subprocess.run(
+            command,
+            cwd=initialised,
+            env={**os.environ, "GIT_TEST_ASSUME_DIFFERENT_OWNER": "1"},  # git's own switch for this
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 1
+        assert "detected dubious ownership" in done.stderr
+        assert f"git config --global --add safe.directory {initialised}" in done.stderr
+        assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_mistake_names_the_command_one_typed(launcher: Path, initialised: Path) -> None:
+    assert "Usage: dadc run" in run(launcher, initialised, "run").stderr
+    assert "Usage: dadc" in run(launcher, initialised, "--help").stdout
