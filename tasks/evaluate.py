@@ -21,7 +21,7 @@ from tasks import attacks, checkpoint, stage
 from tasks.attacks import pgd
 from tasks.attacks._battery import CURVE_STEPS, battery, curve
 from tasks.compute import Compute
-from tasks.params import Params, kind, module_of
+from tasks.params import Params, kind
 from tasks.predictions import CHALLENGER, OTHER, SURE, TARGET, Answered, measured, to_table
 from tasks.seeds import derive
 
@@ -93,14 +93,16 @@ def answer_all(net: nn.Module, images: Images, params: Params, *, shifts: bool) 
     """
     chosen, labels_N = params.evaluate, images.labels_N
     columns = clean(net, images)
-    start_NCHW, worst_N = checkpoint.to_float(images.pixels_NCHW), columns["clean"]
+    start_NCHW, worst_N, blind = checkpoint.to_float(images.pixels_NCHW), columns["clean"], []
     for name, given in chosen.attacks.items():
         module, own = kind("attacks", name, given, f"evaluate.attacks.{name}")
         seed = derive(params.seed, "evaluate", "attack", name)
         precision = chosen.precision
         found = attacks.attack(module, net, start_NCHW, labels_N, params.threat, own, seed, precision=precision)
         columns[f"attack_{name}"] = found.answers
-        if not (attacks.own_budget(module) or attacks.gradient_free(module)):
+        if attacks.gradient_free(module):
+            blind.append(name)
+        elif not attacks.own_budget(module):
             worst_N = torch.where(worst_N == labels_N, found.answers, worst_N)
     kinds = {name: kind("attacks", name, given, f"evaluate.battery.{name}") for name, given in chosen.battery.items()}
     seed = derive(params.seed, "evaluate", "battery")
@@ -109,11 +111,10 @@ def answer_all(net: nn.Module, images: Images, params: Params, *, shifts: bool) 
     for turn in rest.turns:
         columns |= {f"tried_{turn.attack}": turn.tried_N, f"broke_{turn.attack}": turn.broke_N}
     worst_N = rest.answers_N
-    for name in chosen.attacks:
-        if attacks.gradient_free(module_of("tasks.attacks", name, "evaluate.attacks")):
-            stands_N, answers_N = worst_N == labels_N, columns[f"attack_{name}"]
-            columns |= {f"tried_{name}": stands_N, f"broke_{name}": stands_N & (answers_N != labels_N)}
-            worst_N = torch.where(stands_N, answers_N, worst_N)
+    for name in blind:
+        stands_N, answers_N = worst_N == labels_N, columns[f"attack_{name}"]
+        columns |= {f"tried_{name}": stands_N, f"broke_{name}": stands_N & (answers_N != labels_N)}
+        worst_N = torch.where(stands_N, answers_N, worst_N)
     columns["attack_worst"] = worst_N
     for name, given in chosen.shifts.items() if shifts else ():
         module, own = kind("shifts", name, given, f"evaluate.shifts.{name}")
@@ -142,7 +143,7 @@ def transferred(
     index = (worst_N == images.labels_N).nonzero()[:, 0]
     tried_N, broke_N = torch.zeros(2, len(images), dtype=torch.bool)
     start_NCHW, labels_N = checkpoint.to_float(images.pixels_NCHW[index]), images.labels_N[index]
-    own = pgd.Params(steps=CURVE_STEPS, step_size=2.5 * params.threat.epsilon / CURVE_STEPS)
+    own = pgd.Params(steps=CURVE_STEPS)
     seed = derive(params.seed, "evaluate", "transfer")
     found = attacks.attack(
         pgd, other, start_NCHW, labels_N, params.threat, own, seed, precision=params.evaluate.precision

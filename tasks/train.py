@@ -28,7 +28,7 @@ from tasks.seeds import derive
 
 UNDEFENDED = ("plain",)  # losses that promise nothing under attack: what they have of it may fall
 QUICK = 256  # validation images, at most, that PGD is tried on after each epoch
-QUICK_STEPS = 10  # of that PGD, each a quarter of the radius
+QUICK_STEPS = 10  # of that PGD
 MOMENTUM = 0.9  # of SGD
 RISE = 0.4  # share of a one-cycle schedule in which the rate rises
 FALL = 0.15  # PGD accuracy on validation, below its best epoch, that ends the training: more is no chance
@@ -353,8 +353,7 @@ def quick(
     answers_N, _ = checkpoint.answer(net, validation.pixels_NCHW[own])
     right_N = where.together(answers_N == validation.labels_N[own], len(validation))
     images_NCHW, labels_N = checkpoint.to_float(validation.pixels_NCHW[some]), validation.labels_N[some]
-    given = {"steps": QUICK_STEPS, "step_size": params.threat.epsilon / 4, "drop": True}
-    module, chosen = kind("attacks", "pgd", given, "train")
+    module, chosen = kind("attacks", "pgd", {"steps": QUICK_STEPS, "drop": True}, "train")
     seed = derive(params.seed, "train", "quick")
     found = attacks.attack(module, net, images_NCHW, labels_N, params.threat, chosen, seed)
     stands_N = where.together(found.answers == labels_N, len(few))

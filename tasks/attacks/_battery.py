@@ -17,7 +17,7 @@ from tasks.attacks import attack, cost, gradient_free, own_budget, pgd
 from tasks.params import Threat
 from tasks.seeds import derive
 
-CURVE_STEPS = 20  # of PGD at each radius, of 2.5 radii together
+CURVE_STEPS = 20  # of PGD at each radius
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def curve(
     for epsilon in sorted(epsilons):
         index = standing.nonzero()[:, 0]
         within = Threat(norm=threat.norm, epsilon=epsilon)
-        own = pgd.Params(steps=CURVE_STEPS, step_size=2.5 * epsilon / CURVE_STEPS, drop=True)
+        own = pgd.Params(steps=CURVE_STEPS, drop=True)
         seeded = derive(seed, epsilon)
         tried = attack(pgd, net, images[index], labels[index], within, own, seeded, precision=precision)
         standing = standing.clone()
