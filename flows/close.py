@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from data.layout import Round
+from data.layout import Round, pointer
 from data.records import Candidate
 from flows.base import Campaign, campaign_flow, load, say, step
 from flows.collect import Tally, up_to_date
@@ -78,7 +78,7 @@ def freeze(round_: Round, candidates: list[Candidate]) -> None:
 def keep(round_: Round) -> None:
     """The shard, the raw record and weights that the user gave → DVC."""
     there = [path for path in (round_.candidates, round_.annotations, round_.weights) if path.exists()]
-    new = [path for path in there if not path.with_name(f"{path.name}.dvc").exists()]
+    new = [path for path in there if not pointer(path).exists()]
     if new:
         # Not linked anew: killed in between, DVC would leave the raw record in its cache alone.
         dvc(round_.workspace, "add", "--no-relink", *map(str, new), say=say)

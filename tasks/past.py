@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from data.files import write_whole
-from data.layout import Round
+from data.layout import Round, pointer
 from data.shards import read_candidates
 from tasks.annotations import gather, lines, probe_answers
 from tasks.params import Validate, read
@@ -37,7 +37,7 @@ def remembered(round_: Round, rules: Validate) -> dict[str, Conduct]:
 def recorded(round_: Round) -> Path:
     """The record of a closed round; FileNotFoundError if it is not here."""
     path = round_.annotations
-    if not path.exists() and path.with_name(f"{path.name}.dvc").exists():
+    if not path.exists() and pointer(path).exists():
         raise FileNotFoundError(f"{path} is wanted and is not there; `dvc pull` brings what DVC keeps")
     return path
 

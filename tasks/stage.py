@@ -22,7 +22,7 @@ import torch
 from filelock import FileLock, Timeout
 
 from data.files import md5, write_whole
-from data.layout import Round, Workspace
+from data.layout import Round, Workspace, pointer
 from data.shards import Images, read_mapped
 from tasks import compute
 from tasks.compute import Compute
@@ -172,10 +172,10 @@ def _mapped(workspace: Workspace, path: Path, digest: str, content: dict[str, An
 def other(workspace: Workspace, name: str) -> Images:
     """The frozen images of a set of `evaluate.sets`, whose digest its .dvc file has."""
     content, path = _splits(workspace), workspace.other(name)
-    pointer = path.with_name(path.name + ".dvc")
-    if not pointer.exists():
-        raise FileNotFoundError(f"{pointer} is wanted and is not there; `dadc init` freezes evaluate.sets.{name}")
-    digest = pointer_digest(pointer.read_text(encoding="utf-8"))
+    known = pointer(path)
+    if not known.exists():
+        raise FileNotFoundError(f"{known} is wanted and is not there; `dadc init` freezes evaluate.sets.{name}")
+    digest = pointer_digest(known.read_text(encoding="utf-8"))
     return _mapped(workspace, checked(path, digest), digest, content)
 
 
