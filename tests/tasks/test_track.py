@@ -8,6 +8,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import torch
@@ -67,11 +68,11 @@ def write_round(workspace: Workspace, number: int, champion: int = 0) -> Round:
 
 @pytest.fixture
 def campaign(make_workspace: Callable[..., Path]) -> Workspace:
-    """A campaign with two closed rounds."""
+    """A campaign with two closed rounds; its commit of the data, by which MLflow knows it, is no other test's."""
     workspace = Workspace(make_workspace())
     write_whole(workspace.splits, "{}")
     git(workspace, "add", "--force", str(workspace.splits))
-    git(workspace, "commit", "--quiet", "--message", "data")
+    git(workspace, "commit", "--quiet", "--message", "data", "--message", uuid4().hex)  # two may be made in one second
     write_round(workspace, 0)
     write_round(workspace, 1, champion=1)
     return workspace
