@@ -3,7 +3,7 @@
 Processor time of one thread, in a process that keeps its memory as a stage does. The peers are torchvision's transforms
 (v2) on uint8 tensors and on PIL images, each image alone, in a DataLoader of the same process. The floor is measured
 too: choosing and converting the images, and what torch's own kernels take for the changes: to mirror bytes, pad them
-and cut windows out, and for all eight kinds to draw the numbers and sample the grids as well.
+and cut windows out, and for all eight kinds to draw bits, look noise up by them, and sample the grids as well.
 """
 
 from __future__ import annotations
@@ -114,14 +114,15 @@ def kernels(pixels_NCHW: torch.Tensor, everything: bool, generator: torch.Genera
     kinds two drawings of noise, one of specks and two sampled grids as well."""
     n, channels, height, width = pixels_NCHW.shape
     images, grid = torch.rand(BATCH, channels, height, width), torch.rand(BATCH, height, width, 2) * 2 - 1
+    bits, table = torch.empty(images.numel() // 4, dtype=torch.int64), torch.randn(2**16)
     for start in range(0, EPOCHS * n, BATCH):
         pixels = pixels_NCHW[start % n :][:BATCH]
         F.pad(pixels.flip(3), (4,) * 4)[..., 4:-4, 4:-4].clone()
         if everything:
             for _ in range(2):
-                torch.randn(images.shape, generator=generator)
+                table.index_select(0, bits.random_(-(2**63), None, generator=generator).view(torch.uint16).int())
                 F.grid_sample(images, grid, align_corners=False)
-            torch.rand(BATCH, 1, height, width, generator=generator)
+            bits[: height * width * BATCH // 4].random_(-(2**63), None, generator=generator)
 
 
 def step(optimizer: torch.optim.Optimizer, value: Callable[[], torch.Tensor]) -> None:

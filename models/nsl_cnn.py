@@ -8,10 +8,13 @@ and rows and columns that a max-pool drops, for they fill no window, are cut off
 
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import torch
 from torch import nn
 
-from models._few_channels import FirstConv2d
+from models._convolution import QuickConv2d
+from models._pooling import RectifiedMaxPool
 
 SMALLEST = 8  # pixels
 
@@ -19,8 +22,8 @@ SMALLEST = 8  # pixels
 class _Cut(nn.Sequential):
     """Layers that see the first `seen` rows and columns of an image."""
 
-    def __init__(self, seen: int, *layers: nn.Module) -> None:
-        super().__init__(*layers)
+    def __init__(self, seen: int, layers: dict[int, nn.Module]) -> None:
+        super().__init__(OrderedDict((str(number), layer) for number, layer in layers.items()))
         self.seen = seen
 
     def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
@@ -43,16 +46,16 @@ def build(num_classes: int, channels: int, size: int) -> nn.Module:
     side = side - 2 + 2 * padding
     return _Cut(
         ((side + 2) * 2 + 2) * 2 + 2 if padding == 0 else size,
-        FirstConv2d(channels, 32, 3, padding=padding),
-        nn.MaxPool2d(2),
-        nn.ReLU(),
-        nn.Conv2d(32, 64, 3, padding=padding),
-        nn.MaxPool2d(2),
-        nn.ReLU(),
-        nn.Conv2d(64, 64, 3, padding=padding),
-        nn.ReLU(),
-        nn.Flatten(),
-        nn.Linear(64 * side * side, 64),
-        nn.ReLU(),
-        nn.Linear(64, num_classes),
+        {  # by these numbers saved weights are called
+            0: QuickConv2d(channels, 32, 3, padding=padding),
+            1: RectifiedMaxPool(),
+            3: nn.Conv2d(32, 64, 3, padding=padding),
+            4: RectifiedMaxPool(),
+            6: QuickConv2d(64, 64, 3, padding=padding),
+            7: nn.ReLU(),
+            8: nn.Flatten(),
+            9: nn.Linear(64 * side * side, 64),
+            10: nn.ReLU(),
+            11: nn.Linear(64, num_classes),
+        },
     )

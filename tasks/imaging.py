@@ -7,7 +7,7 @@ or a tensor of one per image, B. Draws come from the generator, on its device.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Literal
 
@@ -35,20 +35,34 @@ def uniform(images_BCHW: Tensor, low: float, high: float, generator: Generator) 
     return (low + (high - low) * drawn_B).to(images_BCHW.device)
 
 
-def gaussian_noise(images_BCHW: Tensor, sigma: Strength, generator: Generator) -> Tensor:
+def normal(like_BCHW: Tensor, generator: Generator) -> Tensor:
+    """Drawn from N(0, 1), one number for each of these."""
+    return torch.randn(like_BCHW.shape, generator=generator, device=generator.device).to(like_BCHW.device)
+
+
+def rough_normal(like_BCHW: Tensor, generator: Generator) -> Tensor:
+    """Drawn evenly from 2¹⁶ numbers that share out N(0, 1), the last at ±4.3: half the time of `normal`."""
+    halves = _halves(like_BCHW.numel(), generator).view(torch.uint16).int()
+    return _quantiles(generator.device).index_select(0, halves).to(like_BCHW.device).view(like_BCHW.shape)
+
+
+Normal = Callable[[Tensor, Generator], Tensor]
+
+
+def gaussian_noise(images_BCHW: Tensor, sigma: Strength, generator: Generator, draw: Normal = normal) -> Tensor:
     """images + σ·N(0, 1), independent in every pixel and channel."""
-    noise_BCHW = _normal(images_BCHW, generator)
+    noise_BCHW = draw(images_BCHW, generator)
     return noise_BCHW.mul_(_each(sigma)).add_(images_BCHW).clamp_(0, 1)
 
 
-def poisson_noise(images_BCHW: Tensor, photons: Strength, generator: Generator) -> Tensor:
+def poisson_noise(images_BCHW: Tensor, photons: Strength, generator: Generator, draw: Normal = normal) -> Tensor:
     """Counts of light with mean pixel × photons, divided by photons; fewer photons, more noise.
 
     Differs: the counts are rounded draws of a normal distribution of the same mean and variance, ten times as fast as
     Poisson's; black stays black.
     """
     root_BCHW = (images_BCHW * _each(photons)).sqrt_()  # of the mean, which is the variance too
-    counts_BCHW = _normal(images_BCHW, generator).add_(root_BCHW).mul_(root_BCHW).round_()
+    counts_BCHW = draw(images_BCHW, generator).add_(root_BCHW).mul_(root_BCHW).round_()
     return counts_BCHW.div_(_each(photons)).clamp_(0, 1)
 
 
@@ -178,16 +192,24 @@ def _centred(size: int, like: Tensor) -> Tensor:
     return torch.arange(size, dtype=like.dtype, device=like.device) - (size - 1) / 2
 
 
-def _normal(images_BCHW: Tensor, generator: Generator) -> Tensor:
-    drawn = torch.randn(images_BCHW.shape, generator=generator, device=generator.device)
-    return drawn.to(images_BCHW.device)
-
-
 def _even(like_BCHW: Tensor, generator: Generator) -> Tensor:
-    """Drawn evenly from [0, 1), in steps of 2⁻¹⁶: four numbers from 64 bits, a third of the time of torch.rand."""
-    bits = torch.empty(-(-like_BCHW.numel() // 4), dtype=torch.int64, device=generator.device)
-    halves = bits.random_(-(2**63), None, generator=generator).view(torch.int16)[: like_BCHW.numel()]
+    """Drawn evenly from [0, 1), in steps of 2⁻¹⁶: a third of the time of torch.rand."""
+    halves = _halves(like_BCHW.numel(), generator)
     return halves.to(like_BCHW.device, torch.float32).mul_(2**-16).add_(0.5).view(like_BCHW.shape)
+
+
+def _halves(n: int, generator: Generator) -> Tensor:
+    """n draws of 16 bits, int16, four out of every 64 bits that are drawn."""
+    bits = torch.empty(-(-n // 4), dtype=torch.int64, device=generator.device)
+    return bits.random_(-(2**63), None, generator=generator).view(torch.int16)[:n]
+
+
+@lru_cache
+def _quantiles(device: torch.device) -> Tensor:
+    """2¹⁶ numbers from below to above, each for as much of N(0, 1); of variance 1."""
+    shares = (torch.arange(2**16, dtype=torch.float64) + 0.5) / 2**16
+    found: Tensor = torch.special.ndtri(shares)
+    return (found / found.square().mean().sqrt()).float().to(device)
 
 
 def _each(strength: Strength) -> Strength:

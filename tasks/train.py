@@ -183,13 +183,13 @@ def fit(
             if where.world > 1:
                 value = where.average_gradients(net, value, weights_B.sum().item())
             if not math.isfinite(value):
-                raise ValueError(
-                    f"the loss is {value} in epoch {epoch}: training has diverged; "
-                    f"lower train.learning_rate (now {choices.learning_rate:g})"
-                )
+                raise _diverged(f"the loss is {value}", epoch, choices)
             optimizer.step()
             total += value * len(index)
         where.average_statistics(net)
+        broken = [name for name, kept in net.state_dict().items() if not kept.isfinite().all()]
+        if broken:
+            raise _diverged(f"{', '.join(broken)} of the network are not finite", epoch, choices)
         speed = len(order) / (time.monotonic() - spent)
         clean, robust = quick(net, validation, few, params, where)
         done.epochs.append({"epoch": epoch, "loss": total / len(order), "clean": clean, "robust": robust})
@@ -282,6 +282,11 @@ def rate(schedule: str, share: float) -> float:
     if schedule == "step":
         return 0.1 ** sum(share >= at for at in (0.5, 0.75))
     return 1.0
+
+
+def _diverged(what: str, epoch: int, choices: Choices) -> ValueError:
+    cure = f"lower train.learning_rate (now {choices.learning_rate:g})"
+    return ValueError(f"{what} in epoch {epoch}: training has diverged; {cure}")
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, choices: Choices, share: float) -> None:

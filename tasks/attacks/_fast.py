@@ -21,7 +21,8 @@ from torch.fx.passes.shape_prop import ShapeProp
 from torch.nn import functional as F
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from models._few_channels import FewChannels, FirstConv2d, in_bf16, suits
+from models._convolution import FewChannels, QuickConv2d, in_bf16, suits
+from models._pooling import RectifiedMaxPool
 from tasks.checkpoint import device_of, evaluating
 
 CLOSE = 1e-3  # of the largest logit: by so much the rewritten network may differ before it is cast
@@ -148,7 +149,7 @@ def _folded(conv: nn.Conv2d | None, norm: nn.BatchNorm2d) -> tuple[torch.Tensor,
 
 class _Tracer(fx.Tracer):
     def is_leaf_module(self, m: nn.Module, module_qualified_name: str) -> bool:
-        return isinstance(m, FirstConv2d) or super().is_leaf_module(m, module_qualified_name)
+        return isinstance(m, QuickConv2d | RectifiedMaxPool) or super().is_leaf_module(m, module_qualified_name)
 
 
 def _rewritten(net: nn.Module, probe_BCHW: torch.Tensor) -> fx.GraphModule | None:
@@ -159,7 +160,7 @@ def _rewritten(net: nn.Module, probe_BCHW: torch.Tensor) -> fx.GraphModule | Non
         return None
     for node in list(graph.graph.nodes):
         layer = _module(graph, node)
-        if type(layer) is nn.Conv2d or type(layer) is FirstConv2d:
+        if type(layer) is nn.Conv2d or type(layer) is QuickConv2d:
             _put(graph, node, _Convolution(layer))
         elif type(layer) is nn.Linear:
             _put(graph, node, _Linear(layer))
@@ -179,6 +180,12 @@ def _rewritten(net: nn.Module, probe_BCHW: torch.Tensor) -> fx.GraphModule | Non
             node.replace_all_uses_with(relu)
             relu.replace_input_with(relu.args[0], node)
             node.append(relu)
+    for node in list(graph.graph.nodes):
+        if _is_relu(graph, node) and _by_two(_module(graph, node.args[0])) and len(node.args[0].users) == 1:
+            pool = node.args[0]
+            node.replace_all_uses_with(pool)
+            graph.graph.erase_node(node)
+            _put(graph, pool, RectifiedMaxPool())
     _cut(graph, probe_BCHW)
     for node in list(graph.graph.nodes):
         if _is_relu(graph, node) and len(node.args[0].users) == 1:
@@ -234,6 +241,8 @@ def _windows(graph: fx.GraphModule, node: Any) -> tuple[tuple[int, int], tuple[i
     if isinstance(layer, nn.ReLU | nn.Identity | nn.Dropout | nn.Dropout2d | _Scale) or _is_relu(graph, node):
         return (1, 1), (1, 1)
     of = layer.of[0] if isinstance(layer, _Convolution) else layer
+    if isinstance(layer, RectifiedMaxPool):
+        return (2, 2), (2, 2)
     if not isinstance(of, nn.Conv2d) and (type(of) is not nn.MaxPool2d or of.return_indices or of.ceil_mode):
         return None
     if isinstance(of.padding, str) or _pair(of.padding) != (0, 0) or _pair(of.dilation) != (1, 1):
@@ -262,6 +271,14 @@ def _is_relu(graph: fx.GraphModule, node: Any) -> bool:
     if type(_module(graph, node)) is nn.ReLU:
         return True
     return isinstance(node, fx.Node) and node.target in (F.relu, torch.relu, "relu") and len(node.args) == 1
+
+
+def _by_two(layer: nn.Module | None) -> bool:
+    """Whether it is `nn.MaxPool2d(2)`, with nothing else said."""
+    if type(layer) is not nn.MaxPool2d or layer.return_indices or layer.ceil_mode:
+        return False
+    sizes = [_pair(given) for given in (layer.kernel_size, layer.stride, layer.padding, layer.dilation)]
+    return sizes == [(2, 2), (2, 2), (0, 0), (1, 1)]
 
 
 def _is_max_pool(graph: fx.GraphModule, node: fx.Node) -> bool:

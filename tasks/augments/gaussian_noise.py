@@ -15,4 +15,4 @@ class Params(Augment):
 
 def augment(images_BCHW: Tensor, params: Params, generator: Generator) -> Tensor:
     sigma_B = imaging.uniform(images_BCHW, 0, params.sigma, generator)
-    return imaging.gaussian_noise(images_BCHW, sigma_B, generator)
+    return imaging.gaussian_noise(images_BCHW, sigma_B, generator, imaging.rough_normal)

@@ -17,4 +17,4 @@ class Params(Augment):
 
 def augment(images_BCHW: Tensor, params: Params, generator: Generator) -> Tensor:
     deviation_B = imaging.uniform(images_BCHW, 1e-3, params.photons**-0.5, generator)
-    return imaging.poisson_noise(images_BCHW, deviation_B**-2, generator)
+    return imaging.poisson_noise(images_BCHW, deviation_B**-2, generator, imaging.rough_normal)

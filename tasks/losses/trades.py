@@ -13,7 +13,7 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from models._few_channels import in_bf16
+from models._convolution import in_bf16
 from tasks.attacks import Rise
 from tasks.attacks._fast import stepping
 from tasks.checkpoint import evaluating

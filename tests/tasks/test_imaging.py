@@ -27,25 +27,44 @@ def photos() -> Tensor:
     return torch.nn.functional.interpolate(torch.rand(8, 3, 5, 5, generator=seeded(9)), size=(28, 28), mode="bilinear")
 
 
+DRAWS = [imaging.normal, imaging.rough_normal]
+
+
 def constants(n: int, *values: float) -> list[Tensor]:
     return [torch.full((n,), value) for value in values]
 
 
-def test_gaussian_noise_has_the_deviation_asked_for_of_each_image() -> None:
+@pytest.mark.parametrize("draw", DRAWS)
+def test_gaussian_noise_has_the_deviation_asked_for_of_each_image(draw: imaging.Normal) -> None:
     sigma = torch.tensor([0.02, 0.1])
-    noisy = imaging.gaussian_noise(grey(0.5, 2, size=200), sigma, seeded())
+    noisy = imaging.gaussian_noise(grey(0.5, 2, size=200), sigma, seeded(), draw)
     assert noisy[0].std().item() == pytest.approx(0.02, rel=0.02)
     assert noisy[1].std().item() == pytest.approx(0.1, rel=0.02)
 
 
+@pytest.mark.parametrize("draw", DRAWS)
 @pytest.mark.parametrize("value", [0.0, 0.1, 0.5])
-def test_poisson_noise_has_poissons_mean_and_variance(value: float) -> None:
+def test_poisson_noise_has_poissons_mean_and_variance(value: float, draw: imaging.Normal) -> None:
     photons = 40.0
-    ours = imaging.poisson_noise(grey(value), photons, seeded()) * photons
+    ours = imaging.poisson_noise(grey(value), photons, seeded(), draw) * photons
     theirs = torch.poisson(grey(value) * photons, generator=seeded()).clamp_max(photons)
     assert torch.equal(ours.round(), ours.round().clamp(0, photons))
     assert ours.mean().item() == pytest.approx(theirs.mean().item(), abs=0.03)
     assert ours.std().item() == pytest.approx(theirs.std().item(), rel=0.03)
+
+
+@pytest.mark.parametrize("draw", DRAWS)
+def test_draws_are_normal_and_independent(draw: imaging.Normal) -> None:
+    drawn = draw(grey(0, 333, 3, 33), seeded()).double().flatten().sort().values  # no multiple of four
+    n = len(drawn)
+    shares = torch.special.ndtr(drawn)
+    steps = (torch.arange(n, dtype=torch.double) + 0.5) / n
+    assert (shares - steps).abs().max().item() < 1.63 / math.sqrt(n)  # Kolmogorov and Smirnov, 1%
+    assert drawn.square().mean().item() == pytest.approx(1, abs=5 * math.sqrt(2 / n))
+    assert drawn.abs().max().item() > 4
+    apart = draw(grey(0, 333, 3, 33), seeded()).double().flatten()
+    for by in (1, 2, 3, 4, 33):
+        assert abs((apart[:-by] * apart[by:]).mean().item()) < 4 / math.sqrt(n)
 
 
 def test_salt_and_pepper_are_as_many_and_hit_whole_pixels() -> None:

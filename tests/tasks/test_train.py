@@ -165,6 +165,13 @@ def test_divergence_is_an_error_that_says_what_to_do() -> None:
         fit_small(net, small(optimizer="sgd", learning_rate=1e30, epochs=3))
 
 
+def test_weights_that_are_no_numbers_are_divergence_though_the_loss_was_one() -> None:
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 2))
+    net[1].weight.register_hook(lambda gradient: gradient * float("nan"))
+    with pytest.raises(ValueError, match=r"^1.weight of the network are not finite in epoch 1: training has diverged"):
+        fit_small(net, small(epochs=1, batch=9))
+
+
 def test_no_batch_of_one_image_is_left_over() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.BatchNorm1d(4), nn.Linear(4, 2))
     assert len(fit_small(net, small())["epochs"]) == 2  # type: ignore[arg-type]

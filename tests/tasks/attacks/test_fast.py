@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
+from models._pooling import RectifiedMaxPool
 from tasks.attacks import _fast
 from tasks.attacks._fast import _of, fast
 from tasks.params import module_of
@@ -81,6 +82,28 @@ def test_what_a_max_pool_drops_is_not_computed(size: int, seen: int) -> None:
     assert asked == [(6, 1, seen, seen)]
     assert torch.allclose(ours[0], wanted[0], atol=1e-12)
     assert torch.equal(ours[0] == 0, wanted[0] == 0)
+
+
+def test_a_max_pool_and_a_relu_become_one_layer_only_where_they_are_as_good_as_that() -> None:
+    torch.manual_seed(0)
+    pools = [nn.MaxPool2d(2), nn.MaxPool2d(2, 1), nn.MaxPool2d(2, padding=1), nn.MaxPool2d(2, ceil_mode=True)]
+    net = nn.Sequential(
+        nn.Conv2d(1, 4, 3, padding=1),
+        *(layer for pool in pools for layer in (nn.ReLU(), pool)),  # a ReLU before each
+        *(nn.Conv2d(4, 4, 1), nn.MaxPool2d(2), nn.Conv2d(4, 4, 1)),  # and none about this one
+        *(nn.Flatten(), nn.LazyLinear(4)),
+    ).eval()
+    images = torch.rand(6, 1, 20, 20)
+    net(images)
+    copy = fast(net, images)
+    assert copy is not net
+    assert isinstance(copy, torch.fx.GraphModule)
+    called = [type(copy.get_submodule(str(n.target))) for n in copy.graph.nodes if n.op == "call_module"]
+    assert called.count(RectifiedMaxPool) == 1
+    assert called.count(nn.MaxPool2d) == 4
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = gradient(copy, images.contiguous(memory_format=torch.channels_last))
+    assert torch.allclose(ours[1].float(), net(images), atol=0.02)
 
 
 def test_images_of_another_size_get_a_copy_of_their_own() -> None:
