@@ -47,7 +47,7 @@ def board(root: Path, number: int | None = None) -> Board:
     seconds: Counter[str] = Counter()
     for round_ in chosen:
         seconds.update(voting_seconds(round_))
-    rules = read(chosen[-1].params).validate_
+    rules = {round_.number: read(round_.params).validate_ for round_ in chosen}
     return Board(
         annotators=leaderboard.annotators(candidates),
         validators=leaderboard.validators(candidates, answers, rules, seconds),

@@ -126,9 +126,12 @@ def validate(candidates: list[Candidate], votes: Mapping[str, list[Vote]], round
 
 @step("publish votes")
 def publish_votes(campaign: Campaign, round_: Round, candidates: list[Candidate]) -> None:
-    """Validation tasks for candidates that still need votes."""
-    from tasks.publish import publish_validation
+    """Validation tasks for candidates that still need votes, on pages as they were published."""
+    from tasks.publish import publish_validation, put_back
 
-    new = publish_validation(campaign.studio, round_, candidates, read(round_.params))
+    params = read(round_.params)
+    for line in put_back(campaign.studio, round_, params, campaign.splits):
+        say(line)
+    new = publish_validation(campaign.studio, round_, candidates, params, say)
     if new:
         say(f"published {new} validation tasks")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 from data.layout import Round
 from data.records import Candidate
@@ -11,6 +12,9 @@ from data.shards import read_candidates
 from flows.base import Campaign
 from tasks.params import read
 from tasks.workspace import State, rounds, state
+
+if TYPE_CHECKING:
+    from tasks.projects import Kind
 
 BECAME = ("verified", "rejected", "pending", "malformed", "late", "practice", "not pulled")
 VOTES = ("counted", "not counted", "on probes", "on nothing that is asked", "not pulled")
@@ -27,20 +31,25 @@ def reconcile(campaign: Campaign) -> list[str]:
     told = []
     for round_ in collected:
         there = _there(campaign, round_)
+        missing = {line.kind for line in record[round_] if not line.late} - there.keys()
+        told += [_missing(campaign, round_, kind) for kind in sorted(missing)]
         became = {c.annotation: _verdict(c) for c in found[round_] if c.annotation and not c.late}
         became |= {
             c.annotation: "late" for r in collected if r != round_ for c in found[r] if c.late and _of(c, round_)
         }
         pulled = {line.id for r in collected for line in record[r] if (line.late or r.name) == round_.name}
         became |= dict.fromkeys(pulled - became.keys(), "practice")
-        made = there["draw"] | there["edit"]
+        made = there.get("draw", set()) | there.get("edit", set())
         told.append(_line(round_, "annotations", Counter(became.get(i, "not pulled") for i in made), BECAME))
-        gone = {line.id for line in record[round_] if line.kind != "validate" and not line.late} - made
+        asked = {"draw", "edit"} & there.keys()
+        gone = {line.id for line in record[round_] if line.kind in asked and not line.late} - made
         cast = {v.annotation: "counted" if v.counted else "not counted" for c in found[round_] for v in c.votes}
         others = {line.id: line.task for line in record[round_] if line.kind == "validate" and line.id not in cast}
         probed = _probe_tasks(campaign, round_)
         cast |= {i: "on probes" if task in probed else "on nothing that is asked" for i, task in others.items()}
-        told.append(_line(round_, "votes", Counter(cast.get(i, "not pulled") for i in there["validate"]), VOTES))
+        told.append(
+            _line(round_, "votes", Counter(cast.get(i, "not pulled") for i in there.get("validate", ())), VOTES)
+        )
         if gone:
             told.append(f"round {round_.name}: {len(gone)} deleted in Label Studio after they were pulled, kept here")
     return told
@@ -55,16 +64,23 @@ def _line(round_: Round, what: str, counts: Mapping[str, int], parts: Sequence[s
 
 
 def _there(campaign: Campaign, round_: Round) -> dict[str, set[int]]:
-    """The ids of what Label Studio holds, project by project."""
+    """The ids of what Label Studio holds in each of the round's projects that is there."""
     from tasks.projects import KINDS, title
 
     studio, name = campaign.studio, read(round_.params).campaign
     found: dict[str, set[int]] = {}
     for kind in KINDS:
         project = studio.find(title(name, round_, kind))
-        tasks: Iterator[dict[str, object]] = iter(()) if project is None else studio.recorded(project, None)
-        found[kind] = {int(a["id"]) for task in tasks for a in task["annotations"]}  # type: ignore[attr-defined]
+        if project is not None:
+            found[kind] = {int(a["id"]) for task in studio.recorded(project, None) for a in task["annotations"]}
     return found
+
+
+def _missing(campaign: Campaign, round_: Round, kind: Kind) -> str:
+    from tasks.projects import title
+
+    wanted = title(read(round_.params).campaign, round_, kind)
+    return f"round {round_.name}: Label Studio has no project {wanted!r}; was it renamed, or deleted?"
 
 
 def _candidates(campaign: Campaign, round_: Round) -> list[Candidate]:

@@ -13,6 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -36,9 +37,11 @@ from tasks.projects import (
     vote_key,
 )
 from tasks.seeds import seed_images
+from tasks.shown import shown
 from tasks.trust import Answer
 
 DELETED = "deleted after it was pulled"
+SKIPPED = "skipped"
 _VOTE_TYPES = {SEEN: "choices"}
 
 
@@ -56,6 +59,23 @@ class Line:
     deleted: bool
     raw: dict[str, Any]  # the annotation as Label Studio gave it; empty if deleted
     late: str = ""  # the closed round in whose project it was made, after that round was frozen; empty: this one's
+    shown: str = ""  # of a vote, the digest of the task's picture when this was pulled
+
+    @property
+    def own(self) -> bool:
+        """Whether its author handed it in like this; nobody did what was imported."""
+        return not self.deleted and self.author == self.editor != ""
+
+    @property
+    def at(self) -> str:
+        return str(self.raw.get("updated_at", ""))
+
+    @property
+    def seconds(self) -> float:
+        """The time it took, as the page says; 0 if that is no sensible number."""
+        lead = self.raw.get("lead_time")
+        usable = isinstance(lead, int | float) and math.isfinite(lead) and 0 <= lead < 1e9
+        return float(lead) if isinstance(lead, int | float) and usable else 0.0
 
     def dump(self) -> str:
         """A line of JSON, ASCII only: whatever a string holds, it can be written."""
@@ -73,39 +93,36 @@ class Annotation:
         return self.forms[0]
 
     @cached_property
-    def last(self) -> Line:
-        """The latest form that was not the news of its deletion."""
+    def latest(self) -> Line:
+        """The latest form that was not the news of its deletion, whoever gave it."""
         return next((line for line in reversed(self.forms) if not line.deleted), self.forms[0])
+
+    @cached_property
+    def own(self) -> tuple[Line, ...]:
+        """The forms that its author gave it."""
+        return tuple(line for line in self.forms if line.own and line.author == self.first.author)
+
+    @property
+    def last(self) -> Line:
+        """The form that counts, if any does: the author's latest, whatever others made of it."""
+        return self.own[-1] if self.own else self.latest
 
     @property
     def deleted(self) -> bool:
         return self.forms[-1].deleted
 
-    @property
-    def fault(self) -> str:
-        """Why it does not count whatever it holds; empty if it may."""
-        if self.deleted:
-            return DELETED
-        if self.last.author != self.first.author or self.last.editor != self.last.author:
-            return f"changed by another account than its author's, {self.last.editor!r}"
-        if self.last.raw.get("was_cancelled"):
-            return "skipped"
-        if UNTOLD in self.last.raw:
+    def fault(self, form: Line) -> str:
+        """Why one of its forms does not count whatever it holds; empty if it may."""
+        if not form.own or form.author != self.first.author:
+            changed = f"changed by another account than its author's, {form.editor!r}"
+            return changed if form.editor else "handed in by nobody: it was imported, or its account is gone"
+        if form.raw.get("was_cancelled"):
+            return SKIPPED
+        if UNTOLD in form.raw:
             return "an annotation that Label Studio can tell was wanted, and it fails at this one"
-        if "oversize" in self.last.raw:
-            return f"an annotation of at most 8 MiB was wanted, got {self.last.raw['oversize']!r} characters"
+        if "oversize" in form.raw:
+            return f"an annotation of at most 8 MiB was wanted, got {form.raw['oversize']!r} characters"
         return ""
-
-    @property
-    def at(self) -> str:
-        return str(self.last.raw.get("updated_at", ""))
-
-    @property
-    def seconds(self) -> float:
-        """The time it took, as the page says; 0 if that is no sensible number."""
-        lead = self.last.raw.get("lead_time")
-        usable = isinstance(lead, int | float) and math.isfinite(lead) and 0 <= lead < 1e9
-        return float(lead) if isinstance(lead, int | float) and usable else 0.0
 
 
 def lines(path: Path) -> list[Line]:
@@ -150,8 +167,9 @@ def candidates(round_: Round, params: Params, splits: dict[str, Any]) -> list[Ca
     machines = read_candidates(round_.attack) if round_.attack.exists() else []
     everything = lines(round_.annotations)
     found = [line for line in everything if not line.late]
-    drawn = drawings(gather(found, "draw"), round_, params, splits)
-    edited = edits(gather(found, "edit"), round_, params, splits)
+    voted = _voted(found)
+    drawn = drawings(gather(found, "draw"), round_, params, splits, voted)
+    edited = edits(gather(found, "edit"), round_, params, splits, voted)
     return [*machines, *drawn, *edited, *_late([line for line in everything if line.late], round_, splits)]
 
 
@@ -175,11 +193,28 @@ def _late(found: Sequence[Line], round_: Round, splits: dict[str, Any]) -> list[
     return made
 
 
+def _voted(found: Iterable[Line]) -> dict[str, str]:
+    """Validation task → when the first vote in it was cast."""
+    first: dict[str, str] = {}
+    for line in found:
+        if line.kind == "validate" and line.own:
+            at = str(line.raw.get("created_at", ""))
+            first[line.task] = min(first.get(line.task, at), at)
+    return first
+
+
 def drawings(
-    annotations: Sequence[Annotation], round_: Round, params: Params, splits: dict[str, Any]
+    annotations: Sequence[Annotation],
+    round_: Round,
+    params: Params,
+    splits: dict[str, Any],
+    voted: Mapping[str, str] | None = None,
 ) -> list[Candidate]:
     """Drawing annotations → candidates, those of the practice task left out. A task has one drawing, the first that is
-    well-formed, and gives it its key; the key of every other ends in the annotation's id."""
+    well-formed, and gives it its key; the key of every other ends in the annotation's id.
+
+    An author may correct a drawing until somebody has voted on it. voted: validation task → when that was.
+    """
     seeds = _seed_keys(round_, params)
     redrawn = {key: seeds[key] for key in drawing_keys(round_, params)}
     real = [a for a in annotations if a.first.task != guide_key(round_)]
@@ -187,11 +222,17 @@ def drawings(
     def image(_: str, result: object) -> torch.Tensor:
         return ink.drawing(result, splits["size"], splits["channels"])
 
-    made = _made(real, round_, redrawn, splits["classes"], image)
+    made = _made(real, round_, redrawn, splits["classes"], image, params, voted or {})
     return [c if c.source == SIMULATED else replace(c, seed_image="") for c in made]
 
 
-def edits(annotations: Sequence[Annotation], round_: Round, params: Params, splits: dict[str, Any]) -> list[Candidate]:
+def edits(
+    annotations: Sequence[Annotation],
+    round_: Round,
+    params: Params,
+    splits: dict[str, Any],
+    voted: Mapping[str, str] | None = None,
+) -> list[Candidate]:
     """Editing annotations → candidates; a task has one, by the rules of drawings."""
     bases = edit_bases(round_, params, splits) if annotations else {}
     seeds = _seed_keys(round_, params) if annotations else {}
@@ -199,7 +240,8 @@ def edits(annotations: Sequence[Annotation], round_: Round, params: Params, spli
     def image(task: str, result: object) -> torch.Tensor:
         return ink.edited(result, bases[task])
 
-    return _made(annotations, round_, {key: seeds[key] for key in bases}, splits["classes"], image)
+    started = {key: seeds[key] for key in bases}
+    return _made(annotations, round_, started, splits["classes"], image, params, voted or {})
 
 
 def edit_bases(round_: Round, params: Params, splits: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -217,8 +259,17 @@ def _made(
     seeds: Mapping[str, str],
     classes: Sequence[str],
     image: Callable[[str, object], torch.Tensor],
+    params: Params,
+    voted: Mapping[str, str],
 ) -> list[Candidate]:
     """Annotations of one kind of task → candidates. seeds: its tasks → pool image; image: task and result → pixels."""
+
+    def drawn(candidate: Candidate, form: Line) -> Candidate:
+        """ValueError for a form that is no drawing."""
+        result = form.raw.get("result")
+        pixels = image(candidate.key, result)
+        return replace(candidate, image=encode_png(pixels), intended=ink.choice(result, INTENDED, classes))
+
     taken: set[str] = set()
     made = []
     for annotation in annotations:
@@ -233,16 +284,23 @@ def _made(
             annotator=first.author,
             seed_image=seeds.get(first.task, ""),
             annotation=first.id,
-            at=annotation.at,
-            seconds=annotation.seconds,
         )
-        reason = annotation.fault
+
+        form = annotation.last
+        for given, after in pairwise(annotation.own if known and voted else ()):
+            try:
+                at = voted.get(vote_key(params, drawn(replace(candidate, key=first.task), given)))
+            except ValueError:
+                continue
+            if at is not None and at < after.at:
+                form = given
+                break
+        candidate = replace(candidate, at=form.at, seconds=form.seconds)
+        reason = DELETED if annotation.deleted else annotation.fault(form)
         try:
             if not known:
                 raise ValueError(f"a task of the round was wanted, got {first.task[:40]!r}")
-            result = annotation.last.raw.get("result")
-            pixels = image(first.task, result)
-            intended = ink.choice(result, INTENDED, classes)
+            whole = drawn(replace(candidate, key=first.task), form)
         except ValueError as error:
             made.append(candidate.rejected(reason or str(error), wellformed=False))
             continue
@@ -252,37 +310,41 @@ def _made(
             made.append(candidate.rejected(reason, wellformed=False))
             continue
         taken.add(first.task)
-        made.append(replace(candidate, key=first.task, image=encode_png(pixels), intended=intended))
+        made.append(whole)
     return made
 
 
 def votes(round_: Round, params: Params, splits: dict[str, Any], given: Sequence[Candidate]) -> dict[str, list[Vote]]:
     """The votes on each candidate that has any, by the candidate's key, in the order in which they were cast.
 
-    A person's first vote on a candidate counts, in its latest form; never the author's own, none that another account
-    changed. The others are kept with the reason why they do not count. A vote whose image is another by now is not
-    among them; the record keeps it.
+    A person's first vote on a candidate counts, in the latest form that this person gave it, and stays when it is
+    deleted: anybody may delete there. Never the author's own, and none that was cast on another picture. The others are
+    kept with the reason why they do not count. A vote whose image is another by now is not among them; the record keeps
+    it.
     """
     by_task = {vote_key(params, c): c for c in given if c.wellformed}
+    cast_on = [a for a in gather(lines(round_.annotations), "validate") if a.first.task in by_task]
+    belongs = shown(round_, {a.first.task: by_task[a.first.task] for a in cast_on}, splits["channels"])
     found: dict[str, list[Vote]] = {}
-    for annotation in gather(lines(round_.annotations), "validate"):
-        candidate = by_task.get(annotation.first.task)
-        if candidate is None:
-            continue
+    for annotation in cast_on:
+        form, candidate = annotation.last, by_task[annotation.first.task]
         cast = found.setdefault(candidate.key, [])
         author = annotation.first.author
-        choice, reason = UNREADABLE, annotation.fault
+        choice, reason = UNREADABLE, annotation.fault(form)
         try:
             names = (*splits["classes"], UNREADABLE_CHOICE)
-            chosen = ink.choice(annotation.last.raw.get("result"), SEEN, names, _VOTE_TYPES)
+            chosen = ink.choice(form.raw.get("result"), SEEN, names, _VOTE_TYPES)
             choice = chosen if chosen < len(splits["classes"]) else UNREADABLE
         except ValueError as error:
             reason = reason or str(error)
+        if not reason and form.shown not in ("", belongs[annotation.first.task]):
+            reason = "cast on another picture, which somebody put into the task"
         if not reason and author == candidate.annotator:
             reason = "a vote on one's own candidate"
         if not reason and any(vote.counted and vote.validator == author for vote in cast):
             reason = "a second vote of the same person"
-        cast.append(Vote(author, choice, annotation.first.id, annotation.at, counted=not reason, reason=reason))
+        told = DELETED if annotation.deleted else ""
+        cast.append(Vote(author, choice, annotation.first.id, form.at, counted=not reason, reason=reason or told))
     return found
 
 

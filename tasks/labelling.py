@@ -62,6 +62,9 @@ class Task:
 
     id: int
     people: int  # it is given to
+    annotations: int  # there are, without skipped ones
+    open: bool  # whether it still wants somebody
+    image: object  # what it shows, as it is there now
 
 
 class LabelStudio:
@@ -130,9 +133,12 @@ class LabelStudio:
     def tasks(self, project: int) -> dict[str, Task]:
         """Every task by its `data.key`; the oldest of a key that is there twice."""
         found: dict[str, Task] = {}
-        for task in self._tasks(project, "id,data,overlap"):
-            if isinstance(task["data"], dict) and isinstance(task["data"].get("key"), str):
-                found.setdefault(task["data"]["key"], Task(int(task["id"]), int(task["overlap"])))
+        for task in self._tasks(project, "id,data,overlap,is_labeled,total_annotations"):
+            data = task["data"]
+            if isinstance(data, dict) and isinstance(data.get("key"), str):
+                annotations, wanting = int(task["total_annotations"] or 0), not task["is_labeled"]
+                own = Task(int(task["id"]), int(task["overlap"]), annotations, wanting, data.get("image"))
+                found.setdefault(data["key"], own)
         return found
 
     def free(self, project: int) -> dict[str, int]:
@@ -200,12 +206,10 @@ class LabelStudio:
         votes, instruction = int(found.maximum_annotations or 1), str(found.expert_instruction or "")
         return {"title": found.title, "page": found.label_config, "instruction": instruction, "votes": votes}
 
-    def counts(self, project: int) -> tuple[int, int]:
-        """Tasks that still want an annotation, and annotations there are (without skipped ones)."""
+    def annotations(self, project: int) -> int:
+        """How many there are, without skipped ones."""
         with errors(self.url, f"look at project {project}"):
-            found = self._sdk.projects.get(project)
-        tasks, finished = int(found.task_number or 0), int(found.finished_task_number or 0)
-        return tasks - finished, int(found.total_annotations_number or 0)
+            return int(self._sdk.projects.get(project).total_annotations_number or 0)
 
     def emails(self) -> dict[int, str]:
         """Account → its e-mail in lower case."""
@@ -216,6 +220,30 @@ class LabelStudio:
         """Give a task to so many people in all."""
         with errors(self.url, f"change task {task}"):
             self._sdk.tasks.update(str(task), overlap=people, is_labeled=False)
+
+    def ask_nobody(self, task: Task) -> None:
+        """Give a task to nobody any more: it goes if it has no annotation, and is finished with those it has."""
+        with errors(self.url, f"take back task {task.id}"):
+            if task.annotations:
+                self._sdk.tasks.update(str(task.id), overlap=task.annotations, is_labeled=True)
+            else:
+                self._sdk.tasks.delete(str(task.id))
+
+    def show(self, task: int, data: Mapping[str, Any]) -> None:
+        """Put back what a task shows."""
+        with errors(self.url, f"change task {task}"):
+            self._sdk.tasks.update(str(task), data=dict(data))
+
+    def put_back(self, project: int, page: str, instruction: str, votes: int) -> list[str]:
+        """Make a project again what `ensure_project` made it; the names of what somebody had changed."""
+        wanted = {"label_config": page, "expert_instruction": instruction, "maximum_annotations": votes, **SETTINGS}
+        with errors(self.url, f"look at project {project}"):
+            found = self._sdk.projects.get(project)
+        changed = {name: value for name, value in wanted.items() if getattr(found, name, value) != value}
+        if changed:
+            with errors(self.url, f"put back {', '.join(changed)} of project {project}"):
+                self._sdk.projects.update(project, **changed)
+        return sorted(changed)
 
     def drafts(self, task: int) -> list[dict[str, Any]]:
         """Everybody's drafts of a task, raw."""

@@ -108,12 +108,12 @@ def annotators(candidates: Sequence[Candidate]) -> list[Annotator]:
 def validators(
     candidates: Sequence[Candidate],
     probes: Iterable[Answer],
-    rules: Validate,
+    rules: Mapping[int, Validate],
     seconds: Mapping[str, float],
 ) -> list[Validator]:
-    """People who voted, the most counted votes first. candidates: with their votes as counted; rules: of their round,
-    or of the last; seconds: account → the time it took."""
-    found = conduct([(c, count(c.votes, rules)) for c in candidates if c.wellformed], probes)
+    """People who voted, the most counted votes first. candidates: with their votes as counted; rules: by their round;
+    seconds: account → the time it took."""
+    found = conduct([(c, count(c.votes, rules[c.round])) for c in candidates if c.wellformed], probes)
     cast = [vote for c in candidates for vote in c.votes]
     estimate = dawid_skene(ballots(candidates))
     skill = estimate.skill if estimate else {}

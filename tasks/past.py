@@ -14,15 +14,16 @@ from data.files import write_whole
 from data.layout import Round, pointer
 from data.shards import read_candidates
 from tasks.annotations import gather, lines, probe_answers
-from tasks.params import Validate, read
+from tasks.params import read
 from tasks.trust import Answer, Conduct, conduct, frozen, together
 
 
-def remembered(round_: Round, rules: Validate) -> dict[str, Conduct]:
-    """What every account did in a closed round. FileNotFoundError if its record is not here."""
+def remembered(round_: Round) -> dict[str, Conduct]:
+    """What every account did in a closed round, by that round's rules. FileNotFoundError if its record is not here."""
     kept = round_.workspace.local / "past" / f"{round_.name}.json"
     files = [path for path in (round_.candidates, recorded(round_)) if path.exists()]
     stamps = [[path.stat().st_size, path.stat().st_mtime_ns] for path in files]
+    rules = read(round_.params).validate_
     origin = {"files": stamps, "consensus": rules.consensus, "max_votes": rules.max_votes}
     if kept.exists():
         content = json.loads(kept.read_text(encoding="utf-8"))
@@ -54,5 +55,5 @@ def voting_seconds(round_: Round) -> dict[str, float]:
     FileNotFoundError if the record of a closed round is not here."""
     spent: dict[str, float] = {}
     for annotation in gather(lines(recorded(round_)), "validate"):
-        spent[annotation.first.author] = spent.get(annotation.first.author, 0.0) + annotation.seconds
+        spent[annotation.first.author] = spent.get(annotation.first.author, 0.0) + annotation.last.seconds
     return spent

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -10,13 +10,14 @@ import torch
 
 from data.layout import Round
 from data.records import Candidate, Verdict
-from data.shards import decode_png, read_images
+from data.shards import read_images
 from tasks import ink, pages, projects, stage
-from tasks.annotations import DELETED, edit_bases, probes
+from tasks.annotations import DELETED, SKIPPED, edit_bases, probes
 from tasks.labelling import LabelStudio
 from tasks.params import Params, Validate, read
 from tasks.seeds import derive
 from tasks.services import ServiceDown, Services
+from tasks.shown import digest, picture, shown
 
 EVERYBODY = 1000  # people the practice task and the probes are given to
 FAINT = 0.6  # brightness of the picture that is traced in it
@@ -28,11 +29,7 @@ def publish_drawing(studio: LabelStudio, round_: Round, params: Params, splits: 
     The first is a practice that everybody is given and that does not count. A task holds its key, the canvas and a
     line of advice.
     """
-    project = studio.ensure_project(
-        projects.title(params.campaign, round_, "draw"),
-        pages.draw_page(splits["classes"]),
-        instruction=pages.DRAW_HELP,
-    )
+    project = _project(studio, round_, params, splits, "draw")
     guide = projects.guide_key(round_)
     if guide not in studio.tasks(project):
         studio.publish(project, {guide: _guide(round_, params, splits)})
@@ -48,13 +45,38 @@ def publish_editing(studio: LabelStudio, round_: Round, params: Params, splits: 
     bases = edit_bases(round_, params, splits)
     if not bases:
         return 0
-    project = studio.ensure_project(
-        projects.title(params.campaign, round_, "edit"),
-        pages.edit_page(splits["classes"], splits["channels"]),
-        instruction=pages.EDIT_HELP,
-    )
+    project = _project(studio, round_, params, splits, "edit")
     tasks = {key: {"image": ink.picture(pixels), "note": pages.EDIT_NOTE} for key, pixels in bases.items()}
     return studio.publish(project, tasks)
+
+
+def put_back(studio: LabelStudio, round_: Round, params: Params, splits: Mapping[str, Any]) -> list[str]:
+    """Make the round's pages again what they were published as: anybody with an account can change them. A line for
+    each that had been changed."""
+    told = []
+    for kind in projects.KINDS:
+        title = projects.title(params.campaign, round_, kind)
+        project = studio.find(title)
+        changed = [] if project is None else studio.put_back(project, *_made_of(params, splits, kind))
+        if changed:
+            told.append(f"put back in the project {title!r}, which somebody had changed: {', '.join(changed)}")
+    return told
+
+
+def _project(studio: LabelStudio, round_: Round, params: Params, splits: Mapping[str, Any], kind: projects.Kind) -> int:
+    page, instruction, votes = _made_of(params, splits, kind)
+    title = projects.title(params.campaign, round_, kind)
+    return studio.ensure_project(title, page, instruction=instruction, votes=votes)
+
+
+def _made_of(params: Params, splits: Mapping[str, Any], kind: projects.Kind) -> tuple[str, str, int]:
+    """A project's page, instruction and how many people are given a task."""
+    classes = splits["classes"]
+    if kind == "draw":
+        return pages.draw_page(classes), pages.DRAW_HELP, 1
+    if kind == "edit":
+        return pages.edit_page(classes, splits["channels"]), pages.EDIT_HELP, 1
+    return pages.validate_page(classes), pages.VALIDATE_HELP, params.validate_.consensus
 
 
 def attach_model(studio: LabelStudio, round_: Round, params: Params, services: Services) -> None:
@@ -69,32 +91,42 @@ def attach_model(studio: LabelStudio, round_: Round, params: Params, services: S
             studio.attach_model(project, services.model_url, services.model_user, services.model_password)
 
 
-def publish_validation(studio: LabelStudio, round_: Round, candidates: Sequence[Candidate], params: Params) -> int:
+def publish_validation(
+    studio: LabelStudio,
+    round_: Round,
+    candidates: Sequence[Candidate],
+    params: Params,
+    say: Callable[[str], None] = print,
+) -> int:
     """A validation task for each judged candidate that is due, and one more person for each that is still undecided.
     How many tasks are new.
 
     The task holds the image and a key that says nothing; the order is shuffled. It is first given to as many people as
     a consensus needs; while their votes disagree, to one more at a time up to `max_votes`. The probes are among the
-    first, look the same, and are given to everybody.
+    first, look the same, and are given to everybody. A task of nothing that is asked any more, because its drawing was
+    corrected or withdrawn, is taken back; a picture that somebody changed is put back.
     """
-    judged = [c for c in candidates if due(c, params)]
-    known = probes(round_, params, {"channels": stage.base(round_.workspace).channels}) if judged else []
+    judged, base = [c for c in candidates if due(c, params)], stage.base(round_.workspace)
+    splits = {"channels": base.channels, "classes": base.classes}
+    known = probes(round_, params, splits) if judged else []
     wanted = sorted([*judged, *known], key=lambda c: (derive(params.seed, "order", c.key), c.key))
-    base = stage.base(round_.workspace)
-    project = studio.ensure_project(
-        projects.title(params.campaign, round_, "validate"),
-        pages.validate_page(base.classes),
-        instruction=pages.VALIDATE_HELP,
-        votes=params.validate_.consensus,
-    )
+    project = _project(studio, round_, params, splits, "validate")
     by_key = {projects.vote_key(params, c): c for c in wanted}
     there = studio.tasks(project)
 
-    def task(blob: bytes) -> dict[str, str]:
-        return {"image": ink.picture(decode_png(blob, base.channels))}
+    def task(candidate: Candidate) -> dict[str, str]:
+        return {"image": picture(candidate, base.channels)}
 
-    pictures = {key: partial(task, c.image) for key, c in by_key.items() if key not in there}
+    pictures = {key: partial(task, c) for key, c in by_key.items() if key not in there}
     studio.publish(project, pictures)
+    belongs = shown(round_, {key: by_key[key] for key in by_key.keys() & there.keys()}, base.channels)
+    for key, other in there.items():
+        if key not in by_key:
+            if other.open:
+                studio.ask_nobody(other)
+        elif digest(other.image) != belongs[key]:
+            studio.show(other.id, {**task(by_key[key]), "key": key})
+            say(f"put back the picture of task {other.id}, which somebody had changed; votes cast on it do not count")
     for_everybody = {projects.vote_key(params, probe) for probe in known}
     if for_everybody - there.keys():
         there = studio.tasks(project)
@@ -116,7 +148,7 @@ def due(candidate: Candidate, params: Params) -> bool:
 def people_wanted(candidate: Candidate, rules: Validate) -> int:
     """How many annotations the candidate's task is to have, those that do not count included."""
     counted = [vote.choice for vote in candidate.votes if vote.counted]
-    there = sum(vote.reason != DELETED for vote in candidate.votes)
+    there = sum(vote.reason not in (DELETED, SKIPPED) for vote in candidate.votes)
     if candidate.verdict is not Verdict.PENDING or len(counted) >= rules.max_votes:
         return there
     best = max((counted.count(choice) for choice in counted), default=0)
@@ -125,15 +157,20 @@ def people_wanted(candidate: Candidate, rules: Validate) -> int:
 
 def unfinished(studio: LabelStudio, round_: Round) -> int:
     """Tasks of the round that still want somebody; the practice and the probes, which always do, are none of them."""
-    params = read(round_.params)
-    left = 0
+    params, left = read(round_.params), 0
     for kind in projects.KINDS:
         project = studio.find(projects.title(params.campaign, round_, kind))
-        if project is not None:
-            left += studio.counts(project)[0] - (kind == "draw")
-        if project is not None and kind == "validate" and params.validate_.probes:
-            known = probes(round_, params, {"channels": stage.base(round_.workspace).channels})
-            left -= len({projects.vote_key(params, probe) for probe in known} & studio.tasks(project).keys())
+        if project is None:
+            continue
+        wanting = {key for key, task in studio.tasks(project).items() if task.open}
+        if kind == "validate":
+            base = stage.base(round_.workspace)
+            known = probes(round_, params, {"channels": base.channels})
+            wanting -= {projects.vote_key(params, probe) for probe in known}
+        else:
+            keys = projects.drawing_keys if kind == "draw" else projects.editing_keys
+            wanting &= set(keys(round_, params))
+        left += len(wanting)
     return left
 
 

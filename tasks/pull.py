@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import datetime, timedelta
@@ -19,12 +19,13 @@ from data.layout import Round
 from data.records import Vote
 from tasks.annotations import Annotation, Line, candidates, gather, lines, pulled
 from tasks.annotations import votes as votes_on
-from tasks.labelling import LabelStudio
+from tasks.labelling import LabellingError, LabelStudio
 from tasks.params import read
 from tasks.past import probed, recorded, remembered
 from tasks.projects import KINDS, Kind, title
+from tasks.shown import digest
 from tasks.trust import Conduct, conduct, together
-from tasks.workspace import closed, rounds
+from tasks.workspace import State, closed, rounds, state
 
 __all__ = ["candidates", "past", "probed", "pull", "votes"]
 
@@ -32,25 +33,45 @@ OVERLAP = timedelta(seconds=10)  # asked for again: a change may be stamped befo
 TRIES = 3  # looks at what changed, while people submit between it and the count of all
 MAX_RAW = 8 * 2**20  # characters of one annotation that the record keeps
 Projects = dict[str, tuple[int, int]]  # title → id and annotations in it
-Emails = dict[int, str]  # account → its e-mail
+Emails = Mapping[int, str]  # account → its e-mail
 _EVER = "1970-01-01T00:00:00.000000Z"
+
+
+class Accounts(dict[int, str]):
+    """Account → its e-mail; asked for again where somebody signed up and submitted since."""
+
+    def __init__(self, studio: LabelStudio, known: Emails) -> None:
+        super().__init__(known)
+        self.studio = studio
+
+    def __missing__(self, number: int) -> str:
+        self.update(self.studio.emails())
+        return self.setdefault(number, f"account {number}")
 
 
 def pull(studio: LabelStudio, round_: Round) -> int:
     """Append what is new in the round's projects, and what came late in those of closed rounds; the number of lines.
-    Nothing published: 0."""
+
+    LabellingError for a project that was there and is not any more.
+    """
     repair(round_.annotations)
     campaign = read(round_.params).campaign
     with ThreadPoolExecutor(1) as asker:  # the server answers while the record is read
         projects, accounts = asker.submit(studio.projects, campaign), asker.submit(studio.emails)
         known = lines(round_.annotations)
-    there, emails = projects.result(), accounts.result()
+    there, emails = projects.result(), Accounts(studio, accounts.result())
     own = [line for line in known if not line.late]
     new: list[Line] = []
     for kind in KINDS:
-        project, total = there.get(title(campaign, round_, kind), (None, 0))
+        name = title(campaign, round_, kind)
+        project, total = there.get(name, (None, 0))
         if project is not None:
             new += news(studio, project, kind, gather(own, kind), emails, total)
+        elif any(line.kind == kind for line in own) or (kind == "draw" and state(round_) is State.OPEN):
+            raise LabellingError(
+                f"the round's project {name!r} was wanted in Label Studio, and none has this title; was it renamed? "
+                "Give it its title again, in its settings there"
+            )
     new += late(studio, round_, known, there, emails)
     append(round_.annotations, sorted(new, key=lambda line: line.task_at))
     return len(new)
@@ -80,9 +101,9 @@ def late(studio: LabelStudio, round_: Round, known: Sequence[Line], there: Proje
             records = [lines(recorded(r)) for r in before if r.number >= each.number]
             theirs = [*(line for record in records for line in record), *known]
             theirs = [line for line in theirs if (line.late or each.name) == each.name and line.kind == kind]
-            ids = {line.id for line in theirs}
+            frozen_ids = {line.id for record in records for line in record}
             fresh = news(studio, project, kind, gather(theirs, kind), emails, total)
-            found += [replace(line, late=each.name) for line in fresh if line.id not in ids and not line.deleted]
+            found += [replace(line, late=each.name) for line in fresh if line.id not in frozen_ids]
     return found
 
 
@@ -97,8 +118,7 @@ def past(round_: Round) -> dict[str, Conduct]:
     """What the record holds of people besides the round's candidates: what they did in the closed rounds before it, and
     their answers to probes. FileNotFoundError if a closed round's record is not here."""
     before = [r for r in closed(round_.workspace) if 0 < r.number < round_.number]
-    rules = read(round_.params).validate_
-    return together([*(remembered(each, rules) for each in before), conduct((), probed(round_))])
+    return together([*(remembered(each) for each in before), conduct((), probed(round_))])
 
 
 def news(
@@ -113,9 +133,9 @@ def news(
     for _ in range(TRIES):
         found += _differences(studio.recorded(project, cursor(known)), kind, known, emails)
         known = gather(record + found, kind)
-        if total == sum(not (a.deleted or a.last.raw.get("was_cancelled")) for a in known):
+        if total == sum(not (a.deleted or a.latest.raw.get("was_cancelled")) for a in known):
             return found
-        total = studio.counts(project)[1]
+        total = studio.annotations(project)
     # a whole task was deleted, which no cursor shows: look at everything
     tasks = list(studio.recorded(project, _EVER))
     found += _differences(tasks, kind, known, emails)
@@ -166,7 +186,7 @@ def _differences(
         annotations = [_line(kind, task, raw, emails) for raw in task["annotations"]]
         for line in annotations:
             before = forms.get(line.id)
-            if before is None or before.deleted or before.last.raw != line.raw:
+            if before is None or before.deleted or before.latest.raw != line.raw:
                 found.append(line)
         gone = by_task.get(int(task["id"]), set()) - {line.id for line in annotations}
         found += [_deleted(forms[number], task["updated_at"]) for number in sorted(gone)]
@@ -185,22 +205,23 @@ def _line(kind: Kind, task: dict[str, Any], raw: dict[str, Any], emails: Emails)
         task_id=int(task["id"]),
         id=int(raw["id"]),
         author=author,
-        editor=editor or author,
+        editor=editor,
         task_at=task["updated_at"],
         deleted=False,
         raw=raw,
+        shown=digest(data.get("image")) if kind == "validate" else "",
     )
 
 
 def _deleted(annotation: Annotation, at: str) -> Line:
-    last = annotation.last
+    last = annotation.latest
     return Line(last.kind, last.task, last.task_id, last.id, last.author, last.editor, at, deleted=True, raw={})
 
 
 def _account(number: object, emails: Emails) -> str:
     if not isinstance(number, int):
         return ""
-    return emails.get(number, f"account {number}")
+    return emails[number]
 
 
 def _time(text: str) -> datetime:

@@ -66,7 +66,8 @@ def test_what_comes_late_goes_to_the_next_round(studio: LabelStudio, tmp_path: P
     second.folder.mkdir()
     shutil.copy(play.round.params, second.params)
     commit(workspace, "Open round 002", second.params)
-    ann.submit(there[keys[2]].id, drawn("3"), 1.0)
+    publish_drawing(studio, second, play.params, play.splits)
+    late = ann.submit(there[keys[2]].id, drawn("3"), 1.0)
     ann.submit(there[keys[0]].id, drawn("4"), 1.0)  # of a task that has its drawing
     assert pull.pull(studio, second) == 2
     assert pull.pull(studio, second) == 0, "once"
@@ -89,3 +90,19 @@ def test_what_comes_late_goes_to_the_next_round(studio: LabelStudio, tmp_path: P
     ann.submit(there[keys[3]].id, drawn("6"), 1.0)
     told = reconcile(Campaign(workspace, play.params, play.splits))
     assert told[0] == "round 001: 6 annotations in Label Studio = 1 malformed + 3 late + 1 practice + 1 not pulled"
+
+    ann.edit(late, drawn("7"))
+    assert pull.pull(studio, second) == 2
+    by_id = {c.annotation: c for c in annotations.candidates(second, play.params, play.splits)}
+    assert (by_id[late].intended, by_id[late].late) == (7, True), "may be corrected while its new round is open"
+    studio._sdk.annotations.delete(late)
+    assert pull.pull(studio, second) == 1
+    assert pull.pull(studio, second) == 0
+    by_id = {c.annotation: c for c in annotations.candidates(second, play.params, play.splits)}
+    assert by_id[late].reason == annotations.DELETED
+
+    title = projects.title(name, play.round, "draw")
+    studio._sdk.projects.update(project, title="renamed")
+    told = reconcile(Campaign(workspace, play.params, play.splits))
+    assert told[0] == f"round 001: Label Studio has no project {title!r}; was it renamed, or deleted?"
+    assert not any("deleted in Label Studio" in line for line in told)

@@ -105,7 +105,8 @@ def test_a_validator_s_row() -> None:
     )
     made = [fool(0, stroke(0), votes=votes), fool(1, stroke(1), votes=votes[:1])]
     found = {
-        row.account: row for row in validators(made, [Answer("z@x", True), Answer("v@x", False)], RULES, {"v@x": 30.0})
+        row.account: row
+        for row in validators(made, [Answer("z@x", True), Answer("v@x", False)], {1: RULES}, {"v@x": 30.0})
     }
     v, w, x, y, z = (found[f"{name}@x"] for name in "vwxyz")
     assert (v.votes, v.counted, v.agreement, v.probes, v.probe_accuracy) == (2, 2, 1.0, 1, 0.0)
@@ -116,4 +117,4 @@ def test_a_validator_s_row() -> None:
     assert (y.counted, y.set_aside) == (0, "0 of 4 probes answered rightly")
     assert (z.votes, z.agreement, z.probes, z.probe_accuracy) == (0, None, 1, 1.0)
     assert v.skill is None, "so few votes tell nothing"
-    assert validators(made, [], RULES, {})[0].account == "v@x", "the most counted votes first"
+    assert validators(made, [], {1: RULES}, {})[0].account == "v@x", "the most counted votes first"

@@ -91,6 +91,10 @@ def test_rounds_that_are_closed_count_and_must_be_here(open_round: Callable[...,
         who: Conduct(votes=1, against=1) for who in ("v@x", "w@x")
     }
     assert pull.past(open_) == past, "worked out once, told the same"
+    stricter = open_.params.read_text().replace("consensus: 2", "consensus: 3")
+    assert stricter != open_.params.read_text()
+    open_.params.write_text(stricter)
+    assert pull.past(open_) == past, "a closed round is told by its own rules"
     votes = {made.key: [Vote("ann@x", 3, 1, ""), Vote("bob@x", 3, 2, "")]}
     (now,) = validate([made], votes, play.params.validate_, past)
     assert now.votes[0].reason == "set aside: 1 of 4 probes answered rightly"

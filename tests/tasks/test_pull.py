@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from data.records import HUMAN, SIMULATED, UNREADABLE, Candidate, Verdict
+from data.shards import decode_png
 from tasks import ink, projects, pull
 from tasks.annotations import DELETED, Line, candidates, drawings, gather, lines
 from tasks.judge import judge
-from tasks.labelling import LabelStudio, Person
+from tasks.labelling import LabellingError, LabelStudio, Person
 from tasks.projects import INTENDED, SEEN, drawing_keys
-from tasks.publish import publish_drawing, publish_validation
+from tasks.publish import people_wanted, publish_drawing, publish_validation, put_back, unfinished
+from tasks.validate import validate
 
 
 def drawn(class_name: str, shade: int = 255) -> list[dict[str, Any]]:
@@ -65,11 +67,11 @@ def test_people_s_drawings_and_votes(studio: LabelStudio, open_round: Callable[.
     assert (first.seconds, first.seed_image, first.wellformed) == (12.5, "", True)
     assert first.judged
     assert made["001/draw/0001"].intended == 9, "the author's latest form counts"
+    assert made["001/draw/0002"].intended == 5, "whatever another account made of it"
     malformed = {key: c.reason for key, c in made.items() if not c.wellformed}
-    assert len(malformed) == 4
+    assert len(malformed) == 3
     assert all(c.verdict is Verdict.REJECTED and c.reason for c in made.values() if not c.wellformed)
     by_task = {key.rsplit("/", 1)[0]: reason for key, reason in malformed.items()}
-    assert "another account" in by_task["001/draw/0002"]
     assert by_task["001/draw/0003"] == by_task["001/draw/0004"] == DELETED
     assert "has a drawing" in by_task["001/draw/0000"]
 
@@ -95,7 +97,161 @@ def test_people_s_drawings_and_votes(studio: LabelStudio, open_round: Callable[.
         "",
         "a second vote of the same person",
     ]
-    assert [v.counted for v in votes["001/draw/0001"]] == [False]
+    assert [v.counted for v in votes["001/draw/0001"]] == [False], "what he said is not known"
+
+
+@dataclass
+class Voting:
+    """A round with one well-formed drawing, ann's, and its validation task."""
+
+    studio: LabelStudio
+    play: Any
+    ann: Person
+    drawing: int
+    project: int
+    task: int
+    key: str
+
+    def person(self, name: str) -> Person:
+        return account(self.studio, self.play, name)
+
+    def made(self) -> Candidate:
+        """The candidate as it stands, after a pull."""
+        pull.pull(self.studio, self.play.round)
+        found = candidates(self.play.round, self.play.params, self.play.splits)
+        judged = judge(found, self.play.round.workspace.round(0).model)
+        (made,) = validate(judged, pull.votes(self.play.round), self.play.params.validate_)
+        return made
+
+    def published(self) -> list[str]:
+        """Publish what is due; what is said of it."""
+        said: list[str] = []
+        publish_validation(self.studio, self.play.round, [self.made()], self.play.params, said.append)
+        return said
+
+
+@pytest.fixture
+def voting(studio: LabelStudio, open_round: Callable[..., Any]) -> Voting:
+    play = open_round(validate={"non_fooling_share": 1.0, "consensus": 2, "max_votes": 5})
+    publish_drawing(studio, play.round, play.params, play.splits)
+    project = studio.find(projects.title(play.params.campaign, play.round, "draw"))
+    assert project is not None
+    ann = account(studio, play, "ann")
+    drawing = ann.submit(studio.tasks(project)[drawing_keys(play.round, play.params)[0]].id, drawn("3"), 1.0)
+    scene = Voting(studio, play, ann, drawing, 0, 0, "")
+    scene.published()
+    found = studio.find(projects.title(play.params.campaign, play.round, "validate"))
+    assert found is not None
+    ((key, task),) = studio.tasks(found).items()
+    return replace(scene, project=found, task=task.id, key=key)
+
+
+def test_nobody_votes_in_another_s_name(voting: Voting) -> None:
+    others = [voting.person(name).email for name in ("bob", "cat")]
+    known = {email: number for number, email in voting.studio.emails().items()}
+    cast = [{"completed_by": known[email], "result": seen("3"), "lead_time": 1.0} for email in others]
+    task = {"data": {"image": voting.studio.tasks(voting.project)[voting.key].image, "key": voting.key}}
+    voting.studio._sdk.projects.import_tasks(voting.project, request=[{**task, "annotations": cast}])
+    made = voting.made()
+    assert (made.verdict, len(made.votes)) == (Verdict.PENDING, 2)
+    assert all(not vote.counted and "imported" in vote.reason for vote in made.votes)
+
+
+def test_a_vote_stays_whatever_others_make_of_it(voting: Voting) -> None:
+    cast = [voting.person(name).submit(voting.task, seen("8"), 1.0) for name in ("bob", "cat")]
+    assert voting.made().verdict is Verdict.REJECTED
+    eve = voting.person("eve")
+    eve.edit(cast[0], seen("3"))
+    voting.studio._sdk.annotations.delete(cast[1])
+    eve.submit(voting.task, seen("3"), 1.0)
+    made = voting.made()
+    assert made.verdict is Verdict.REJECTED
+    assert [(vote.choice, vote.counted) for vote in made.votes] == [(8, True), (8, True), (3, True)]
+    assert [vote.reason for vote in made.votes] == ["", DELETED, ""]
+    assert people_wanted(made, voting.play.params.validate_) == 2, "as many as are there still"
+
+
+def test_what_was_voted_on_cannot_be_called_another_class(voting: Voting) -> None:
+    voting.ann.edit(voting.drawing, drawn("4"))
+    assert voting.made().intended == 4, "nobody has voted yet"
+    voting.person("bob").submit(voting.task, seen("1"), 1.0)
+    voting.ann.edit(voting.drawing, drawn("1"))
+    voting.person("cat").submit(voting.task, seen("1"), 1.0)
+    made = voting.made()
+    assert (made.intended, made.verdict) == (4, Verdict.REJECTED)
+    voting.ann.edit(voting.drawing, drawn("1", 180))
+    assert voting.made().image == made.image, "nor is another drawing put in its place"
+
+
+def test_no_vote_counts_for_a_picture_that_somebody_put_in(voting: Voting) -> None:
+    other = ink.picture(decode_png(voting.made().image, 1).flip(2))
+    voting.studio.show(voting.task, {"image": other, "key": voting.key})
+    bob = voting.person("bob").submit(voting.task, seen("3"), 1.0)
+    (said,) = voting.published()
+    assert "which somebody had changed" in said
+    assert voting.published() == []
+    voting.person("cat").submit(voting.task, seen("3"), 1.0)
+    made = voting.made()
+    assert [(vote.annotation == bob, vote.counted) for vote in made.votes] == [(True, False), (False, True)]
+    assert "another picture" in made.votes[0].reason
+
+
+def test_a_page_that_somebody_changed_is_put_back(voting: Voting) -> None:
+    def said() -> list[str]:
+        return put_back(voting.studio, voting.play.round, voting.play.params, voting.play.splits)
+
+    assert said() == []
+    page = voting.studio.described(voting.project)["page"]
+    voting.studio._sdk.projects.update(
+        voting.project, label_config=page.replace("unreadable", "3"), show_skip_button=True
+    )
+    (line,) = said()
+    assert line.endswith("label_config, show_skip_button")
+    assert voting.studio.described(voting.project)["page"] == page
+    assert said() == []
+
+
+def test_tasks_of_what_was_corrected_are_taken_back(voting: Voting) -> None:
+    for shade in (240, 220):
+        voting.ann.edit(voting.drawing, drawn("3", shade))
+        voting.published()
+    key = projects.vote_key(voting.play.params, voting.made())
+    assert list(voting.studio.tasks(voting.project)) == [key]
+    left = len(drawing_keys(voting.play.round, voting.play.params)) - 1
+    assert unfinished(voting.studio, voting.play.round) == left + 1
+    voting.studio._sdk.projects.import_tasks(voting.project, request=[{"data": {"image": "", "key": "of nobody"}}])
+    voting.studio._sdk.projects.import_tasks(voting.project, request=[{"data": {"image": "no key"}}])
+    voting.published()
+    assert unfinished(voting.studio, voting.play.round) == left + 1
+
+
+def test_a_project_that_is_gone_or_renamed_is_an_error(voting: Voting) -> None:
+    title = projects.title(voting.play.params.campaign, voting.play.round, "draw")
+    project = voting.studio.find(title)
+    assert project is not None
+    voting.studio._sdk.projects.update(project, title="renamed")
+    with pytest.raises(LabellingError, match=f"project '{title}' was wanted in Label Studio"):
+        pull.pull(voting.studio, voting.play.round)
+    voting.studio._sdk.projects.update(project, title=title)
+    assert pull.pull(voting.studio, voting.play.round) == 0
+
+
+def test_who_signs_up_during_a_pull_is_known_by_name(voting: Voting, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = LabelStudio.emails
+    told: list[dict[int, str]] = []
+
+    def slow(studio: LabelStudio) -> dict[int, str]:
+        told.append(real(studio))
+        if len(told) == 1:  # bob comes between this answer and the next question
+            with monkeypatch.context() as patch:
+                patch.setattr(LabelStudio, "emails", real)
+                voting.person("bob").submit(voting.task, seen("3"), 1.0)
+        return told[-1]
+
+    monkeypatch.setattr(LabelStudio, "emails", slow)
+    made = voting.made()
+    assert [vote.validator.split(".")[0] for vote in made.votes] == ["bob"]
+    assert len(told) == 2
 
 
 def test_a_torn_line_is_mended_and_nothing_is_lost(studio: LabelStudio, open_round: Callable[..., Any]) -> None:
@@ -140,7 +296,8 @@ HOSTILE: dict[str, Line] = {
     "another round's task": line({"result": drawn("3")}, task="002/draw/0000"),
     "huge lead time": line({"result": [], "lead_time": 1e400}),
     "lead time is text": line({"result": [], "lead_time": "now"}),
-    "no account": line({"result": []}, author="", editor=""),
+    "no account": line({"result": drawn("3")}, author="", editor=""),
+    "imported": line({"result": drawn("3")}, editor=""),
 }
 
 
@@ -171,17 +328,25 @@ def test_who_is_simulated_shows_in_the_account(open_round: Callable[..., Any]) -
     assert [bool(c.seed_image) for c in made] == [True, False], "people start from a blank canvas"
 
 
-def test_the_author_may_take_back_what_another_account_did() -> None:
-    forms = [
-        line({"result": drawn("3")}),
-        line({"result": drawn("0")}, editor="b@example.org"),
-        line({"result": drawn("4")}),
-    ]
-    (annotation,) = gather(forms, "draw")
-    assert annotation.fault == ""
-    assert annotation.last.raw["result"] == drawn("4")
-    (stolen,) = gather([forms[0], line({"result": drawn("0")}, author="b@example.org", editor="b@example.org")], "draw")
-    assert "another account" in stolen.fault
+def test_what_counts_is_the_latest_form_that_the_author_gave_it() -> None:
+    own, other = line({"result": drawn("3")}), line({"result": drawn("0")}, editor="b@example.org")
+    again = line({"result": drawn("4")})
+    stolen = line({"result": drawn("0")}, author="b@example.org", editor="b@example.org")
+    account_gone = line({"result": drawn("3")}, author="", editor="")
+    for forms, wanted in (
+        ([own, other], own),
+        ([own, other, again], again),
+        ([own, stolen], own),
+        ([own, account_gone], own),
+        ([other, again], again),
+    ):
+        (annotation,) = gather(forms, "draw")
+        assert annotation.last is wanted
+        assert annotation.fault(annotation.last) == ""
+        assert annotation.latest is forms[-1]
+    for forms, why in (([other], "another account"), ([line({}, editor="")], "imported"), ([account_gone], "is gone")):
+        (annotation,) = gather(forms, "draw")
+        assert why in annotation.fault(annotation.last)
 
 
 def test_a_line_holds_any_text() -> None:
