@@ -54,28 +54,31 @@ peers: setup ## other attack libraries into .peers, for benchmarks only
 clean: ## remove the environments; campaigns and .demo stay
 	rm -rf .venv .venv-label-studio .peers $(TOOLS)
 
-# A stamp is written last: an environment without one was cut short and is made again.
+# A stamp is written last, and says where: an environment without one was cut short, one of another place was moved
+# here, with paths of there in it, and both are made again.
+MOVED := $(shell for each in .venv .venv-label-studio; do [ ! -s $$each/.synced ] || \
+	[ "$$(cat $$each/.synced)" = "$$(pwd -P)" ] || rm -f $$each/.synced $$each/bin/python; done)
 .venv/.synced: locks/dadc.txt Makefile | $(UV)
 	@echo "making .venv, with torch some gigabytes: this is the long step"
 	@rm -f $@
 	@test -x $(BIN)/python && $(BIN)/python -c pass 2>/dev/null || $(UV) venv --quiet --clear --python $(PYTHONS) .venv
-	@VIRTUAL_ENV=$(CURDIR)/.venv $(UV) pip sync --quiet --require-hashes locks/dadc.txt
+	@VIRTUAL_ENV="$(CURDIR)/.venv" $(UV) pip sync --quiet --require-hashes locks/dadc.txt
 	@printf '%s\n' "$$LAUNCHER" > $(BIN)/dadc && chmod +x $(BIN)/dadc
-	@touch $@
+	@pwd -P > $@
 
 .venv-label-studio/.synced: locks/label-studio.txt Makefile | $(UV)
 	@echo "making .venv-label-studio"
 	@rm -f $@
 	@test -x .venv-label-studio/bin/python && .venv-label-studio/bin/python -c pass 2>/dev/null || \
 		$(UV) venv --quiet --clear --python $(PYTHONS) .venv-label-studio
-	@VIRTUAL_ENV=$(CURDIR)/.venv-label-studio $(UV) pip sync --quiet --require-hashes locks/label-studio.txt
-	@touch $@
+	@VIRTUAL_ENV="$(CURDIR)/.venv-label-studio" $(UV) pip sync --quiet --require-hashes locks/label-studio.txt
+	@pwd -P > $@
 
 # Label Studio's empty database, which every campaign starts from: its migrations take half a minute.
 .venv-label-studio/label_studio.sqlite3: locks/label-studio.txt | .venv-label-studio/.synced
 	@echo "laying out Label Studio's database"
 	@rm -rf $(@D)/.new && mkdir $(@D)/.new
-	@env -i PATH="$$PATH" HOME="$$HOME" LABEL_STUDIO_BASE_DATA_DIR=$(CURDIR)/$(@D)/.new SENTRY_DSN= FRONTEND_SENTRY_DSN= \
+	@env -i PATH="$$PATH" HOME="$$HOME" LABEL_STUDIO_BASE_DATA_DIR="$(CURDIR)/$(@D)/.new" SENTRY_DSN= FRONTEND_SENTRY_DSN= \
 		LABEL_STUDIO_LATEST_VERSION_CHECK=false LABEL_STUDIO_COLLECT_ANALYTICS=false \
 		$(@D)/bin/label-studio version >$(@D)/.new/log 2>&1 || { tail -n 5 $(@D)/.new/log >&2; exit 1; }
 	@test -s $(@D)/.new/$(@F) && mv $(@D)/.new/$(@F) $@ && rm -rf $(@D)/.new

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 from data.files import md5, write_whole
 from data.layout import Workspace
 from flows.base import load, say
-from tasks.workspace import WorkspaceError, closed, dvc, git, lock, rounds
+from tasks.workspace import WorkspaceError, check_branch, closed, dvc, dvc_remote, git, lock, rounds
 
 FORM = 1  # of the folder
 PROJECTS, BUNDLE, LIST = "label-studio.json", "campaign.bundle", "backup.json"
+RESTORED = "restored"  # a DVC remote, for a moment
 
 
 def backup(root: Path, folder: Path) -> None:
@@ -29,6 +29,7 @@ def backup(root: Path, folder: Path) -> None:
 
     campaign = load(root)
     workspace = campaign.workspace
+    check_branch(workspace)
     if folder.exists():
         raise WorkspaceError(f"a new folder is wanted, {folder} is there; name another")
     new = folder.with_name(folder.name + ".new")
@@ -65,15 +66,13 @@ def restore(folder: Path, root: Path) -> None:
         raise WorkspaceError(f"a new folder is wanted, {root} is there; name another")
     new = root.with_name(root.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
-    command = ["git", "clone", "--quiet", "--branch", described["branch"], str(folder / BUNDLE), str(new)]
-    subprocess.run(command, check=True)
-    subprocess.run(["git", "remote", "remove", "origin"], cwd=new, check=True)
+    new.mkdir(parents=True)
     workspace = Workspace(new)
-    store = root / ".dadc" / "remote"
-    shutil.copytree(folder / "store", new / ".dadc" / "remote")
-    dvc(workspace, "remote", "add", "--quiet", "--local", "--force", "store", str(new / ".dadc" / "remote"), say=say)
-    dvc(workspace, "pull", "--quiet", say=say)
-    dvc(workspace, "remote", "modify", "--quiet", "--local", "store", "url", str(store), say=say)
+    git(workspace, "init", "--quiet", "--initial-branch", described["branch"])
+    everything = ("refs/heads/*:refs/heads/*", "refs/tags/*:refs/tags/*")
+    git(workspace, "fetch", "--quiet", "--update-head-ok", str((folder / BUNDLE).resolve()), *everything)
+    git(workspace, "reset", "--quiet", "--hard")
+    _pull(workspace, folder / "store", root / ".dadc" / "remote")
     if (folder / "open").exists():
         shutil.copytree(folder / "open", workspace.rounds, dirs_exist_ok=True)
         (workspace.rounds / "dvc.lock").replace(new / "dvc.lock")
@@ -114,12 +113,28 @@ def check(folder: Path) -> dict[str, str]:
 
 
 def _push(workspace: Workspace, store: Path) -> None:
-    """What DVC keeps of every round → a store of its own."""
+    """What DVC keeps of every round → a store of its own. WorkspaceError for what is neither here nor in the remote."""
     name = "backup"
     store.mkdir()
+    for what in (["--all-tags"], []):  # `dvc push` passes over what is not in the cache
+        dvc(workspace, "fetch", "--quiet", *what, say=say)
     dvc(workspace, "remote", "add", "--quiet", "--local", "--force", name, str(store), say=say)
     try:
         dvc(workspace, "push", "--quiet", "--all-tags", "--remote", name, say=say)
         dvc(workspace, "push", "--quiet", "--remote", name, say=say)
     finally:
         dvc(workspace, "remote", "remove", "--quiet", "--local", name, say=say)
+
+
+def _pull(workspace: Workspace, store: Path, own: Path) -> None:
+    """A backup's store → the workspace. A remote elsewhere stays the campaign's; one that was a folder of the old
+    workspace's becomes the new one's. own: where that will be."""
+    name, url = dvc_remote(workspace)
+    shutil.copytree(store, workspace.local / "remote")
+    dvc(workspace, "remote", "add", "--quiet", "--local", "--force", RESTORED, str(workspace.local / "remote"), say=say)
+    dvc(workspace, "pull", "--quiet", "--remote", RESTORED, say=say)
+    dvc(workspace, "remote", "remove", "--quiet", "--local", RESTORED, say=say)
+    if "://" in url:
+        say(f"rounds that are closed here go to the campaign's remote, {url}, as before")
+    else:
+        dvc(workspace, "remote", "modify", "--quiet", "--local", name, "url", str(own), say=say)

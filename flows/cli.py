@@ -61,6 +61,7 @@ def run(
 def schedule(
     every: Annotated[int | None, typer.Option(min=1, help="seconds between two looks [collect.every]")] = None,
     cron: Annotated[str | None, typer.Option(help='instead, such as "*/10 8-18 * * mon-fri"')] = None,
+    timezone: Annotated[str | None, typer.Option(help="of --cron, such as Europe/Berlin [this machine's]")] = None,
 ) -> None:
     """Run rounds by themselves: collect, close at the threshold or deadline, open the next. Ctrl-C stops it.
 
@@ -76,13 +77,16 @@ def schedule(
         raise ServiceDown("prefect", url)
     from flows.base import load
     from flows.deploy import serve as serve_deployments
+    from flows.due import time_zone
 
     here = load(at)
     here.check_studio()
     here.check_mlflow()
     seconds = every or read(Workspace(at).params).collect.every
-    print(f"looking {f'at {cron}' if cron else f'every {seconds} s'}; the runs are at {url.removesuffix('/api')}/runs")
-    if serve_deployments(at, seconds, cron) is None:
+    zone = time_zone(timezone)
+    when = f"at {cron}, {zone} time" if cron else f"every {seconds} s"
+    print(f"looking {when}; the runs are at {url.removesuffix('/api')}/runs")
+    if serve_deployments(at, seconds, cron, zone) is None:
         print("stopped; `dadc schedule` goes on from here")
 
 

@@ -18,11 +18,14 @@ from tasks.workspace import (
     WorkspaceError,
     check_branch,
     check_committed,
+    check_remote,
+    check_tag,
     closed,
     commit,
     dvc,
     git,
     has_tag,
+    sealed,
     state,
     target,
     write_index,
@@ -36,6 +39,10 @@ def close_round(root: Path) -> str:
     round_ = to_close(campaign)
     if state(round_) is State.CLOSED:
         say(f"round {round_.name} is closed")
+        return round_.name
+    if sealed(round_):
+        tag(round_)
+        say(f"round {round_.name} was closed by {sealed(round_)[:7]}, which has its tag again")
         return round_.name
     if state(round_) is State.OPEN:
         candidates = up_to_date(campaign, round_) if round_.number > 0 else []
@@ -60,7 +67,9 @@ def to_close(campaign: Campaign) -> Round:
     if state(round_) is State.OPENING:
         raise WorkspaceError(f"round {round_.name} is half opened; `dadc open` goes on with it")
     check_branch(campaign.workspace)
+    check_tag(round_)
     check_committed(campaign.workspace)
+    check_remote(campaign.workspace, say)
     if state(round_) is State.OPEN:  # later what is left may need none of them
         check_devices(campaign, round_)
     return round_
@@ -104,8 +113,13 @@ def record(round_: Round) -> None:
     shown = plots.write([*[r for r in closed(workspace) if r.number < round_.number], round_])
     made = [p for p in round_.folder.iterdir() if p.suffix in (".json", ".dvc", ".yaml")]
     commit(workspace, f"Close round {round_.name}", *sorted(made), *shown, workspace.index, workspace.root / "dvc.lock")
+    tag(round_)
+
+
+def tag(round_: Round) -> None:
+    """Put the round's tag on the commit that closed it."""
     if not has_tag(round_):
-        git(workspace, "tag", round_.tag)
+        git(round_.workspace, "tag", "--no-sign", round_.tag, sealed(round_))
 
 
 @step("track")

@@ -17,7 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
+import httpx
 import psutil
+from filelock import FileLock, Timeout
 from prefect.artifacts import create_markdown_artifact
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.filters import (
@@ -29,6 +31,7 @@ from prefect.client.schemas.filters import (
 from prefect.client.schemas.objects import StateType
 from prefect.events import DeploymentEventTrigger, emit_event
 from prefect.runner import Runner
+from prefect.schedules import Cron
 
 from data.files import write_whole
 from data.layout import Round, Workspace
@@ -39,7 +42,8 @@ from flows.collect import Tally, collect
 from flows.due import Call, Due, calls, due
 from flows.open import open_round
 from flows.report import markdown
-from tasks.workspace import State, busy, state
+from tasks.services import StackError
+from tasks.workspace import Busy, State, WorkspaceError, busy, state
 
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
@@ -52,6 +56,9 @@ AGAIN = 300.0  # seconds after which an event that nothing came of is emitted ag
 HURRY = 15.0  # seconds between two watches that hints ask for
 PATIENCE = 900.0  # seconds that opening and closing wait for another command
 END = 10.0  # seconds between two looks whether the campaign has ended
+# What passes by itself, or when somebody sees to it, and ends no schedule: a params.yaml that is being edited, a file
+# or a server that is away.
+PASSING = (ValueError, WorkspaceError, StackError, OSError, httpx.HTTPError)
 LAST = 120.0  # seconds in which the run that ended it may come to its own end
 
 
@@ -91,19 +98,26 @@ def attend(root: Path, tally: Tally | None = None) -> Due:
     here, now = load(root), time.time()
     found = due(here, now, tally)
     show(here, tally)
-    for call in calls(here, now, tally):
-        tell(here, call)
     say(f"round {found.round.name}, {found.what}: {found.why}")
     if found.what in EVENTS and not _just_said(here, found):
         _emit(here, EVENTS[found.what], found.round, found.why)
+    for call in calls(here, now, tally):
+        tell(here, call)
     return found
 
 
-def deployments(root: Path, every: float, cron: str | None = None) -> list[RunnerDeployment]:
-    """The three deployments of a campaign: the watch on its schedule, and what its events start."""
+def deployments(
+    root: Path, every: float, cron: str | None = None, timezone: str | None = None
+) -> list[RunnerDeployment]:
+    """The three deployments of a campaign: the watch on its schedule, and what its events start.
+
+    timezone: in which `cron` is meant, such as Europe/Berlin; UTC if None.
+    """
     here = load(root)
     name, parameters = here.params.campaign, {"root": str(root)}
-    timing: dict[str, Any] = {"cron": cron} if cron else {"interval": timedelta(seconds=every)}
+    timing: dict[str, Any] = {"interval": timedelta(seconds=every)}
+    if cron:
+        timing = {"schedule": Cron(cron, timezone=timezone)}
     made: list[RunnerDeployment] = [watch.to_deployment(name, parameters=parameters, **timing)]  # type: ignore[attr-defined]
     for flow, event in ((open_next, EVENTS["open"]), (close_ready, EVENTS["close"])):
         trigger = DeploymentEventTrigger(
@@ -116,9 +130,31 @@ def deployments(root: Path, every: float, cron: str | None = None) -> list[Runne
     return made
 
 
-def serve(root: Path, every: float, cron: str | None = None, say: Callable[[str], None] = print) -> Due | None:
-    """Serve the deployments until the campaign has ended, and what it ended with; None when told to stop before."""
-    return asyncio.run(_serve(root, deployments(root, every, cron), say))
+def serve(
+    root: Path,
+    every: float,
+    cron: str | None = None,
+    timezone: str | None = None,
+    say: Callable[[str], None] = print,
+) -> Due | None:
+    """Serve the deployments until the campaign has ended, and what it ended with; None when told to stop before.
+
+    Busy if another does: the first to stop would pause the watch of both.
+    """
+    here = load(root)
+    if here.params.schedule.notify is not None:
+        notification(here.params.schedule.notify)
+    path = here.workspace.local / "locks" / "schedule.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    alone = FileLock(path)
+    try:
+        alone.acquire(timeout=0)
+    except Timeout:
+        raise Busy("another `dadc schedule` runs this campaign; stop it first") from None
+    try:
+        return asyncio.run(_serve(root, deployments(root, every, cron, timezone), say))
+    finally:
+        alone.release()
 
 
 async def _serve(root: Path, made: list[RunnerDeployment], say: Callable[[str], None]) -> Due | None:
@@ -131,21 +167,27 @@ async def _serve(root: Path, made: list[RunnerDeployment], say: Callable[[str], 
     await asyncio.sleep(LOOK)  # until the runner has set its own handler, which would end the process at once
     for what in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(what, told.set)
-    hinted, asked, looked = 0.0, 0.0, 0.0  # so that the first look is at once
+    hinted, asked, looked, fault = 0.0, 0.0, 0.0, ""  # so that the first look is at once
     try:
         while not running.done() and not told.is_set():
             now = time.time()
-            hint = workspace.hint.stat().st_mtime if workspace.hint.exists() else 0.0
-            if (hint > hinted or not asked) and now - asked >= HURRY and not busy(workspace):
-                hinted, asked = hint, now
-                async with get_client() as client:
-                    await client.create_flow_run_from_deployment(ids[0])
-            if now - looked >= END:
-                looked, found = now, due(load(root), now)
-                if found.what == "stop":
-                    say(f"ended: {found.why}")
-                    await _let_end()
-                    return found
+            try:
+                hint = workspace.hint.stat().st_mtime if workspace.hint.exists() else 0.0
+                if (hint > hinted or not asked) and now - asked >= HURRY and not busy(workspace):
+                    hinted, asked = hint, now
+                    async with get_client() as client:
+                        await client.create_flow_run_from_deployment(ids[0])
+                if now - looked >= END:
+                    looked, found = now, due(load(root), now)
+                    if found.what == "stop":
+                        say(f"ended: {found.why}")
+                        await _let_end()
+                        return found
+                    fault = ""
+            except PASSING as error:
+                if str(error) != fault:
+                    fault = str(error)
+                    say(f"{fault or type(error).__name__}; looking again")
             await asyncio.sleep(LOOK)
         if told.is_set():
             return None
@@ -195,20 +237,37 @@ def show(campaign: Campaign, tally: Tally | None = None) -> None:
 
 
 def tell(campaign: Campaign, call: Call) -> None:
-    """Call a person, once for each round and reason: an event, and a notification where a block is named."""
+    """Call a person, once for each round and reason: an event, and a notification where a block is named. One that
+    cannot be sent is tried again at the next look; nothing waits for it."""
     done = campaign.workspace.local / "told" / f"{call.round.name}-{call.name}"
-    if done.exists():
-        return
+    sent = done.with_name(f"{done.name}-sent")
     text = f"campaign {campaign.params.campaign}, round {call.round.name}: {call.text}"
-    say(text)
-    _emit(campaign, CALL, call.round, call.text)
-    if campaign.params.schedule.notify is not None:
-        from prefect.blocks.core import Block
-
-        block: Any = Block.load(campaign.params.schedule.notify)
-        block.notify(text, subject=f"dadc: {campaign.params.campaign} needs a person")
     done.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(done, text + "\n")
+    if not done.exists():
+        say(text)
+        _emit(campaign, CALL, call.round, call.text)
+        write_whole(done, text + "\n")
+    if campaign.params.schedule.notify is not None and not sent.exists():
+        try:
+            block = notification(campaign.params.schedule.notify)
+            block.notify(text, subject=f"dadc: {campaign.params.campaign} needs a person")
+        except Exception as error:  # whatever a block of anybody's raises
+            say(f"schedule.notify: {campaign.params.schedule.notify} could not be sent ({error}); tried again")
+            return
+        write_whole(sent, text + "\n")
+
+
+def notification(name: str) -> Any:
+    """The block through which a person is called; ValueError if Prefect has none of this name."""
+    from prefect.blocks.core import Block
+
+    try:
+        return Block.load(name)
+    except ValueError as error:
+        raise ValueError(
+            f"schedule.notify: wanted a notification block of Prefect's, got {name!r} ({error}); make it on its page "
+            "Blocks, or set schedule.notify to null"
+        ) from error
 
 
 def _collects(campaign: Campaign) -> bool:

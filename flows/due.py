@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from data.layout import Round
 from flows.base import Campaign
@@ -15,6 +16,18 @@ from tasks.promote import promoted
 from tasks.workspace import State, opened_at, state
 
 HOUR = 3600
+
+
+def time_zone(asked: str | None) -> str:
+    """The IANA name of a time zone, this machine's if none is asked for; ValueError for one that there is not."""
+    import tzlocal
+
+    name = asked or tzlocal.get_localzone_name()
+    try:
+        ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError) as error:
+        raise ValueError(f"--timezone: wanted a zone such as Europe/Berlin, got {name!r}") from error
+    return name
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from tasks.workspace import (
     WorkspaceError,
     check_branch,
     check_committed,
+    check_elsewhere,
     commit,
     dvc,
     state,
@@ -48,6 +49,7 @@ def to_open(campaign: Campaign) -> Round:
     if state(round_) is State.CLOSING:
         raise WorkspaceError(f"round {round_.name} is being closed; `dadc close` goes on with it")
     check_branch(campaign.workspace)
+    check_elsewhere(round_)
     check_committed(campaign.workspace)
     check_same(campaign.workspace, campaign.params)
     check_kinds(campaign.params)

@@ -1,4 +1,4 @@
-"""Servers as process groups: started apart from us, found again by pid and start time, ended whole."""
+"""Servers as process groups: started apart from us, found again by pid and start, ended whole."""
 
 from __future__ import annotations
 
@@ -17,21 +17,25 @@ import psutil
 
 LOOPBACK = "127.0.0.1"
 CLOCK = 2.0  # seconds by which a process's start time may differ when it is read again
+BOOT = Path("/proc/sys/kernel/random/boot_id")  # Linux's
 
 _children: list[subprocess.Popen[bytes]] = []  # kept: Python warns of a child that is forgotten while it runs
 
 
 @dataclass(frozen=True)
 class Leader:
-    """The first process of a group; pids are reused, so the start time (seconds since 1970) is part of the name."""
+    """The first process of a group; pids are reused, so its start is part of the name."""
 
     pid: int
-    started: float
+    started: float  # seconds since 1970, by the clock of then
+    boot: str = ""  # of the machine, and the clock tick after it, which no change of the clock moves; where there are
+    tick: int = 0
 
     @classmethod
     def of(cls, record: Mapping[str, Any]) -> Leader:
         """As stack.json has it."""
-        return cls(int(record["pid"]), float(record["started"]))
+        known = str(record.get("boot", "")), int(record.get("tick", 0))
+        return cls(int(record["pid"]), float(record["started"]), *known)
 
     @property
     def alive(self) -> bool:
@@ -49,8 +53,11 @@ class Leader:
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.NoSuchProcess, ProcessLookupError, PermissionError):
-                ours = os.getpgid(process.pid) == self.pid and process.create_time() >= self.started - CLOCK
-                if ours and process.status() != psutil.STATUS_ZOMBIE:
+                if (
+                    os.getpgid(process.pid) == self.pid
+                    and self._before(process)
+                    and process.status() != psutil.STATUS_ZOMBIE
+                ):
                     found.append(process)
         return found
 
@@ -65,7 +72,27 @@ class Leader:
         return found
 
     def _same(self, process: psutil.Process) -> bool:
+        if self.boot:
+            return _start_of(process.pid) == (self.boot, self.tick)
         return bool(abs(process.create_time() - self.started) < CLOCK)
+
+    def _before(self, process: psutil.Process) -> bool:
+        if self.boot:
+            boot, tick = _start_of(process.pid)
+            return boot == self.boot and tick >= self.tick
+        return bool(process.create_time() >= self.started - CLOCK)
+
+
+def _start_of(pid: int) -> tuple[str, int]:
+    """The machine's boot and the tick after it at which a process began; nothing where the system does not tell.
+    NoSuchProcess if it is gone."""
+    if not BOOT.exists():
+        return "", 0
+    try:
+        told = Path(f"/proc/{pid}/stat").read_text()
+    except (FileNotFoundError, ProcessLookupError) as error:
+        raise psutil.NoSuchProcess(pid) from error
+    return BOOT.read_text().strip(), int(told.rpartition(")")[2].split()[19])
 
 
 def start(command: Sequence[str], *, folder: Path, environment: Mapping[str, str], log: Path) -> Leader:
@@ -84,7 +111,7 @@ def start(command: Sequence[str], *, folder: Path, environment: Mapping[str, str
             start_new_session=True,
         )
     _children.append(child)
-    return Leader(child.pid, psutil.Process(child.pid).create_time())
+    return Leader(child.pid, psutil.Process(child.pid).create_time(), *_start_of(child.pid))
 
 
 def end(leaders: Iterable[Leader], patience: float = 10.0) -> None:

@@ -156,6 +156,8 @@ def _start(root: Path, name: str, port: int) -> Leader:
         "url": url,
         "pid": leader.pid,
         "started": leader.started,
+        "boot": leader.boot,
+        "tick": leader.tick,
         "port": port,
         "log": str(log.relative_to(root)),
     }

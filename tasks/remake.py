@@ -116,13 +116,22 @@ def digests(round_: Round) -> dict[Path, str]:
 
 def _outputs(stage: str, round_: Round) -> dict[str, str]:
     """What the stage made when the round was closed: path → MD5. Empty if it is not, or nobody can tell."""
-    lock = _git(round_, "show", f"{round_.tag}:dvc.lock")
+    lock = _git(round_, "show", f"{_closing(round_)}:dvc.lock")
     return lock_outputs(lock, f"{stage}@{round_.name}") if lock else {}
 
 
 def _at_tag(round_: Round, name: str) -> str:
     path = (round_.folder / name).relative_to(round_.workspace.root)
-    return _git(round_, "show", f"{round_.tag}:{path}")
+    return _git(round_, "show", f"{_closing(round_)}:{path}")
+
+
+def _closing(round_: Round) -> str:
+    """The commit that closed the round: by its tag or, in a clone that was not given it, by what it added."""
+    if _git(round_, "tag", "--merged", "HEAD", "--list", round_.tag):
+        return round_.tag
+    name = str(round_.lineage.relative_to(round_.workspace.root))
+    there = _git(round_, "ls-tree", "--name-only", "HEAD", "--", name)
+    return (there and _git(round_, "log", "-1", "--diff-filter=A", "--format=%H", "--", name)) or round_.tag
 
 
 def _checked_out(round_: Round) -> bool:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from mlflow.entities import Run
 
 CHAMPION = "champion"  # the alias
+MODEL = "dadc.model"  # the tag of the experiment that names the registered model
 BATCH = 100  # metrics or parameters in one request; MLflow takes no more
 
 
@@ -41,7 +42,7 @@ def track(round_: Round, services: Services, champion: Round | None = None) -> N
         if run and run.data.tags.get("dadc.digest", origin) != origin:
             store.drop(round_.name)
             run = None
-        if run is None or run.info.status != "FINISHED":
+        if run is None or run.info.status != "FINISHED" or store.version(round_.name) is None:
             _log(store, run or store.create(round_.name, f"round-{round_.name}"), round_, origin)
         if champion is not None:
             store.crown(champion.name)
@@ -121,11 +122,11 @@ def digest(round_: Round) -> str:
 
 @dataclass(frozen=True)
 class _Store:
-    """The campaign's experiment on an MLflow server, and its registered model, which has the same name."""
+    """The campaign's experiment on an MLflow server, and its registered model."""
 
     client: MlflowClient
     experiment: str  # id
-    name: str
+    name: str  # of the model, and of the experiment until somebody gives that another
 
     def run(self, round_name: str) -> Run | None:
         """The run of a round, or of the `campaign`."""
@@ -227,10 +228,11 @@ def _connect(workspace: Workspace, services: Services) -> _Store:
         found = client.search_experiments(ViewType.ALL, filter_string=f"tags.\"dadc.origin\" = '{origin}'")
         if not found:
             name = campaign if client.get_experiment_by_name(campaign) is None else f"{campaign}-{origin[:7]}"
-            return _Store(client, client.create_experiment(name, tags={"dadc.origin": origin}), name)
+            tags = {"dadc.origin": origin, MODEL: name}
+            return _Store(client, client.create_experiment(name, tags=tags), name)
         if found[0].lifecycle_stage == "deleted":
             client.restore_experiment(found[0].experiment_id)
-    return _Store(client, found[0].experiment_id, found[0].name)
+    return _Store(client, found[0].experiment_id, found[0].tags.get(MODEL, found[0].name))
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import configparser
 import fcntl
 import json
 import os
@@ -77,13 +78,21 @@ def git(workspace: Workspace, *arguments: str) -> str:
     """
     deadline = time.monotonic() + PATIENCE
     while True:
-        done = subprocess.run(["git", *arguments], cwd=workspace.root, capture_output=True, text=True, check=False)
+        done = subprocess.run(
+            ["git", *arguments],
+            cwd=workspace.root,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode == 0:
             return done.stdout.strip()
         said = (done.stderr or done.stdout).strip().splitlines()
         left = next((Path(line.split("'")[1]) for line in said if ".lock': File exists" in line), None)
         if left is None or time.monotonic() > deadline:
-            raise WorkspaceError(f"git {' '.join(arguments[:2])} failed: {said[-1] if said else done.returncode}")
+            told = [line for line in said if line.startswith(("fatal:", "error:", "The following"))] or said[-1:]
+            raise WorkspaceError(f"git {' '.join(arguments[:2])} failed: {told[0] if told else done.returncode}")
         if not _git_works_in(workspace.root):
             left.unlink(missing_ok=True)
         time.sleep(0.2)
@@ -121,8 +130,76 @@ def commit(workspace: Workspace, message: str, *paths: Path, gone: Sequence[Path
 
 
 def has_tag(round_: Round) -> bool:
-    """Whether the round's tag is there, which says that it is closed."""
-    return bool(git(round_.workspace, "tag", "--list", round_.tag))
+    """Whether the round's tag is in the history of HEAD, which says that it is closed."""
+    return round_.tag in tags(round_.workspace)
+
+
+def tags(workspace: Workspace, *, everywhere: bool = False) -> set[str]:
+    """The tags of rounds in the history of HEAD, or all there are: two branches may have a round of one number."""
+    merged = [] if everywhere else ["--merged", "HEAD"]
+    return set(git(workspace, "tag", *merged, "--list", "round-*").splitlines())
+
+
+def sealed(round_: Round) -> str:
+    """The commit that closed the round, which its tag names; empty if there is none in the history of HEAD.
+
+    A plain `git push` takes no tags along: then the tag is put back on this commit.
+    """
+    name = str(round_.lineage.relative_to(round_.workspace.root))
+    if not git(round_.workspace, "ls-tree", "--name-only", "HEAD", "--", name):
+        return ""
+    return git(round_.workspace, "log", "-1", "--diff-filter=A", "--format=%H", "--", name)
+
+
+def check_elsewhere(round_: Round) -> None:
+    """Refuse to open a round that another branch has opened, or beside one that another branch left here."""
+    workspace = round_.workspace
+    left = [r for r, how in states(workspace).items() if how is State.ABSENT]
+    if left:
+        raise WorkspaceError(
+            f"{left[0].folder.relative_to(workspace.root)} holds files of a round {left[0].name} that another branch "
+            "closed; go on in a clone of your own"
+        )
+    name = str(round_.params.relative_to(workspace.root))
+    other = git(workspace, "rev-list", "--all", "-1", "^HEAD", "--", name)
+    if other:
+        where = git(workspace, "for-each-ref", "--contains", other, "--format=%(refname:short)").splitlines()
+        raise WorkspaceError(
+            f"round {round_.name} was opened on another branch ({', '.join(where[:3])}), and not on this one; "
+            "`git switch` to that, or merge it first"
+        )
+
+
+def check_tag(round_: Round) -> None:
+    """Refuse to close a round whose tag is taken by another history."""
+    if round_.tag in tags(round_.workspace, everywhere=True) - tags(round_.workspace):
+        raise WorkspaceError(
+            f"the tag {round_.tag} is there and names a commit of another history: somebody else closed a round of "
+            f"this number; `dadc abort` this one, or `git tag --delete {round_.tag}` if it is none of the campaign"
+        )
+
+
+def dvc_remote(workspace: Workspace) -> tuple[str, str]:
+    """The name and address of the remote that DVC pushes to; empty where there is none yet."""
+    told = configparser.ConfigParser(interpolation=None)
+    told.read([workspace.root / ".dvc" / "config", workspace.root / ".dvc" / "config.local"])
+    name = told.get("core", "remote", fallback="")
+    return name, told.get(f"'remote \"{name}\"'", "url", fallback="")
+
+
+def check_remote(workspace: Workspace, say: Callable[[str], None] = print) -> None:
+    """See that a folder which DVC pushes to is there. A workspace that was moved takes its own store along.
+
+    WorkspaceError where there is none: DVC would make a new one, outside of where anybody looks.
+    """
+    name, url = dvc_remote(workspace)
+    if not url or "://" in url or (workspace.root / ".dvc" / url).exists():
+        return
+    own = workspace.local / "remote"
+    if Path(url).name != "remote" or not own.exists():
+        raise WorkspaceError(f"the folder of the DVC remote {name}, {url}, was wanted and is not there; mount it")
+    dvc(workspace, "remote", "modify", "--quiet", "--local", name, "url", str(own))
+    say(f"the DVC remote {url} is not there any more: this workspace was moved, and its own {own} takes its place")
 
 
 def dvc(workspace: Workspace, *arguments: str, say: Callable[[str], None] = print) -> None:
@@ -286,19 +363,21 @@ def drop_from_index(round_: Round) -> None:
     write_whole(round_.workspace.index, json.dumps(index, indent=2) + "\n")
 
 
-def state(round_: Round, tagged: bool | None = None) -> State:
-    """How far the round has come, from its files and its tag. tagged: whether it has one, where that is known."""
+def state(round_: Round, here: set[str] | None = None) -> State:
+    """How far the round has come, from its files and its tag. here: the tags in the history of HEAD, where known."""
     if not round_.folder.exists():
         return State.ABSENT
     if round_.aborted.exists():
         return State.ABORTED
-    if has_tag(round_) if tagged is None else tagged:
+    if round_.tag in (tags(round_.workspace) if here is None else here):
         return State.CLOSED
     if round_.lineage.exists():  # the last that freezing writes
         return State.CLOSING
     name = str(round_.params.relative_to(round_.workspace.root))
-    known = git(round_.workspace, "ls-tree", "--name-only", "HEAD", "--", name)
-    return State.OPEN if known else State.OPENING
+    if git(round_.workspace, "ls-tree", "--name-only", "HEAD", "--", name):
+        return State.OPEN
+    left = not round_.params.exists() and round_.tag in tags(round_.workspace, everywhere=True)
+    return State.ABSENT if left else State.OPENING
 
 
 def opened_at(round_: Round) -> float:
@@ -318,8 +397,8 @@ def rounds(workspace: Workspace) -> list[Round]:
 
 def states(workspace: Workspace) -> dict[Round, State]:
     """How far every round has come, in order; Git is asked for all tags at once."""
-    tags = set(git(workspace, "tag", "--list", "round-*").splitlines())
-    return {r: state(r, r.tag in tags) for r in rounds(workspace)}
+    here = tags(workspace)
+    return {r: state(r, here) for r in rounds(workspace)}
 
 
 def closed(workspace: Workspace) -> list[Round]:
@@ -329,5 +408,5 @@ def closed(workspace: Workspace) -> list[Round]:
 
 def current(workspace: Workspace) -> Round | None:
     """The round that is neither closed nor aborted, if there is one; it is the last."""
-    live = [r for r, how in states(workspace).items() if how not in (State.CLOSED, State.ABORTED)]
+    live = [r for r, how in states(workspace).items() if how not in (State.CLOSED, State.ABORTED, State.ABSENT)]
     return live[-1] if live else None

@@ -9,9 +9,11 @@ import pytest
 from conftest import dadc
 from ground import Ground, assert_same, outcome
 
+from data.files import md5
 from data.layout import Workspace
 from flows.stack import down, up
 from tasks.services import find
+from tasks.workspace import commit, dvc, dvc_remote, git
 
 pytestmark = pytest.mark.timeout(1800)  # the ground is made within the first test
 
@@ -42,6 +44,40 @@ def test_an_open_round_goes_on_elsewhere(ground: Ground, tmp_path: Path, monkeyp
     found.pop("runs")  # MLflow stayed where it was; `dadc track` fills another
     wanted = {part: content for part, content in ground.unharmed["close"].items() if part in found}
     assert_same(found, wanted, ["a move"])
+
+
+def test_a_backup_holds_all_or_there_is_none(initialised: Path, tmp_path: Path) -> None:
+    workspace, folder = Workspace(initialised), tmp_path / "backup"
+    git(workspace, "switch", "--quiet", "--detach")
+    refused = dadc(initialised, "backup", str(folder), check=False)
+    assert "HEAD is detached" in refused.stderr
+    git(workspace, "switch", "--quiet", "--create", "kept", "-")
+    git(workspace, "switch", "--quiet", "--create", "campaign")
+    for where in (initialised / ".dvc" / "cache" / "files", initialised / ".dadc" / "remote" / "files"):
+        where.rename(where.with_name("away"))
+    workspace.split("train").unlink()
+    refused = dadc(initialised, "backup", str(folder), check=False)
+    assert (refused.returncode, "dvc fetch" in refused.stderr) == (1, True), refused.stderr
+    assert not folder.exists()
+    away = initialised / ".dadc" / "remote" / "away"
+    away.rename(away.with_name("files"))
+    dadc(initialised, "backup", str(folder))
+
+    dvc(workspace, "remote", "modify", "--quiet", "store", "url", "s3://bucket/digits")
+    dvc(workspace, "remote", "modify", "--quiet", "store", "endpointurl", "http://127.0.0.1:1")
+    commit(workspace, "Where S3 is", initialised / ".dvc" / "config")
+    git(workspace, "bundle", "create", "--quiet", str(folder / "campaign.bundle"), "--all", "HEAD")
+    listed = json.loads((folder / "backup.json").read_text())
+    listed["files"]["campaign.bundle"] = md5(folder / "campaign.bundle")
+    (folder / "backup.json").write_text(json.dumps(listed))
+    done = dadc(initialised, "restore", str(folder), str(tmp_path / "other"))
+    assert "go to the campaign's remote, s3://bucket/digits, as before" in done.stdout
+    other = Workspace(tmp_path / "other")
+    assert other.split("train").exists()
+    assert git(other, "branch", "--format=%(refname:short)").split() == ["campaign", "kept", "main"]
+    assert git(other, "symbolic-ref", "--short", "HEAD") == "campaign"
+    assert git(other, "status", "--porcelain") == ""
+    assert dvc_remote(other) == ("store", "s3://bucket/digits")
 
 
 def test_a_backup_that_was_changed_is_refused(initialised: Path, tmp_path: Path) -> None:

@@ -8,13 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from filelock import FileLock
 from people import make_round, under_git
 
+from data.files import write_whole
 from flows.base import Campaign
 from flows.collect import Tally
-from flows.due import HOUR, calls, due
+from flows.deploy import deployments, serve
+from flows.due import HOUR, calls, due, time_zone
 from tasks.params import Params
-from tasks.workspace import git, opened_at
+from tasks.workspace import Busy, git, opened_at
 
 NOTHING = Tally(collected=0, fooling=0, verified_fooling=0, pending=0, malformed=0)
 
@@ -101,3 +104,26 @@ def test_a_person_is_called_for_what_only_a_person_can_see_to(campaign: Campaign
     assert told(opened, None) == ["refused"]
     campaign.workspace.round(1).decision.write_text('{"promoted": true, "why": "seen", "at": ""}')
     assert told(opened, None) == []
+
+
+def test_a_cron_is_meant_in_this_machine_s_time_unless_said(
+    campaign: Campaign, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TZ", "America/New_York")
+    assert time_zone(None) == "America/New_York"
+    assert time_zone("Europe/Berlin") == "Europe/Berlin"
+    with pytest.raises(ValueError, match="--timezone: wanted a zone such as Europe/Berlin, got 'Mars/Olympus'"):
+        time_zone("Mars/Olympus")
+    write_whole(campaign.workspace.params, campaign.workspace.round(1).params.read_text())
+    watch = deployments(campaign.workspace.root, 60, "*/10 8-18 * * mon-fri", "Europe/Berlin")[0]
+    assert watch.schedules is not None
+    (made,) = watch.schedules
+    assert (made.schedule.cron, made.schedule.timezone) == ("*/10 8-18 * * mon-fri", "Europe/Berlin")
+
+
+def test_one_schedule_a_campaign(campaign: Campaign) -> None:
+    write_whole(campaign.workspace.params, campaign.workspace.round(1).params.read_text())
+    path = campaign.workspace.local / "locks" / "schedule.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path), pytest.raises(Busy, match="another `dadc schedule` runs this campaign"):
+        serve(campaign.workspace.root, 60)

@@ -87,12 +87,18 @@ def test_a_campaign_runs_by_itself_to_its_end(
             kill(first)  # in the middle of whatever comes next
         with scheduled(root) as process:  # an hour between two looks: from here on only events and hints work
             until(lambda: state(workspace.round(1)) is State.OPEN, 300, "round 001 opens", process)
+            sound = workspace.params.read_text()
+            workspace.params.write_text("seed: : 0")  # somebody is typing
+            log = root / "schedule.log"
+            until(lambda: "not sound YAML" in log.read_text(), 60, "it is said", process)
+            workspace.params.write_text(sound)
             dadc(root, "simulate")
             assert process.wait(300) == 0
     assert state(workspace.round(1)) is State.CLOSED
     assert git(workspace, "status", "--porcelain", "--untracked-files=no") == ""
     said = (root / "schedule.log").read_text()
     assert "ended: round 001 is closed, and schedule.rounds is 1" in said
+    assert said.count("; looking again") == 1, "once"
 
     runs = ask("/flow_runs/filter", {"flow_runs": {"name": {"like_": name}}, "limit": 200})
     done = {run["name"] for run in runs if run["state"]["type"] == "COMPLETED"}
@@ -201,6 +207,11 @@ def test_a_person_is_told_once_through_a_notification_block(
     try:
         root = make_workspace(campaign=name, schedule={"notify": f"custom-webhook/{block}"})
         dadc(root, "init")
+        refused = dadc(root, "schedule", check=False)
+        assert (
+            f"schedule.notify: wanted a notification block of Prefect's, got 'custom-webhook/{block}'" in refused.stderr
+        )
+        assert "could not be sent" in run(root, sys.executable, "-c", CALL).stdout
         run(root, sys.executable, "-c", SAVE, f"http://127.0.0.1:{server.server_port}/", block)
         run(root, sys.executable, "-c", CALL)
         run(root, sys.executable, "-c", CALL)

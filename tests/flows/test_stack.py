@@ -13,6 +13,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 from threading import Thread
@@ -140,6 +141,12 @@ def test_an_up_that_was_killed_is_mended_by_the_next(make_workspace: Callable[..
         up(root, only=["model"], say=quiet)
         assert read_stack(root)["services"]["model"] == record
         assert health(root)["model"].state == "up"
+        leader = Leader.of(record)
+        assert replace(leader, started=leader.started - 3600).alive, "the clock was set"
+        assert replace(leader, started=leader.started - 3600).group()
+        for other in (replace(leader, boot="another"), replace(leader, tick=leader.tick + 1)):
+            assert not other.alive
+            assert not other.group()
         with pytest.raises(StackError, match="is up on port .* `dadc down` first"):
             up(root, {"model": 1}, only=["model"], say=quiet)
     finally:

@@ -84,8 +84,17 @@ def test_the_same_is_made_again_and_another_is_refused(closed: Round) -> None:
         remake(closed, 0.91)
 
 
-def test_without_its_tag_a_round_is_open_to_change(closed: Round) -> None:
+def test_a_clone_without_the_tag_keeps_the_round_as_it_is_too(closed: Round) -> None:
     git(closed.workspace, "tag", "--delete", closed.tag)
+    remake(closed, 0.9)
+    with pytest.raises(ValueError, match="never redefined"):
+        remake(closed, 0.91)
+
+
+def test_a_round_that_no_commit_closed_is_open_to_change(closed: Round) -> None:
+    git(closed.workspace, "tag", "--delete", closed.tag)
+    git(closed.workspace, "rm", "--quiet", "--cached", str(closed.lineage))
+    git(closed.workspace, "commit", "--quiet", "--message", "closing, as it was before its commit")
     remake(closed, 0.91)
     assert closed.metrics.read_text() == figures(0.91)
 

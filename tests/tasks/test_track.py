@@ -25,7 +25,7 @@ from data.shards import encode_png, write_candidates
 from models import nsl_cnn
 from tasks import checkpoint
 from tasks.services import ServiceDown, Services, find
-from tasks.track import flat_metrics, flat_params, rebuild, track
+from tasks.track import disagreements, flat_metrics, flat_params, rebuild, track
 from tasks.workspace import git
 
 PICTURES = Path(__file__).parents[2] / "docs" / "images"  # written anew with DADC_SCREENSHOTS=1
@@ -218,6 +218,22 @@ def test_the_campaign_run_has_a_step_per_round(mlflow: Services, campaign: Works
     run_id = runs(mlflow, campaign)["campaign"].info.run_id
     history = MlflowClient(mlflow.mlflow_url).get_metric_history(run_id, "clean")
     assert {entry.step: entry.value for entry in history} == CLEAN
+
+
+def test_an_experiment_may_be_renamed_and_a_version_that_is_gone_comes_back(
+    mlflow: Services, campaign: Workspace
+) -> None:
+    rebuild(campaign, mlflow, champion=campaign.round(0))
+    before = versions(mlflow, campaign)
+    client = MlflowClient(mlflow.mlflow_url)
+    (experiment,) = {each.info.experiment_id for each in runs(mlflow, campaign).values()}
+    client.rename_experiment(experiment, f"renamed-{experiment}")
+    client.delete_model_version(before["001"].name, before["001"].version)
+    track(campaign.round(1), mlflow, champion=campaign.round(1))
+    found = client.get_model_version_by_alias(before["001"].name, "champion")
+    assert found.tags["dadc.round"] == "001"
+    assert disagreements(campaign.round(1), mlflow, campaign.round(1)) == []
+    assert {run.info.status for run in runs(mlflow, campaign).values()} == {"FINISHED"}
 
 
 def test_other_files_replace_the_run(mlflow: Services, campaign: Workspace) -> None:

@@ -11,22 +11,28 @@ from pathlib import Path
 import pytest
 
 from data.files import write_whole
-from data.layout import SPLITS, Workspace, pointer
+from data.layout import SPLITS, Round, Workspace, pointer
+from flows.close import tag as put_tag
 from tasks.workspace import (
     State,
     WorkspaceError,
     check_branch,
     check_committed,
+    check_elsewhere,
     check_initialised,
+    check_remote,
+    check_tag,
     commit,
     current,
     drop_from_index,
     dvc,
+    dvc_remote,
     find,
     git,
     lock,
     read_index,
     rounds,
+    sealed,
     state,
     target,
     write_index,
@@ -67,6 +73,94 @@ def test_a_round_goes_through_its_states(workspace: Workspace) -> None:
     assert current(workspace) is None
     round_.aborted.write_text("{}")
     assert state(round_) is State.ABORTED
+
+
+def opened(workspace: Workspace, number: int) -> Round:
+    round_ = workspace.round(number)
+    round_.folder.mkdir(parents=True, exist_ok=True)
+    round_.params.write_text(f"seed: {number}\n")
+    commit(workspace, f"Open round {round_.name}", round_.params)
+    return round_
+
+
+def closed(workspace: Workspace, number: int) -> Round:
+    round_ = opened(workspace, number)
+    round_.lineage.write_text("{}")
+    commit(workspace, f"Close round {round_.name}", round_.lineage)
+    git(workspace, "tag", round_.tag)
+    return round_
+
+
+def test_another_branch_closes_and_opens_nothing_here(workspace: Workspace) -> None:
+    main = git(workspace, "symbolic-ref", "--short", "HEAD")
+    first = closed(workspace, 0)
+    git(workspace, "switch", "--quiet", "--create", "theirs")
+    theirs = closed(workspace, 1)
+    theirs.candidates.write_bytes(b"Git does not keep it")
+    git(workspace, "switch", "--quiet", main)
+    assert (state(first), state(theirs)) == (State.CLOSED, State.ABSENT), "its files alone are no round of this branch"
+    assert current(workspace) is None
+    with pytest.raises(WorkspaceError, match="data/rounds/001 holds files of a round 001 that another branch closed"):
+        check_elsewhere(workspace.round(2))
+    theirs.candidates.unlink()
+    theirs.folder.rmdir()
+    with pytest.raises(WorkspaceError, match=r"round 001 was opened on another branch \(theirs, round-001\)"):
+        check_elsewhere(theirs)
+    check_elsewhere(workspace.round(2))
+
+    mine = opened(workspace, 1)
+    assert state(mine) is State.OPEN, "whatever tags somebody pushes"
+    with pytest.raises(WorkspaceError, match="`git tag --delete round-001` if it is none of the campaign"):
+        check_tag(mine)
+    git(workspace, "tag", "--delete", "round-001")
+    check_tag(mine)
+    git(workspace, "switch", "--quiet", "--create", "feature", first.tag)
+    mine.folder.mkdir(exist_ok=True)
+    mine.annotations.write_text("")
+    with pytest.raises(WorkspaceError, match="round 001 was opened on another branch"):
+        check_elsewhere(mine)
+
+
+def test_a_clone_without_tags_gets_them_back_where_they_were(workspace: Workspace) -> None:
+    round_ = closed(workspace, 0)
+    where = git(workspace, "rev-parse", round_.tag)
+    (workspace.root / "params.yaml").write_text("seed: 7\n")
+    commit(workspace, "later", workspace.root / "params.yaml")
+    git(workspace, "tag", "--delete", round_.tag)
+    assert state(round_) is State.CLOSING
+    assert sealed(round_) == where
+    git(workspace, "config", "tag.gpgSign", "true")
+    git(workspace, "config", "core.editor", "sleep 60; false")
+    put_tag(round_)
+    assert git(workspace, "rev-parse", round_.tag) == where
+    assert state(round_) is State.CLOSED
+    assert sealed(opened(workspace, 1)) == ""
+
+
+def test_what_git_says_of_a_failure_is_its_error_and_not_its_advice(workspace: Workspace) -> None:
+    (workspace.root / ".gitignore").write_text("*.json\n")
+    (workspace.root / "x.json").write_text("{}")
+    with pytest.raises(WorkspaceError, match="git add -- failed: The following paths are ignored"):
+        git(workspace, "add", "--", "x.json")
+
+
+def test_a_workspace_that_was_moved_takes_its_store_along(workspace: Workspace, tmp_path: Path) -> None:
+    said: list[str] = []
+    store = tmp_path / "old" / ".dadc" / "remote"
+    store.mkdir(parents=True)
+    dvc(workspace, "remote", "add", "--quiet", "--default", "store", str(store), say=said.append)
+    check_remote(workspace, said.append)
+    assert said == []
+    store.rmdir()
+    with pytest.raises(WorkspaceError, match="the folder of the DVC remote store, .* was wanted and is not there"):
+        check_remote(workspace, said.append)
+    own = workspace.local / "remote"
+    own.mkdir(parents=True)
+    check_remote(workspace, said.append)
+    assert dvc_remote(workspace) == ("store", str(own))
+    assert len(said) == 1
+    check_remote(workspace, said.append)
+    assert len(said) == 1
 
 
 def test_the_index_is_derived_and_repeatable(workspace: Workspace) -> None:
