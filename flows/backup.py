@@ -116,7 +116,7 @@ def _push(workspace: Workspace, store: Path) -> None:
     """What DVC keeps of every round → a store of its own. WorkspaceError for what is neither here nor in the remote."""
     name = "backup"
     store.mkdir()
-    for what in (["--all-tags"], []):  # `dvc push` passes over what is not in the cache
+    for what in (["--all-tags"], []):
         dvc(workspace, "fetch", "--quiet", *what, say=say)
     dvc(workspace, "remote", "add", "--quiet", "--local", "--force", name, str(store), say=say)
     try:
@@ -124,6 +124,22 @@ def _push(workspace: Workspace, store: Path) -> None:
         dvc(workspace, "push", "--quiet", "--remote", name, say=say)
     finally:
         dvc(workspace, "remote", "remove", "--quiet", "--local", name, say=say)
+    for path, digest in _kept(workspace).items():  # which a push passes over if they are nowhere
+        if not (store / "files" / "md5" / digest[:2] / digest[2:]).exists():
+            raise WorkspaceError(
+                f"{path.relative_to(workspace.root)} is neither in DVC's cache nor in its remote, and a backup would "
+                "lack it; `dvc push` from where it is"
+            )
+
+
+def _kept(workspace: Workspace) -> dict[Path, str]:
+    """What DVC keeps of the campaign's data and of closed rounds: path → MD5."""
+    from tasks.params import pointer_digest
+    from tasks.remake import digests
+
+    pointers = [workspace.root / name for name in git(workspace, "ls-files", "--", "*.dvc").splitlines()]
+    kept = {path.with_suffix(""): pointer_digest(path.read_text()) for path in pointers}
+    return kept | {path: digest for round_ in closed(workspace) for path, digest in digests(round_).items()}
 
 
 def _pull(workspace: Workspace, store: Path, own: Path) -> None:

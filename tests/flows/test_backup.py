@@ -53,14 +53,18 @@ def test_a_backup_holds_all_or_there_is_none(initialised: Path, tmp_path: Path) 
     assert "HEAD is detached" in refused.stderr
     git(workspace, "switch", "--quiet", "--create", "kept", "-")
     git(workspace, "switch", "--quiet", "--create", "campaign")
-    for where in (initialised / ".dvc" / "cache" / "files", initialised / ".dadc" / "remote" / "files"):
+    own = initialised / ".dadc" / "remote"  # the template's stays whole
+    dvc(workspace, "remote", "modify", "--quiet", "store", "url", str(own))
+    commit(workspace, "its own store", initialised / ".dvc" / "config")
+    for where in (initialised / ".dvc" / "cache" / "files", own / "files"):
         where.rename(where.with_name("away"))
-    workspace.split("train").unlink()
     refused = dadc(initialised, "backup", str(folder), check=False)
-    assert (refused.returncode, "dvc fetch" in refused.stderr) == (1, True), refused.stderr
+    assert (
+        refused.returncode,
+        "data/base/pool.parquet is neither in DVC's cache nor in its remote" in refused.stderr,
+    ) == (1, True), refused.stderr
     assert not folder.exists()
-    away = initialised / ".dadc" / "remote" / "away"
-    away.rename(away.with_name("files"))
+    (own / "away").rename(own / "files")
     dadc(initialised, "backup", str(folder))
 
     dvc(workspace, "remote", "modify", "--quiet", "store", "url", "s3://bucket/digits")
