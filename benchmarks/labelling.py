@@ -151,7 +151,7 @@ def load(studio: LabelStudio, folder: Path, count: int, each: int) -> list[Measu
     assert (new, again, there) == (count, 0, count), (new, again, there)
 
     names = [f"person-{number}@bench.example.org" for number in range(PEOPLE)]
-    people = [studio.person(name, studio.password_for(name)) for name in names]
+    people = [studio.person(name, "correct-horse-7") for name in names]
     accounts = {email: number for number, email in studio.emails().items()}
     project = import_drawn(studio, round_, params, [accounts[name] for name in names])
     pulled, all_of_them = timed(lambda: pull(studio, round_))

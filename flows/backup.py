@@ -94,7 +94,8 @@ def restore_projects(root: Path, folder: Path, tell: Callable[[str], None] = say
         if at.exists():  # written last
             tell("the backup's projects are in Label Studio")
             return
-        moved.write(at, put(campaign.studio, json.loads((folder / PROJECTS).read_text()), tell))
+        taken = json.loads((folder / PROJECTS).read_text())
+        moved.write(at, put(campaign.studio, campaign.services, taken, tell))
     tell("people keep their address and need a new password: Label Studio's administrator sets it")
 
 

@@ -26,6 +26,7 @@ from tasks.services import (
     StackError,
     find,
     given,
+    make_secrets,
     read_secrets,
     read_stack,
 )
@@ -307,20 +308,12 @@ def _check_bound(name: str, port: int, leader: Leader) -> None:
 
 
 def _make_secrets(root: Path) -> None:
-    """Make the log-ins of this workspace's services, once; readable by their owner only."""
-    path = Workspace(root).local / "secrets.json"
-    if path.exists():
-        return
-    made = {
+    """Make the log-ins of this workspace's services, once."""
+    wanted = {
         "label_studio": {"username": ADMIN, "password": secrets.token_urlsafe(15), "token": secrets.token_hex(20)},
         "model": {"user": "label-studio", "password": secrets.token_urlsafe(24)},
     }
-    path.parent.mkdir(parents=True, exist_ok=True)
-    new = path.with_name("secrets.json.new")
-    new.unlink(missing_ok=True)
-    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-        json.dump(made, file, indent=2)
-    new.replace(path)
+    make_secrets(root, wanted)
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from tasks import moved as moving
 from tasks.labelling import UNTOLD, LabelStudio
 from tasks.params import read
 from tasks.projects import KINDS, title
+from tasks.services import Services
 from tasks.workspace import rounds
 
 
@@ -34,7 +35,9 @@ def take(studio: LabelStudio, collected: Sequence[Round]) -> list[dict[str, Any]
     return taken
 
 
-def put(studio: LabelStudio, taken: Sequence[dict[str, Any]], say: Callable[[str], None]) -> moving.Moved:
+def put(
+    studio: LabelStudio, services: Services, taken: Sequence[dict[str, Any]], say: Callable[[str], None]
+) -> moving.Moved:
     """Put projects into a server that has none of them, under accounts of the same addresses; which id became which.
 
     Cut short and begun again, it makes nothing twice.
@@ -53,7 +56,7 @@ def put(studio: LabelStudio, taken: Sequence[dict[str, Any]], say: Callable[[str
             known.tasks[str(there[key].id)] = int(task["id"])
             if there[key].people != task["overlap"]:
                 studio.ask_for(there[key].id, task["overlap"])
-        made = _annotations(studio, by_key, {key: there[key].id for key in by_key}, known)
+        made = _annotations(studio, services, by_key, {key: there[key].id for key in by_key}, known)
         say(f"{project['title']}: {len(by_key)} tasks, {made} annotations")
         stamps = {int(a["id"]): a["updated_at"] for t in studio.changed(number, None) for a in t["annotations"]}
         for own, entry in known.annotations.items():
@@ -63,7 +66,11 @@ def put(studio: LabelStudio, taken: Sequence[dict[str, Any]], say: Callable[[str
 
 
 def _annotations(
-    studio: LabelStudio, tasks: dict[str, dict[str, Any]], ids: dict[str, int], known: moving.Moved
+    studio: LabelStudio,
+    services: Services,
+    tasks: dict[str, dict[str, Any]],
+    ids: dict[str, int],
+    known: moving.Moved,
 ) -> int:
     """Submit each annotation as its author; how many there are now."""
     work: dict[str, list[tuple[int, dict[str, Any]]]] = {}
@@ -75,7 +82,7 @@ def _annotations(
             else:
                 work.setdefault(annotation["author"], []).append((ids[key], {**raw, "author": annotation["author"]}))
     for author, own in sorted(work.items()):
-        person = studio.person(author, studio.password_for(author))
+        person = studio.person(author, services.password_for(author))
         try:
             for task_id, annotation in own:
                 raw = {name: value for name, value in annotation.items() if name != "author"}

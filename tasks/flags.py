@@ -55,7 +55,7 @@ class Players:
             raise LabellingError("a token for Label Studio is wanted; run `dadc up`, or set LABEL_STUDIO_API_KEY")
         self._folder = workspace.local / "play" / "names"
         self._campaign, self._services = campaign, services
-        self._key = hmac.new(services.label_studio_token.encode(), b"players", hashlib.sha256).digest()
+        self._key = services.key("players")
 
     def join(self, name: str, code: str) -> tuple[Player, str]:
         """Take a free name, or come back to one's own; the player and the code. Refused if the name is another's."""
@@ -148,7 +148,7 @@ class Flags:
                 session.pop().close()
             else:
                 return
-        session.append(studio.person(player.email, studio.password_for(player.email)))
+        session.append(studio.person(player.email, self._services.password_for(player.email)))
         session[0].submit(task, result, seconds)
 
     @contextmanager

@@ -6,8 +6,6 @@ SDK, a time-out or a connection that broke by `Patient`, twice and with growing 
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import json
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -266,10 +264,6 @@ class LabelStudio:
         """The address at which an annotator makes an account."""
         path = str(self._get("api/invite")["invite_url"])
         return path if path.startswith("http") else f"{self.url}{path}"
-
-    def password_for(self, email: str) -> str:
-        """A password that the owner of the token can always tell again, for accounts that are played."""
-        return hmac.new(self._token.encode(), email.lower().encode(), hashlib.sha256).hexdigest()[:32]
 
     def person(self, email: str, password: str) -> Person:
         """The account of this e-mail, logged in; made through the invite, as a person would, if it is not there."""

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import os
+import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock
 
 from data.layout import Workspace
 
@@ -22,6 +28,7 @@ VARIABLES = {
     "mlflow": "MLFLOW_TRACKING_URI",
     "model": "DADC_MODEL_URL",
 }
+SECRET, SHORTEST = "DADC_SECRET", 32  # the variable, and how many characters it has at least
 
 
 class StackError(RuntimeError):
@@ -56,23 +63,41 @@ class Services:
     model_user: str | None
     model_password: str | None
     moved: Path | None = None  # the file that says which ids of Label Studio are which in the record
+    root: Path | None = None  # of the workspace, which keeps a secret of its own
 
     def __repr__(self) -> str:
         """Addresses only: a log or a traceback must not hold a secret."""
         urls = ("label_studio_url", "prefect_url", "mlflow_url", "model_url")
         return f"Services({', '.join(f'{name}={getattr(self, name)!r}' for name in urls)})"
 
+    def key(self, purpose: str) -> bytes:
+        """What passwords or codes of one kind are derived from: DADC_SECRET, or the workspace's own secret, made when
+        first needed. Not Label Studio's token, which any account there can have sent to itself."""
+        secret = os.environ.get(SECRET)
+        if not secret:
+            assert self.root is not None
+            secret = make_secrets(self.root, {"accounts": {"secret": secrets.token_urlsafe(32)}})["accounts"]["secret"]
+        elif len(secret) < SHORTEST:
+            raise StackError(
+                f"{SECRET} must have {SHORTEST} characters or more, got {len(secret)}; try `openssl rand -hex 20`"
+            )
+        return hmac.new(secret.encode(), purpose.encode(), hashlib.sha256).digest()
+
+    def password_for(self, email: str) -> str:
+        """The password of an account that is played, restored or a player's; always the same."""
+        return hmac.new(self.key("accounts"), email.lower().encode(), hashlib.sha256).hexdigest()[:32]
+
 
 def find(root: Path) -> Services:
     """The services of the workspace at `root`. The environment wins; the log-in of a local one goes to no other."""
     known = read_stack(root)["services"]
-    secrets = read_secrets(root)
+    made = read_secrets(root)
 
     def url(service: str) -> str | None:
         return given(service) or known.get(service, {}).get("url")
 
     def secret(service: str, key: str, variable: str) -> str | None:
-        own: str | None = None if given(service) else secrets.get(service, {}).get(key)
+        own: str | None = None if given(service) else made.get(service, {}).get(key)
         return os.environ.get(variable) or own
 
     return Services(
@@ -84,6 +109,7 @@ def find(root: Path) -> Services:
         model_user=secret("model", "user", "DADC_MODEL_USER"),
         model_password=secret("model", "password", "DADC_MODEL_PASSWORD"),
         moved=Workspace(root).local / "moved.json",
+        root=root,
     )
 
 
@@ -98,8 +124,29 @@ def read_stack(root: Path) -> dict[str, Any]:
 
 
 def read_secrets(root: Path) -> dict[str, dict[str, str]]:
-    """.dadc/secrets.json: {"label_studio": {"username", "password", "token"}, "model": {"user", "password"}}."""
-    return _read(Workspace(root).local / "secrets.json")
+    """.dadc/secrets.json: {"label_studio": {"username", "password", "token"}, "model": {"user", "password"},
+    "accounts": {"secret"}}, as far as they were made."""
+    return _read(_secrets(root))
+
+
+def make_secrets(root: Path, wanted: Mapping[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """All secrets of the workspace, those of `wanted` among them that it had none of; readable by its owner only."""
+    path = _secrets(root)
+    (path.parent / "locks").mkdir(parents=True, exist_ok=True)
+    with FileLock(path.parent / "locks" / "secrets.lock"):
+        there = read_secrets(root)
+        made = {**wanted, **there}
+        if made != there:
+            new = path.with_name("secrets.json.new")
+            new.unlink(missing_ok=True)
+            with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                json.dump(made, file, indent=2)
+            new.replace(path)
+    return made
+
+
+def _secrets(root: Path) -> Path:
+    return Workspace(root).local / "secrets.json"
 
 
 def _read(path: Path) -> dict[str, Any]:

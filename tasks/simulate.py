@@ -66,7 +66,7 @@ def draw(studio: LabelStudio, services: Services, round_: Round, params: Params,
             person.submit(task, result, round(time.monotonic() - started, 3))
         return len(own)
 
-    return _together(studio, work, sit_down)
+    return _together(studio, services, work, sit_down)
 
 
 def vote(studio: LabelStudio, services: Services, round_: Round, params: Params, splits: Mapping[str, Any]) -> int:
@@ -99,7 +99,7 @@ def vote(studio: LabelStudio, services: Services, round_: Round, params: Params,
             person.submit(task, result, round(time.monotonic() - started, 3))
         return len(own)
 
-    return _together(studio, work, sit_down)
+    return _together(studio, services, work, sit_down)
 
 
 class _Model:
@@ -199,13 +199,14 @@ def _project(studio: LabelStudio, round_: Round, params: Params, kind: projects.
 
 def _together(
     studio: LabelStudio,
+    services: Services,
     work: Mapping[str, Sequence[_T]],
     sit_down: Callable[[Person, Sequence[_T]], int],
 ) -> int:
     """Two work at a time, each in a session of their own; how much was done. More would wait for SQLite."""
 
     def play(account: str) -> int:
-        person = studio.person(account, studio.password_for(account))
+        person = studio.person(account, services.password_for(account))
         try:
             return sit_down(person, work[account])
         finally:

@@ -26,7 +26,7 @@ QUIET = {
 }
 OWN = (  # variables that name servers, which the tests have of their own
     *("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY", "PREFECT_API_URL", "MLFLOW_TRACKING_URI", "DADC_MODEL_URL"),
-    "DADC_LABEL_STUDIO",
+    *("DADC_LABEL_STUDIO", "DADC_SECRET"),
 )
 SMALL: dict[str, dict[str, object]] = {  # a round in seconds: enough to see every step, too little to learn anything
     "data": {"limit": 300, "pool": 60, "validation": 60},
@@ -201,6 +201,15 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         down(root)
 
 
+def shared_secret(stack: Path) -> str:
+    """The stack's own, for other workspaces that use its Label Studio: they play accounts of the same names."""
+    from tasks.services import find, read_secrets
+
+    with unset():
+        find(stack).key("")
+    return read_secrets(stack)["accounts"]["secret"]
+
+
 @pytest.fixture
 def services(stack: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Any workspace uses the session's servers, as a user with servers of their own would; the stack's root."""
@@ -212,6 +221,7 @@ def services(stack: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "LABEL_STUDIO_API_KEY": found.label_studio_token,
         "PREFECT_API_URL": found.prefect_url,
         "MLFLOW_TRACKING_URI": found.mlflow_url,
+        "DADC_SECRET": shared_secret(stack),
     }
     for key, value in values.items():
         assert value, f"the stack gave no {key}"

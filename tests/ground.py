@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from conftest import run
+from conftest import run, shared_secret
 from people import model_server
 
 from data.files import md5
@@ -91,6 +91,7 @@ def make_ground(stack: Path, template: Path, folder: Path) -> Iterator[Ground]:
     environment = {
         "LABEL_STUDIO_URL": services.label_studio_url or "",
         "LABEL_STUDIO_API_KEY": services.label_studio_token or "",
+        "DADC_SECRET": shared_secret(stack),
         "PREFECT_API_URL": services.prefect_url or "",
         "PREFECT_HOME": str(folder / "prefect"),
         "GIT_AUTHOR_DATE": "2026-01-01T00:00:00Z",

@@ -27,7 +27,6 @@ from conftest import run
 from data.files import md5
 from data.layout import Workspace
 from data.shards import read_candidates
-from tasks.labelling import connect
 from tasks.params import read
 from tasks.services import find, read_secrets
 from tasks.workspace import State, git, state
@@ -210,7 +209,7 @@ def test_no_secret_stands_where_others_look(campaign: Workspace) -> None:
     kept, services = read_secrets(root), find(root)
     people = {c.annotator for c in read_candidates(campaign.round(1).candidates) if c.by_people}
     hidden = [kept["label_studio"]["password"], kept["label_studio"]["token"], kept["model"]["password"]]
-    hidden += [connect(services).password_for(person) for person in people]
+    hidden += [kept["accounts"]["secret"], *map(services.password_for, people)]
     hidden += [value.rpartition(":")[2] for value in GIVEN.values()]
     sent = [f"{services.model_user}:{services.model_password}", GIVEN["PREFECT_API_AUTH_STRING"]]
     hidden += [base64.b64encode(each.encode()).decode() for each in sent]  # as a request's header holds them

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import hmac
 import json
 import os
 import signal
@@ -12,6 +14,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -24,7 +27,8 @@ import pytest
 
 from flows.processes import Leader, end, is_free, start
 from flows.stack import ALL, down, health, login, missing, up
-from tasks.services import ServiceDown, StackError, find, read_secrets, read_stack
+from tasks.labelling import LabellingError, connect
+from tasks.services import ServiceDown, StackError, find, make_secrets, read_secrets, read_stack
 
 
 def quiet(_: str) -> None:
@@ -100,6 +104,37 @@ def test_the_token_opens_label_studio_and_a_wrong_one_does_not(stack: Path, monk
     with pytest.raises(ServiceDown, match="the token is wrong") as caught:
         up(stack, only=["label_studio"], say=quiet)
     assert "\n" not in str(caught.value)
+
+
+def test_what_the_token_opens_is_nobodys_account(stack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Label Studio sends it to whatever model server an account attaches."""
+    services, studio = find(stack), connect(find(stack))
+    others = replace(services, label_studio_token="0" * 40)
+    elsewhere, name = find(tmp_path), "a@simulated.invalid"
+    assert services.password_for(name) == others.password_for("A@simulated.invalid"), "whatever the token"
+    assert services.key("players") == others.key("players")
+    found = {services.password_for(name), services.password_for("b@simulated.invalid"), elsewhere.password_for(name)}
+    assert len(found) == 3, "each account and each workspace has its own"
+    studio.person(name, services.password_for(name)).close()
+    from_token = hmac.new((services.label_studio_token or "").encode(), name.encode(), hashlib.sha256).hexdigest()[:32]
+    with pytest.raises(LabellingError, match="another password"):
+        studio.person(name, from_token)
+    path = tmp_path / ".dadc" / "secrets.json"
+    assert (path.stat().st_mode & 0o777, list(read_secrets(tmp_path))) == (0o600, ["accounts"])
+    made = find(stack).key("x")
+    monkeypatch.setenv("DADC_SECRET", "ours, on every machine of the team")
+    assert find(stack).key("x") == find(tmp_path).key("x") != made
+    monkeypatch.setenv("DADC_SECRET", "short")
+    with pytest.raises(StackError, match="DADC_SECRET must have 32 characters or more, got 5"):
+        find(stack).key("x")
+
+
+def test_processes_that_need_the_secret_at_once_make_one(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        assert len(set(pool.map(lambda _: find(tmp_path).key("x"), range(32)))) == 1
+    kept = read_secrets(tmp_path)["accounts"]
+    assert make_secrets(tmp_path, {"model": {"user": "x"}, "accounts": {"secret": "y"}})["accounts"] == kept
+    assert list(read_secrets(tmp_path)) == ["model", "accounts"], "what is there stays"
 
 
 def test_a_second_up_changes_nothing(stack: Path) -> None:

@@ -64,9 +64,3 @@ def test_publishing_in_bulk_twice_adds_nothing(studio: LabelStudio) -> None:
     assert len(studio.tasks(project)) == 1500
     assert sum(task.open for task in studio.tasks(project).values()) == 1500
     assert studio.annotations(project) == 0
-
-
-def test_a_played_account_has_the_same_password_on_every_day(studio: LabelStudio) -> None:
-    first = studio.password_for("a@simulated.invalid")
-    assert first == LabelStudio(studio.url, studio._token).password_for("A@simulated.invalid")
-    assert first != studio.password_for("b@simulated.invalid")

@@ -126,7 +126,8 @@ def test_without_a_model_server_nothing_is_drawn(studio: LabelStudio, open_round
     nowhere = Services(None, None, None, None, None, None, None)
     with pytest.raises(ServiceDown, match="model server"):
         simulate.draw(studio, nowhere, play.round, play.params, play.splits)
-    dead = replace(nowhere, model_url="http://127.0.0.1:9", model_user="a", model_password="b")
+    log_in = {"model_user": "a", "model_password": "b"}
+    dead = replace(nowhere, model_url="http://127.0.0.1:9", **log_in, root=play.round.workspace.root)
     with pytest.raises(ServiceDown, match="http://127.0.0.1:9"):
         simulate.draw(studio, dead, play.round, play.params, play.splits)
     assert pull(studio, play.round) == 0
