@@ -9,7 +9,9 @@ UNREADABLE = -1  # a vote: this image shows none of the classes
 HUMAN = "human"
 SIMULATED = "simulated"
 PROBE = "probe"  # of what validators are tested with; never in a shard
-PEOPLE = (HUMAN, SIMULATED)  # the sources that MER and vMER count
+PLAYED = "played"  # people's too, from the players' page, where only what fools is sent: a rate of it says nothing
+RATED = (HUMAN, SIMULATED)  # the sources that MER and vMER count
+PEOPLE = (*RATED, PLAYED)
 
 
 class Verdict(StrEnum):
@@ -42,7 +44,7 @@ class Candidate:
 
     key: str  # unique in the campaign
     round: int
-    source: str  # human, simulated, or an attack's name
+    source: str  # human, simulated, played, or an attack's name
     image: bytes  # PNG at the network's own size
     intended: int  # class index; -1 if malformed
     annotator: str = ""  # account, lower-case e-mail; empty for machines
@@ -78,6 +80,11 @@ class Candidate:
     @property
     def by_people(self) -> bool:
         return self.source in PEOPLE
+
+    @property
+    def rated(self) -> bool:
+        """Whether MER and vMER count it."""
+        return self.source in RATED
 
     def rejected(self, reason: str, *, wellformed: bool = True) -> Candidate:
         """The same candidate with verdict `rejected` and why."""

@@ -20,13 +20,14 @@ from typing import Any
 import torch
 
 from data.layout import Round
-from data.records import HUMAN, PROBE, SIMULATED, UNREADABLE, Candidate, Vote
+from data.records import HUMAN, PLAYED, PROBE, SIMULATED, UNREADABLE, Candidate, Vote
 from data.shards import encode_png, read_candidates, read_images, read_table
 from tasks import ink
 from tasks.labelling import UNTOLD
 from tasks.params import Params, read
 from tasks.projects import (
     INTENDED,
+    PLAYER_DOMAIN,
     SEEN,
     SIMULATED_DOMAIN,
     UNREADABLE_CHOICE,
@@ -278,7 +279,7 @@ def _made(
         candidate = Candidate(
             key=f"{first.task if known else f'{round_.name}/{first.kind}/unknown'}/{first.id}",
             round=round_.number,
-            source=SIMULATED if first.author.endswith("@" + SIMULATED_DOMAIN) else HUMAN,
+            source={SIMULATED_DOMAIN: SIMULATED, PLAYER_DOMAIN: PLAYED}.get(first.author.rpartition("@")[2], HUMAN),
             image=b"",
             intended=-1,
             annotator=first.author,

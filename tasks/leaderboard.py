@@ -38,7 +38,7 @@ class Annotator:
     fools: int  # tries that fooled the target, without near-duplicates of earlier ones
     verified_fools: int  # of those, with a verified label
     duplicates: int  # fools that are near-duplicates of the author's earlier ones
-    mer: float | None  # share of the tries that fooled the target, near-duplicates included
+    mer: float | None  # share of the tries that fooled the target, near-duplicates included; a player has none
     seconds: float  # over all tries
     seconds_per_verified_fool: float | None
     set_aside: str  # why; empty if not
@@ -83,7 +83,7 @@ def annotators(candidates: Sequence[Candidate]) -> list[Annotator]:
     rows = []
     for account, own in by_author.items():
         tries = [c for c in own if c.wellformed]
-        fools = [c for c in tries if c.fooling]
+        fools, rated = [c for c in tries if c.fooling], [c for c in tries if c.rated]
         again = duplicates(fools)
         new = [c for c in fools if c.key not in again]
         verified = sum(c.verified for c in new)
@@ -96,7 +96,7 @@ def annotators(candidates: Sequence[Candidate]) -> list[Annotator]:
                 fools=len(new),
                 verified_fools=verified,
                 duplicates=len(again),
-                mer=len(fools) / len(tries) if tries else None,
+                mer=sum(c.fooling for c in rated) / len(rated) if rated else None,
                 seconds=round(seconds, 3),
                 seconds_per_verified_fool=seconds / verified if verified else None,
                 set_aside=_aside((c.at, c.reason) for c in tries),

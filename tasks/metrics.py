@@ -9,7 +9,7 @@ from typing import Any, TypedDict
 
 import numpy as np
 
-from data.records import PEOPLE, Candidate, Verdict
+from data.records import PEOPLE, RATED, Candidate, Verdict
 from tasks.params import Promote
 
 BY_ANNOTATOR = 5  # annotators in a campaign from which candidates are split by annotator
@@ -140,13 +140,13 @@ def error_rates(candidates: Iterable[Candidate]) -> dict[str, Any]:
     return {**found, "mer": found["fooling"] / n, "vmer": {"low": verified / n, "high": possible / n}}
 
 
-def by_people(candidates: Iterable[Candidate]) -> list[Candidate]:
+def rated(candidates: Iterable[Candidate]) -> list[Candidate]:
     """The candidates that MER and vMER count."""
-    return [c for c in candidates if c.by_people]
+    return [c for c in candidates if c.rated]
 
 
 def by_source(candidates: Sequence[Candidate], rightly_classified: Iterable[str]) -> dict[str, dict[str, Any]]:
-    """Each source apart: people with MER and vMER, an attack with its success rate and its verified rate.
+    """Each source apart: people with MER and vMER, players without; an attack with its success and verified rates.
 
     rightly_classified: keys of the seed images that the target answers rightly. attack_success_rate: share of
     those that the attack flips. verified_rate: share of its settled candidates whose label was found right. verified:
@@ -162,7 +162,8 @@ def by_source(candidates: Sequence[Candidate], rightly_classified: Iterable[str]
             "non_fooling": _verified([c for c in settled if not c.fooling]),
         }
         if source in PEOPLE:
-            report[source] = {**error_rates(own), "verified": verified}
+            figures = error_rates(own) if source in RATED else counts(own)
+            report[source] = {**figures, "verified": verified}
             continue
         tried = [c for c in own if c.wellformed and c.seed_image in right]
         report[source] = {

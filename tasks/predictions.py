@@ -117,7 +117,7 @@ def measured(
     )
     return {
         "round": number,
-        **metrics.error_rates(metrics.by_people(own)),
+        **metrics.error_rates(metrics.rated(own)),
         "by_source": metrics.by_source(own, [key for key, is_right in seeds.items() if is_right]),
         "agreement": agreement(own, params.validate_),
         "split_by": metrics.split_by(campaign),

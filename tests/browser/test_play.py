@@ -23,7 +23,7 @@ import uvicorn
 from conftest import chromium
 from people import Play, make_round, train, under_git
 
-from data.records import HUMAN, Candidate, Verdict
+from data.records import PLAYED, Candidate, Verdict
 from data.sets import digits
 from data.shards import decode_png, encode_png, write_candidates
 from flows.play import watch
@@ -158,7 +158,7 @@ def trained(play: Play) -> list[Candidate]:
             Candidate(
                 key=f"000/draw/{number:04d}",
                 round=0,
-                source=HUMAN,
+                source=PLAYED,
                 image=encode_png(found.pixels_NCHW[index]),
                 intended=label,
                 annotator=f"{'ann' if number % 3 == 0 else 'eve'}.{play.params.campaign}@{projects.PLAYER_DOMAIN}",
@@ -260,7 +260,7 @@ def test_ann_flags_with_mouse_and_keys(table: Table, ann: Somebody) -> None:
     ann.page.keyboard.press("Enter")
     ann.page.get_by_text(f"Sent: you mean {meant}, the model says {said}.").wait_for(timeout=60_000)
     made = table.by("ann")
-    assert (made.source, made.wellformed, made.fooling) == (HUMAN, True, True)
+    assert (made.source, made.wellformed, made.fooling) == (PLAYED, True, True)
     names = table.play.splits["classes"]
     assert (names[made.intended], names[made.answer]) == (meant, said), "the page and the record say the same"
     pixels = decode_png(made.image, 1)[0].numpy()

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from data.records import Candidate, Verdict, Vote
+from data.records import PLAYED, Candidate, Verdict, Vote
 from data.shards import encode_png
 from tasks.leaderboard import annotators, duplicates, validators
 from tasks.params import Validate
@@ -94,6 +94,8 @@ def test_an_annotator_s_row() -> None:
     assert (ann.mer, ann.seconds, ann.seconds_per_verified_fool, ann.set_aside) == (0.75, 40.0, 40.0, "")
     assert (bob.tries, bob.fools, bob.verified_fools, bob.set_aside) == (2, 1, 1, "6 of 7 candidates …")
     assert annotators([fool(0, stroke(0), answer=3)])[0].seconds_per_verified_fool is None
+    (player,) = annotators([fool(n, stroke(n), "mia@play.invalid", source=PLAYED) for n in range(3)])
+    assert (player.tries, player.verified_fools, player.mer) == (3, 3, None), "only fools are sent: no rate"
 
 
 def test_a_validator_s_row() -> None:

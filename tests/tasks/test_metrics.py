@@ -5,11 +5,10 @@ from dataclasses import replace
 import pytest
 from scipy.stats import binomtest
 
-from data.records import HUMAN, SIMULATED, Candidate, Verdict
+from data.records import HUMAN, PLAYED, SIMULATED, Candidate, Verdict
 from tasks.metrics import (
     Scores,
     accuracy,
-    by_people,
     by_source,
     calibration,
     error_rates,
@@ -19,6 +18,7 @@ from tasks.metrics import (
     mean_accuracy,
     paired,
     rate,
+    rated,
     split_by,
     wilson,
 )
@@ -82,8 +82,9 @@ def test_rates_of_a_round_counted_by_hand() -> None:
         made("f", answer=0, verdict=Verdict.PENDING),  # settled or not, it fools nobody
         made("g", answer=-1, verdict=Verdict.REJECTED, wellformed=False, intended=-1),  # not collected
         made("h", source="pgd", seed_image="s1"),
+        made("i", source=PLAYED),
     ]
-    found = error_rates(by_people(candidates))
+    found = error_rates(rated(candidates))
     assert found == {
         "collected": 6,
         "fooling": 4,
@@ -121,6 +122,24 @@ def test_attacks_are_reported_apart_and_never_as_mer() -> None:
     assert report["pgd"]["verified_rate"] == pytest.approx(2 / 3)
     assert report["pgd"]["collected"] == 4
     assert (report["pgd"]["verified"]["fooling"]["rate"], report["pgd"]["verified"]["non_fooling"]["n"]) == (2 / 3, 0)
+
+
+def test_players_who_send_only_what_fools_have_no_rate_and_take_part_in_all_else() -> None:
+    people = [made("a", source=HUMAN), made("b", source=HUMAN, answer=0)]
+    played = [made(f"p{i}", source=PLAYED, annotator=f"{i}@x") for i in range(8)]
+    assert error_rates(rated([*people, *played])) == error_rates(people)
+    report = by_source([*people, *played], [])
+    assert (report["human"]["mer"], report["human"]["vmer"]["low"]) == (0.5, 0.5)
+    assert {name: value for name, value in report["played"].items() if name != "verified"} == {
+        "collected": 8,
+        "fooling": 8,
+        "verified_fooling": 8,
+        "pending": 0,
+    }
+    assert report["played"]["verified"]["fooling"]["rate"] == 1.0
+    assert all(c.by_people for c in played)
+    assert split_by(played) == "annotator"
+    assert heal(played, dict.fromkeys((c.key for c in played), True), {}, 1)["n"] == 8
 
 
 def test_labels_are_found_right_apart_where_the_target_was_fooled_and_where_not() -> None:

@@ -18,7 +18,7 @@ from fastapi.testclient import TestClient
 from people import Play, make_round, under_git
 from PIL import Image
 
-from data.records import HUMAN
+from data.records import PLAYED
 from data.shards import write_candidates
 from flows.play import watch
 from tasks import ink, projects, pull
@@ -190,7 +190,7 @@ def test_a_flag_is_an_annotation_like_any_other(crowd: Crowd) -> None:
         candidates(crowd.play.round, crowd.play.params, crowd.play.splits), crowd.play.round.workspace.round(0).model
     )
     (only,) = [c for c in made if c.by_people]
-    assert only.source == HUMAN
+    assert only.source == PLAYED
     assert only.annotator == f"ann-1.{crowd.play.params.campaign}@{projects.PLAYER_DOMAIN}"
     assert only.key == projects.drawing_keys(crowd.play.round, crowd.play.params)[-1], "the last free task"
     assert (only.wellformed, only.fooling, only.seconds, only.seed_image) == (True, True, 2.5, "")
