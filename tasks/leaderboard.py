@@ -9,6 +9,7 @@ Who is set aside is read off the candidates: by the reason for which they, or vo
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,6 +27,9 @@ from tasks.trust import ASIDE, Answer, conduct, count
 SAME = 0.97  # cosine from which two images are near-duplicates
 GRID = 28  # cells a side, at most
 SHIFT = 2  # in 28ths of a side, each way
+BLOCK = 32  # images compared at once with all before them
+MOST_FOUND = 2**14  # authors' drawings of a class of which the near-duplicates are remembered
+_FOUND: dict[bytes, tuple[int, ...]] = {}
 
 
 @dataclass(frozen=True)
@@ -117,11 +121,7 @@ def validators(
     cast = [vote for c in candidates for vote in c.votes]
     estimate = dawid_skene(ballots(candidates))
     skill = estimate.skill if estimate else {}
-    by_author: dict[str, list[Candidate]] = {}
-    for c in candidates:
-        if c.by_people and c.fooling and c.verified:
-            by_author.setdefault(c.annotator, []).append(c)
-    fools = [c for own in by_author.values() for again in [duplicates(own)] for c in own if c.key not in again]
+    fools = new_fools(c for c in candidates if c.verified)
     helped = Counter(v.validator for c in fools for v in c.votes if v.counted and v.choice == c.intended)
     rows = []
     for account in {vote.validator for vote in cast} | {account for account, did in found.items() if did.probes}:
@@ -165,16 +165,20 @@ def attacks(round_name: str, by_source: Mapping[str, Mapping[str, Any]]) -> list
 def duplicates(fools: Iterable[Candidate]) -> set[str]:
     """Keys of the fools of one author that are near-duplicates of an earlier one. A verified one is earlier than one
     that is not, so that nobody loses by having tried before."""
-    kept: dict[tuple[int, int], list[torch.Tensor]] = {}
-    again = set()
+    by_class: dict[int, list[Candidate]] = {}
     for fool in sorted(fools, key=lambda c: (not c.verified, c.at, c.key)):
-        shifted_SG = _shifted(fool)
-        others = kept.setdefault((fool.intended, shifted_SG.shape[1]), [])
-        if others and float((shifted_SG @ torch.stack(others).T).max()) >= SAME:
-            again.add(fool.key)
-        else:
-            others.append(shifted_SG[len(shifted_SG) // 2])
-    return again
+        by_class.setdefault(fool.intended, []).append(fool)
+    return {own[i].key for own in by_class.values() for i in _again([fool.image for fool in own])}
+
+
+def new_fools(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """People's fools without near-duplicates of their author's: what places and a round's end go by."""
+    by_author: dict[str, list[Candidate]] = {}
+    for c in candidates:
+        if c.by_people and c.fooling:
+            by_author.setdefault(c.annotator, []).append(c)
+    again = {account: duplicates(own) for account, own in by_author.items()}
+    return [c for account, own in by_author.items() for c in own if c.key not in again[account]]
 
 
 def _aside(reasons: Iterable[tuple[str, str]]) -> str:
@@ -183,10 +187,39 @@ def _aside(reasons: Iterable[tuple[str, str]]) -> str:
     return latest[1].removeprefix(ASIDE)
 
 
-def _shifted(candidate: Candidate) -> torch.Tensor:
+def _again(images: Sequence[bytes]) -> tuple[int, ...]:
+    """Which are near-duplicates of an earlier one that is none. A page asks for the same again and again: what was
+    found is kept, by the images' digest."""
+    if len(images) < 2:
+        return ()
+    digest = hashlib.sha256(b"".join(hashlib.sha256(image).digest() for image in images)).digest()
+    if digest not in _FOUND:
+        if len(_FOUND) >= MOST_FOUND:
+            _FOUND.clear()
+        _FOUND[digest] = _compare(images)
+    return _FOUND[digest]
+
+
+def _compare(images: Sequence[bytes]) -> tuple[int, ...]:
+    again: list[int] = []
+    middle_NG = torch.empty(0)
+    kept_N = torch.ones(len(images), dtype=torch.bool)
+    for start in range(0, len(images), BLOCK):
+        shifted_BSG = torch.stack([_shifted(image) for image in images[start : start + BLOCK]])
+        shifts = shifted_BSG.shape[1]
+        middle_NG = torch.cat([middle_NG.view(-1, shifted_BSG.shape[2]), shifted_BSG[:, shifts // 2]])
+        alike_BSN = (shifted_BSG.flatten(0, 1) @ middle_NG.T).unflatten(0, (-1, shifts))
+        for i, near_N in enumerate(alike_BSN.amax(1) >= SAME, start):
+            if bool((near_N[:i] & kept_N[:i]).any()):
+                kept_N[i] = False
+                again.append(i)
+    return tuple(again)
+
+
+def _shifted(image: bytes) -> torch.Tensor:
     """The image at each of its shifts, in the middle as it is: grey, averaged over cells, of mean 0 and length 1; an
     even image is all 0, like nothing."""
-    pixels_HW = decode_png(candidate.image, 1)[0].double()
+    pixels_HW = decode_png(image, 1)[0].double()
     cells = min(GRID, *pixels_HW.shape)
     pixel = max(1, round(max(pixels_HW.shape) / 28))
     steps = [pixel * step for step in range(-SHIFT, SHIFT + 1)]
@@ -194,4 +227,4 @@ def _shifted(candidate: Candidate) -> torch.Tensor:
     small_SG = torch.nn.functional.adaptive_avg_pool2d(all_SHW, cells).flatten(1)
     centred_SG: torch.Tensor = small_SG - small_SG.mean(1, keepdim=True)
     length_S1: torch.Tensor = torch.linalg.vector_norm(centred_SG, dim=1, keepdim=True)
-    return centred_SG / length_S1.clamp(min=1e-9)
+    return (centred_SG / length_S1.clamp(min=1e-9)).float()

@@ -6,10 +6,12 @@ still have to vote on it play as well.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from data.records import Candidate, Verdict
+from tasks.leaderboard import new_fools
 
 SHOWN = 24  # images at most in a gallery
 
@@ -20,8 +22,8 @@ class Rank:
 
     annotator: str
     sent: int  # well-formed candidates
-    fools: int
-    verified: int  # fools with a verified label
+    fools: int  # without near-duplicates of earlier ones, as on the leaderboard
+    verified: int  # of those, with a verified label
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Standing:
 
     ranks: tuple[Rank, ...]  # the first place first
     fools: tuple[Fool, ...]  # the newest first
-    verified: int  # fools of people in the open round with a verified label
+    verified: int  # fools of people in the open round with a verified label, near-duplicates once
 
     @property
     def gallery(self) -> list[Fool]:
@@ -70,15 +72,13 @@ def standing(candidates: Sequence[Candidate], now: Mapping[str, int], open_round
     """candidates: of all rounds, judged and with their verdicts; now: key → answer of the target of today, for every
     fooling one."""
     people = [c for c in candidates if c.by_people and c.wellformed]
-    ranks = []
-    for annotator in {c.annotator for c in people}:
-        own = [c for c in people if c.annotator == annotator]
-        fools = [c for c in own if c.fooling]
-        ranks.append(Rank(annotator, len(own), len(fools), sum(c.verified for c in fools)))
+    sent, new = Counter(c.annotator for c in people), new_fools(people)
+    fools, verified = Counter(c.annotator for c in new), Counter(c.annotator for c in new if c.verified)
+    ranks = [Rank(annotator, sent[annotator], fools[annotator], verified[annotator]) for annotator in sent]
     ranks.sort(key=lambda r: (-r.verified, -r.fools, r.sent, r.annotator))
     newest = sorted((c for c in candidates if c.fooling), key=lambda c: (c.round, c.at, c.key), reverse=True)
     return Standing(
         ranks=tuple(ranks),
         fools=tuple(Fool(c, now[c.key]) for c in newest),
-        verified=sum(c.fooling and c.verified and c.round == open_round for c in people),
+        verified=sum(c.verified for c in new_fools(c for c in people if c.round == open_round)),
     )
