@@ -60,6 +60,10 @@ class Person:
         body = {"result": list(result), "lead_time": 1.0}
         return int(self._ask("POST", f"/api/tasks/{task}/drafts", body)["id"])
 
+    def change_draft(self, draft: int, result: Sequence[Mapping[str, Any]]) -> None:
+        """Save a draft again, as the page does while somebody goes on."""
+        self._ask("PATCH", f"/api/drafts/{draft}/", {"result": list(result)})
+
     def edit(self, annotation: int, result: Sequence[Mapping[str, Any]]) -> None:
         """Change an annotation, one's own or, since the open-source server has no roles, another's."""
         self._ask("PATCH", f"/api/annotations/{annotation}/", {"result": list(result)})

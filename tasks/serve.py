@@ -13,6 +13,7 @@ import secrets
 import threading
 import time
 from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +41,20 @@ DUE, CLOSELY = 4.7, 0.05  # from so many seconds on, when the page saves, it loo
 HURRY = 5.0  # seconds that Label Studio has for each; an annotator waits
 READING = 30.0  # seconds that a body may take
 ASKING = 32  # annotators whose drawings are waited for at once; the next is told to ask again
+REMEMBERED = 10_000  # fields of which it is known which form of a draft answered them last
+
+
+@dataclass(frozen=True)
+class Question:
+    """What an annotator typed, as the page sends it: into which field, and all that stands there now."""
+
+    task: int
+    key: str  # of the task
+    field: str  # its region's id, which the page made up
+    text: object
+
+
+Answered = dict[str, tuple[object, object]]  # field → the draft that answered it last: its id, and when it was saved
 
 
 def app(root: Path, user: str, password: str) -> FastAPI:
@@ -47,6 +62,7 @@ def app(root: Path, user: str, password: str) -> FastAPI:
     workspace = Workspace(root)
     target = Target(workspace)
     basic, asking = HTTPBasic(realm="dadc"), threading.BoundedSemaphore(ASKING)
+    answered: Answered = {}
 
     def let_in(given: HTTPBasicCredentials = Depends(basic)) -> None:  # noqa: B008
         right = secrets.compare_digest(given.username.encode(), user.encode())
@@ -78,7 +94,7 @@ def app(root: Path, user: str, password: str) -> FastAPI:
             return {"results": []}
         if asking.acquire(blocking=False):
             try:
-                text, score = _say(workspace, target, *asked)
+                text, score = _say(workspace, target, asked, answered)
             finally:
                 asking.release()
         else:
@@ -116,26 +132,36 @@ def _answer(target: Target, blob: bytes) -> dict[str, Any]:
     }
 
 
-def _asked(body: object) -> tuple[int, str] | None:
-    """Id and key of the task that an annotator asks about; None for the calls that Label Studio makes by itself."""
+def _asked(body: object) -> Question | None:
+    """What an annotator asks; None for the calls that Label Studio makes by itself."""
     parameters = body.get("params") if isinstance(body, dict) else None
     context = parameters.get("context") if isinstance(parameters, dict) else None
     tasks = body.get("tasks") if isinstance(body, dict) else None
-    if not isinstance(context, dict) or not context.get("result") or not isinstance(tasks, list) or len(tasks) != 1:
+    said = _fields(context.get("result") if isinstance(context, dict) else None)
+    if not said or not isinstance(tasks, list) or len(tasks) != 1:
         return None
     task = tasks[0] if isinstance(tasks[0], dict) else {}
     number, data = task.get("id"), task.get("data")
     key = data.get("key") if isinstance(data, dict) else None
-    return (number, str(key)) if isinstance(number, int) else None
+    return Question(number, str(key), *said.popitem()) if isinstance(number, int) else None
 
 
-def _say(workspace: Workspace, target: Target, task: int, key: str) -> tuple[str, float]:
+def _fields(result: object) -> dict[str, object]:
+    """The regions of the field in which one asks: id → what stands in it."""
+    items = [item for item in result if isinstance(item, dict)] if isinstance(result, list) else []
+    return {
+        item["id"]: item["value"].get("text")
+        for item in items
+        if item.get("from_name") == SAYS and isinstance(item.get("id"), str) and isinstance(item.get("value"), dict)
+    }
+
+
+def _say(workspace: Workspace, target: Target, question: Question, answered: Answered) -> tuple[str, float]:
     """What the annotator reads, and the answer's probability. A fault is a sentence for the annotator too."""
-    asked = time.time()  # before anything that takes time: a draft may be on its way
     try:
         _, card = target.get()
-        result = _drawn(connect(find(workspace.root), hurry=HURRY), task, asked)
-        base = _base(workspace, card, key)
+        result = _drawn(connect(find(workspace.root), hurry=HURRY), question, answered)
+        base = _base(workspace, card, question.key)
         pixels = ink.drawing(result, card.size, card.channels) if base is None else ink.edited(result, base)
         given = target.answer(pixels)
     except ValueError as error:
@@ -157,26 +183,29 @@ def _base(workspace: Workspace, card: checkpoint.Card, key: str) -> torch.Tensor
     return edit_bases(round_, params, {"channels": card.channels}).get(key)
 
 
-def _drawn(studio: LabelStudio, task: int, asked: float) -> object:
-    """The newest draft's result. Asking itself makes the page save one: wait for that, and take what there is if it
-    does not come. asked: when, in seconds since 1970."""
-    newest: dict[str, Any] | None = None
+def _drawn(studio: LabelStudio, question: Question, answered: Answered) -> object:
+    """The result of the draft that holds the question. Asking itself makes the page save one: wait for that, and take
+    an earlier form of it if it does not come.
+
+    Others' drafts of the task hold other fields. What was saved before the question holds another text, or has answered
+    a question already: so no clock of Label Studio's is held against ours.
+    """
+    began = time.monotonic()
     while True:
-        drafts = [d for d in studio.drafts(task) if isinstance(d.get("updated_at"), str)]
-        newest = max(drafts, key=lambda d: str(d["updated_at"]), default=newest)
-        fresh = newest is not None and _seconds(newest["updated_at"]) > asked
-        if fresh or time.time() - asked > PATIENCE:
+        own = [d for d in studio.drafts(question.task) if question.field in _fields(d.get("result"))]
+        newest = max(own, key=lambda d: str(d.get("updated_at")), default=None)
+        form = (newest["id"], newest["updated_at"]) if newest else None
+        asks = newest is not None and _fields(newest["result"])[question.field] == question.text
+        waited = time.monotonic() - began
+        if (asks and form != answered.get(question.field)) or waited > PATIENCE:
             break
-        time.sleep(CLOSELY if time.time() - asked > DUE else LOOK)
-    if newest is None:
+        time.sleep(CLOSELY if waited > DUE else LOOK)
+    if newest is None or form is None:
         raise ValueError("draw first, then ask")
-    return newest.get("result")
-
-
-def _seconds(text: str) -> float:
-    from datetime import datetime
-
-    return datetime.fromisoformat(text).timestamp()
+    if len(answered) >= REMEMBERED:
+        answered.clear()
+    answered[question.field] = form
+    return newest["result"]
 
 
 def _version(target: Target) -> str:

@@ -93,8 +93,16 @@ def test_answers_come_within_six_seconds(scene: Scene, sit_down: Callable[[str],
     dan = sit_down("dan")
     dan.enter(scene.project("draw"))
     ended: list[tuple[str, float, float]] = []  # address, and when it was sent and answered
+    asked: list[Any] = []  # the fields of the requests for an answer
+    saved_with: list[Any] = []  # and of the drafts
 
     def note(request: Any) -> None:
+        if request.method in ("POST", "PATCH") and (
+            "interactive-annotating" in request.url or "/drafts" in request.url
+        ):
+            sent = request.post_data_json
+            fields = [item for item in (sent.get("context") or sent)["result"] if item["from_name"] == projects.SAYS]
+            (asked if "context" in sent else saved_with).extend((item["id"], item["value"]) for item in fields)
         timing = request.timing
         ended.append((request.url, timing["startTime"], timing["startTime"] + timing["responseEnd"]))
 
@@ -112,6 +120,8 @@ def test_answers_come_within_six_seconds(scene: Scene, sit_down: Callable[[str],
         (answered,) = [end for url, _, end in ended if "interactive-annotating" in url]
         saved = max((sent, end) for url, sent, end in ended if "/drafts" in url and end < answered)
         parts.append([saved[0] - began, saved[1] - saved[0], answered - saved[1], shown - answered, shown - began])
+    assert len(asked) == ASKED, "each question comes with the region that it was typed in"
+    assert all(field in saved_with for field in asked), "by which its draft is known"
     for name, spent in zip(
         ("draft sent", "stored", "answered", "shown", "in all"), zip(*parts, strict=True), strict=True
     ):
