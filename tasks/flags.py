@@ -11,11 +11,12 @@ import base64
 import hashlib
 import hmac
 import json
+import math
 import re
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +31,9 @@ from tasks.params import read
 from tasks.services import Services
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{1,23}")
-MOST_PLAYERS = 5000  # of a campaign: each is an account
+MOST_PLAYERS = 5000  # of a campaign who have flagged: each is an account
+MOST_NAMES = 10_000  # under which nobody has flagged yet; they cost whoever says them nothing
+IDLE = 3600.0  # seconds after which such a name may be forgotten, if there are too many
 STALE = 1800.0  # seconds after which a claim whose task is still free is nobody's
 SESSIONS = 32  # accounts kept logged in
 
@@ -61,22 +64,39 @@ class Players:
         """Take a free name, or come back to one's own; the player and the code. Refused if the name is another's."""
         if not NAME.fullmatch(name):
             raise Refused("A name has 2 to 24 letters, digits, - or _.")
-        player = self._player(name)
-        right = self.code(name)
-        if code and not hmac.compare_digest(code.strip().upper().encode(), right.encode()):
-            raise Refused("This is not the code of that name.")
-        if not code and player.email in connect(self._services).emails().values():
-            raise Refused("This name is taken. Choose another, or give its code if it is yours.")
+        player, right = self._player(name), self.code(name)
         self._folder.mkdir(parents=True, exist_ok=True)
-        if len(list(self._folder.iterdir())) >= MOST_PLAYERS:
+        path = self._folder / name.lower()
+        if code:
+            if not hmac.compare_digest(code.strip().upper().encode(), right.encode()):
+                raise Refused("This is not the code of that name.")
+            path.touch()
+            return player, right
+        accounts = connect(self._services).emails().values()
+        flagged = {email for email in accounts if email.endswith(self._player("").email)}
+        if player.email in flagged or path.exists():
+            raise Refused("This name is taken. Choose another, or give its code if it is yours.")
+        if len(flagged) >= MOST_PLAYERS:
             raise Refused("There are as many players as this campaign takes.")
+        self._make_room(flagged)
         try:
-            with (self._folder / name.lower()).open("x"):
-                pass
+            path.touch(exist_ok=False)
         except FileExistsError:
-            if not code:
-                raise Refused("This name is taken. Choose another, or give its code if it is yours.") from None
+            raise Refused("This name is taken. Choose another, or give its code if it is yours.") from None
         return player, right
+
+    def _make_room(self, flagged: Set[str]) -> None:
+        """Forget names under which nobody has flagged, if there are too many. Refused if all were said just now."""
+        with FileLock(self._folder.parent / "names.lock", timeout=30):
+            names = [path for path in self._folder.iterdir() if self._player(path.name).email not in flagged]
+            if len(names) < MOST_NAMES:
+                return
+            kept = [(path, self._folder.parent / "tries" / path.name) for path in names]
+            idle = [both for both in kept if all(_age(path) > IDLE for path in both)]
+            if not idle:
+                raise Refused("Too many have said a name just now. Come back in an hour.")
+            for path in (path for both in idle for path in both):
+                path.unlink(missing_ok=True)
 
     def known(self, name: str, code: str) -> Player | None:
         """The player if the code is right."""
@@ -91,6 +111,11 @@ class Players:
 
     def _player(self, name: str) -> Player:
         return Player(name, f"{name}.{self._campaign}@{projects.PLAYER_DOMAIN}".lower())
+
+
+def _age(path: Path) -> float:
+    """Seconds since a file was written; infinite if there is none."""
+    return time.time() - path.stat().st_mtime if path.exists() else math.inf
 
 
 def shown_name(email: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +22,7 @@ from PIL import Image
 from data.records import PLAYED
 from data.shards import write_candidates
 from flows.play import watch
-from tasks import ink, projects, pull
+from tasks import flags, ink, projects, pull
 from tasks.annotations import candidates
 from tasks.judge import judge
 from tasks.labelling import LabelStudio
@@ -254,6 +255,47 @@ def test_the_page_tells_how_it_stands(crowd: Crowd, caplog: pytest.LogCaptureFix
     assert {"ann-1", "cat"} < names <= {"ann-1", "cat", "dora0", "dora1", "dora2"}, "whichever of them found a task"
     assert "@" not in json.dumps(told)
     assert crowd.studio._token not in caplog.text
+
+
+def test_names_that_cost_nothing_keep_nobody_out(crowd: Crowd, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`/play/join` wants no account: whoever has flagged, or has a code, is not counted among what anybody can make."""
+    names = crowd.play.round.workspace.local / "play" / "names"
+
+    def join(name: str, code: str = "") -> tuple[int, str]:
+        answer = crowd.clients[0].post("/play/join", json={"name": name, "code": code})
+        return answer.status_code, answer.json().get("detail", "")
+
+    flagged = len(
+        [e for e in crowd.studio.emails().values() if e.endswith(f".{crowd.play.params.campaign}@play.invalid")]
+    )
+    for number in range(20):
+        (names / f"bot{number}").touch()
+    monkeypatch.setattr(flags, "MOST_PLAYERS", flagged + 1)
+    assert join("zoe")[0] == 200, "who only said a name is none of the players"
+    monkeypatch.setattr(flags, "MOST_PLAYERS", flagged)
+    assert join("yan") == (409, "There are as many players as this campaign takes.")
+    assert join("cat", _code(crowd, "cat"))[0] == 200
+    monkeypatch.undo()
+
+    monkeypatch.setattr(flags, "MOST_NAMES", 20)
+    assert join("yan") == (409, "Too many have said a name just now. Come back in an hour.")
+    for name in ("cat", "zoe"):
+        assert join(name, _code(crowd, name))[0] == 200, "the code comes first"
+    for path in names.iterdir():
+        os.utime(path, (0, 0))
+    assert join("zoe", _code(crowd, "zoe"))[0] == 200
+    old, new = (names.parent / "tries" / name for name in ("bot1", "bot2"))
+    for path in (old, new):
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+    os.utime(old, (0, 0))
+    assert join("yan")[0] == 200
+    left = {path.name for path in names.iterdir()}
+    assert {"cat", "ann-1", "zoe", "yan"} <= left, "who flagged, and who was here just now"
+    assert {name for name in left if name.startswith("bot")} == {"bot2"}, "who drew just now"
+    assert (old.exists(), new.exists()) == (False, True)
+    assert "taken" in join("cat")[1]
+    assert "taken" in join("zoe")[1]
 
 
 def _code(crowd: Crowd, name: str) -> str:
