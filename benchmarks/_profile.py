@@ -8,7 +8,10 @@ from torch.profiler import ProfilerActivity, profile
 
 KERNELS = {
     "convolutions": ("aten::mkldnn_convolution", "aten::convolution_backward"),
-    "max-pooling": ("aten::max_pool2d_with_indices", "aten::max_pool2d_with_indices_backward"),
+    "max-pooling": (  # models/_pooling.py does it with the rest of these
+        *("aten::max_pool2d_with_indices", "aten::max_pool2d_with_indices_backward", "aten::maximum"),
+        *("aten::bitwise_and", "aten::bitwise_and_", "aten::bitwise_xor", "aten::bitwise_right_shift_", "aten::neg"),
+    ),
     "matrix products": ("aten::mm", "aten::addmm"),
     "rectifying": ("aten::clamp_min", "aten::clamp_min_", "aten::threshold_backward"),
 }
