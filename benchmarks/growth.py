@@ -37,7 +37,8 @@ from tasks.annotations import Line, probes
 from tasks.freeze import lineage
 from tasks.init import init
 from tasks.params import Params, read
-from tasks.workspace import commit, dvc, git, write_index
+from tasks.store import dvc
+from tasks.workspace import commit, git, write_index
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 AT = "2026-01-01T00:00:00.000000Z"

@@ -12,6 +12,7 @@ from pathlib import Path
 from data.files import write_whole
 from data.layout import Round, Workspace
 from flows.base import say
+from tasks.store import dvc
 from tasks.workspace import (
     WorkspaceError,
     check_branch,
@@ -19,7 +20,6 @@ from tasks.workspace import (
     commit,
     current,
     drop_from_index,
-    dvc,
     git,
     lock,
     rounds,

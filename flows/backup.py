@@ -15,7 +15,8 @@ from pathlib import Path
 from data.files import md5, write_whole
 from data.layout import Workspace
 from flows.base import load, say
-from tasks.workspace import WorkspaceError, check_branch, closed, dvc, dvc_remote, git, lock, rounds
+from tasks.store import dvc, dvc_remote
+from tasks.workspace import WorkspaceError, check_branch, closed, git, lock, rounds
 
 FORM = 1  # of the folder
 PROJECTS, BUNDLE, LIST = "label-studio.json", "campaign.bundle", "backup.json"
@@ -138,9 +139,10 @@ def _kept(workspace: Workspace) -> dict[Path, str]:
     from tasks.params import pointer_digest
     from tasks.remake import digests
 
-    pointers = [workspace.root / name for name in git(workspace, "ls-files", "--", "*.dvc").splitlines()]
-    kept = {path.with_suffix(""): pointer_digest(path.read_text()) for path in pointers}
-    return kept | {path: digest for round_ in closed(workspace) for path, digest in digests(round_).items()}
+    known = {workspace.root / name for name in git(workspace, "ls-files").splitlines()}  # Git keeps the small ones
+    kept = {path.with_suffix(""): pointer_digest(path.read_text()) for path in known if path.suffix == ".dvc"}
+    kept |= {path: digest for round_ in closed(workspace) for path, digest in digests(round_).items()}
+    return {path: kept[path] for path in sorted(kept.keys() - known)}
 
 
 def _pull(workspace: Workspace, store: Path, own: Path) -> None:

@@ -13,16 +13,15 @@ from tasks import freeze as freezing
 from tasks import plots
 from tasks.params import read
 from tasks.promote import champion
+from tasks.store import check_remote, dvc
 from tasks.workspace import (
     State,
     WorkspaceError,
     check_branch,
     check_committed,
-    check_remote,
     check_tag,
     closed,
     commit,
-    dvc,
     git,
     has_tag,
     sealed,

@@ -11,6 +11,7 @@ from flows.base import Campaign, campaign_flow, load, say, step
 from tasks.init import check_same
 from tasks.params import check_kinds, read
 from tasks.promote import champion
+from tasks.store import dvc
 from tasks.workspace import (
     State,
     WorkspaceError,
@@ -18,7 +19,6 @@ from tasks.workspace import (
     check_committed,
     check_elsewhere,
     commit,
-    dvc,
     state,
     write_index,
 )

@@ -18,7 +18,8 @@ from data.layout import SPLITS, Workspace, pointer
 from data.shards import write_images
 from tasks.params import Params, check_kinds, module_of
 from tasks.seeds import derive
-from tasks.workspace import WorkspaceError, commit, dvc, git, initialised, rounds
+from tasks.store import dvc
+from tasks.workspace import WorkspaceError, commit, git, initialised, rounds
 
 if TYPE_CHECKING:
     from torch import Tensor

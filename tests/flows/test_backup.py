@@ -13,7 +13,8 @@ from data.files import md5
 from data.layout import Workspace
 from flows.stack import down, up
 from tasks.services import find
-from tasks.workspace import commit, dvc, dvc_remote, git
+from tasks.store import dvc, dvc_remote
+from tasks.workspace import commit, git
 
 pytestmark = pytest.mark.timeout(1800)  # the ground is made within the first test
 

@@ -25,8 +25,9 @@ from tasks.metrics import accuracy
 from tasks.params import Params, read
 from tasks.predictions import measured, ood, trained_on
 from tasks.predictions import read as read_predictions
+from tasks.store import dvc
 from tasks.train import train
-from tasks.workspace import WorkspaceError, dvc, git, write_index
+from tasks.workspace import WorkspaceError, git, write_index
 
 PGD = {"steps": 4, "step_size": 0.01, "restarts": 1}
 SECTIONS = {

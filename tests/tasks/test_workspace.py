@@ -13,6 +13,7 @@ import pytest
 from data.files import write_whole
 from data.layout import SPLITS, Round, Workspace, pointer
 from flows.close import tag as put_tag
+from tasks.store import check_remote, dvc, dvc_remote
 from tasks.workspace import (
     State,
     WorkspaceError,
@@ -20,13 +21,10 @@ from tasks.workspace import (
     check_committed,
     check_elsewhere,
     check_initialised,
-    check_remote,
     check_tag,
     commit,
     current,
     drop_from_index,
-    dvc,
-    dvc_remote,
     find,
     git,
     lock,

@@ -1,0 +1,117 @@
+"""DVC at a workspace's root: one at a time, whatever is killed, and where it keeps files."""
+
+from __future__ import annotations
+
+import configparser
+import fcntl
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from data.layout import Workspace
+from tasks.workspace import WorkspaceError
+
+# What DVC advises to do by hand is done here.
+CHATTER = (
+    *("To track the changes", "git add ", "To enable auto staging", "dvc config ", "Use `dvc push`"),
+    *("Updating lock file", "Generating lock file"),
+)
+
+
+def dvc_remote(workspace: Workspace) -> tuple[str, str]:
+    """The name and address of the remote that DVC pushes to; empty where there is none yet."""
+    told = configparser.ConfigParser(interpolation=None)
+    told.read([workspace.root / ".dvc" / "config", workspace.root / ".dvc" / "config.local"])
+    name = told.get("core", "remote", fallback="")
+    return name, told.get(f"'remote \"{name}\"'", "url", fallback="")
+
+
+def check_remote(workspace: Workspace, say: Callable[[str], None] = print) -> None:
+    """See that a folder which DVC pushes to is there. A workspace that was moved takes its own store along.
+
+    WorkspaceError where there is none: DVC would make a new one, outside of where anybody looks.
+    """
+    name, url = dvc_remote(workspace)
+    if not url or "://" in url or (workspace.root / ".dvc" / url).exists():
+        return
+    own = workspace.local / "remote"
+    if Path(url).name != "remote" or not own.exists():
+        raise WorkspaceError(f"the folder of the DVC remote {name}, {url}, was wanted and is not there; mount it")
+    dvc(workspace, "remote", "modify", "--quiet", "--local", name, "url", str(own))
+    say(f"the DVC remote {url} is not there any more: this workspace was moved, and its own {own} takes its place")
+
+
+def dvc(workspace: Workspace, *arguments: str, say: Callable[[str], None] = print) -> None:
+    """Run DVC at the workspace's root and pass its lines on; WorkspaceError with its last words if it fails.
+
+    `--quiet` is not handed to DVC, which would then keep its errors to itself too: its lines are not passed on.
+    It runs in a process group of its own, which ends with us. Where we are killed it goes on, and the next one waits
+    for it: a stage never runs beside its retry.
+    """
+    with _alone_with_dvc(workspace, say) as held:
+        _dvc(workspace, arguments, held, say)
+
+
+@contextmanager
+def _alone_with_dvc(workspace: Workspace, say: Callable[[str], None]) -> Iterator[int]:
+    """The descriptor of a lock that is held as long as anybody has it open: us, or the DVC that outlives us."""
+    path = workspace.local / "locks" / "dvc.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            say("the DVC of a command that was killed still works here; waiting for it to end")
+            fcntl.flock(file, fcntl.LOCK_EX)
+        _sweep(workspace)
+        yield file.fileno()
+
+
+def _sweep(workspace: Workspace) -> None:
+    """Remove what a killed DVC leaves: half copies, and a folder of its run cache with nothing in it, at which every
+    later one would fail."""
+    for left in workspace.rounds.glob("*/.*.tmp"):
+        left.unlink()
+    for left in (workspace.root / ".dvc" / "cache" / "runs").glob("*/*"):
+        if left.is_dir() and not any(left.iterdir()):
+            left.rmdir()
+
+
+def _dvc(workspace: Workspace, arguments: Sequence[str], held: int, say: Callable[[str], None]) -> None:
+    environment = {
+        **os.environ,
+        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
+        "DVC_NO_ANALYTICS": "1",
+        "PYTHONUNBUFFERED": "1",
+    }
+    quiet = "--quiet" in arguments
+    process = subprocess.Popen(
+        [sys.executable, "-m", "dvc", *(each for each in arguments if each != "--quiet")],
+        cwd=workspace.root,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+        pass_fds=(held,),
+    )
+    said: list[str] = []
+    try:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if (text := line.rstrip()) and not text.lstrip().startswith(CHATTER):
+                said = [*said[-19:], text]
+                if not quiet:
+                    say(text)
+        code = process.wait()
+    except BaseException:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        raise
+    if code != 0:
+        told = [line for line in said if line.startswith(("ERROR", "error"))] or said[-1:]
+        raise WorkspaceError(f"dvc {' '.join(arguments)} failed: {told[0] if told else code}")
