@@ -37,6 +37,12 @@ def ask(path: str, body: dict[str, Any] | None = None) -> Any:
     return json.load(urllib.request.urlopen(request, timeout=30))
 
 
+def completed(campaign: str) -> set[str]:
+    """The names of its runs that came to their end."""
+    runs = ask("/flow_runs/filter", {"flow_runs": {"name": {"like_": campaign}}, "limit": 200})
+    return {run["name"] for run in runs if run["state"]["type"] == "COMPLETED"}
+
+
 def events_of(campaign: str) -> set[str]:
     asked = {"filter": {"resource": {"id": [f"dadc.campaign.{campaign}"]}}, "limit": 50}
     return {event["event"] for event in ask("/events/filter", asked)["events"]}
@@ -87,8 +93,9 @@ def test_a_campaign_runs_by_itself_to_its_end(
             kill(first)  # in the middle of whatever comes next
         with scheduled(root) as process:  # an hour between two looks: from here on only events and hints work
             until(lambda: state(workspace.round(1)) is State.OPEN, 300, "round 001 opens", process)
+            until(lambda: f"{name} 001 open next" in completed(name), 120, "the run that opened it ends", process)
             sound = workspace.params.read_text()
-            workspace.params.write_text("seed: : 0")  # somebody is typing
+            workspace.params.write_text("seed: : 0")  # somebody is typing, and no run is under way
             log = root / "schedule.log"
             until(lambda: "not sound YAML" in log.read_text(), 60, "it is said", process)
             workspace.params.write_text(sound)
@@ -100,9 +107,8 @@ def test_a_campaign_runs_by_itself_to_its_end(
     assert "ended: round 001 is closed, and schedule.rounds is 1" in said
     assert said.count("; looking again") == 1, "once"
 
+    assert {f"{name} 000 close", f"{name} 001 open next", f"{name} 001 close ready"} <= completed(name)
     runs = ask("/flow_runs/filter", {"flow_runs": {"name": {"like_": name}}, "limit": 200})
-    done = {run["name"] for run in runs if run["state"]["type"] == "COMPLETED"}
-    assert {f"{name} 000 close", f"{name} 001 open next", f"{name} 001 close ready"} <= done
     closings = [r for r in runs if r["name"] == f"{name} 001 close" and r["state"]["type"] == "COMPLETED"]
     assert len(closings) == 1, "a round is closed once"
     logs = ask("/logs/filter", {"logs": {"flow_run_id": {"any_": [closings[0]["id"]]}}, "limit": 200})
