@@ -98,10 +98,14 @@ def late(studio: LabelStudio, round_: Round, known: Sequence[Line], there: Proje
             taken = sum(counts.get(name, 0) for counts in (*frozen, now))
             if project is None or (total == taken and each is not before[-1]):
                 continue
-            records = [lines(recorded(r)) for r in before if r.number >= each.number]
-            theirs = [*(line for record in records for line in record), *known]
-            theirs = [line for line in theirs if (line.late or each.name) == each.name and line.kind == kind]
-            frozen_ids = {line.id for record in records for line in record}
+            records = {r.name: lines(recorded(r)) for r in before if r.number >= each.number}
+            frozen_ids = {line.id for record in records.values() for line in record}
+            theirs = [
+                line
+                for name, record in {**records, round_.name: known}.items()
+                for line in record
+                if (line.late or name) == each.name and line.kind == kind
+            ]
             fresh = news(studio, project, kind, gather(theirs, kind), emails, total)
             found += [replace(line, late=each.name) for line in fresh if line.id not in frozen_ids]
     return found

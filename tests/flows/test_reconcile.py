@@ -71,8 +71,13 @@ def test_what_comes_late_goes_to_the_next_round(studio: LabelStudio, tmp_path: P
     ann.submit(there[keys[0]].id, drawn("4"), 1.0)  # of a task that has its drawing
     assert pull.pull(studio, second) == 2
     assert pull.pull(studio, second) == 0, "once"
+    seconds = studio.find(projects.title(name, second, "draw"))
+    assert seconds is not None
+    ann.submit(studio.tasks(seconds)[drawing_keys(second, play.params)[0]].id, drawn("8"), 1.0)
+    assert pull.pull(studio, second) == 1
+    assert pull.pull(studio, second) == 0, "what lies in one project is not missed in the other"
     found = annotations.candidates(second, play.params, play.splits)
-    assert [(c.key.startswith(keys[2]), c.round, c.wellformed, c.late) for c in found if c.wellformed] == [
+    assert [(c.key.startswith(keys[2]), c.round, c.wellformed, c.late) for c in found if c.wellformed and c.late] == [
         (True, 2, True, True)
     ]
     (twice,) = [c for c in found if not c.wellformed]
