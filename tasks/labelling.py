@@ -134,8 +134,9 @@ class LabelStudio:
         for task in self._tasks(project, "id,data,overlap,is_labeled,total_annotations"):
             data = task["data"]
             if isinstance(data, dict) and isinstance(data.get("key"), str):
-                annotations, wanting = int(task["total_annotations"] or 0), not task["is_labeled"]
-                own = Task(int(task["id"]), int(task["overlap"]), annotations, wanting, data.get("image"))
+                annotations, people = int(task["total_annotations"] or 0), int(task["overlap"])
+                wanting = not task["is_labeled"] and annotations < people  # two at once may leave it not labelled
+                own = Task(int(task["id"]), people, annotations, wanting, data.get("image"))
                 found.setdefault(data["key"], own)
         return found
 
