@@ -20,9 +20,9 @@ from tasks.workspace import (
     commit,
     current,
     drop_from_index,
-    git,
     lock,
     rounds,
+    tracked,
 )
 
 
@@ -80,8 +80,3 @@ def tell(round_: Round, why: str) -> None:
     if not round_.aborted.exists():
         told = {"why": why, "at": datetime.now(UTC).isoformat(timespec="seconds")}
         write_whole(round_.aborted, json.dumps(told, indent=2, ensure_ascii=False) + "\n")
-
-
-def tracked(path: Path, workspace: Workspace) -> bool:
-    """Whether the last commit holds the file or folder."""
-    return bool(git(workspace, "ls-tree", "--name-only", "HEAD", "--", str(path.relative_to(workspace.root))))

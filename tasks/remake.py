@@ -15,9 +15,11 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from data.files import Sealed, sealed
+from data.files import Sealed
+from data.files import sealed as guarded
 from data.layout import Round
 from tasks.params import Params, lock_outputs, pointer_digest
+from tasks.workspace import WorkspaceError, has_tag, sealed
 
 STAGES = ("attack", "train", "rift", "evaluate")
 PACKAGES = ("torch", "torchvision", "numpy", "pyarrow", "pillow")  # by which the bytes of a stage may differ
@@ -64,7 +66,7 @@ def as_closed(stage: str, round_: Round, params: Params, say: Callable[[str], No
             say(f"{stage} {round_.name}: {agreement(round_)}")
         return
     try:
-        with sealed({round_.workspace.root / path: digest for path, digest in wanted.items()}):
+        with guarded({round_.workspace.root / path: digest for path, digest in wanted.items()}):
             yield
     except Sealed as error:
         why = f"in another environment ({other})" if other else "by other code, or on another machine"
@@ -127,11 +129,10 @@ def _at_tag(round_: Round, name: str) -> str:
 
 def _closing(round_: Round) -> str:
     """The commit that closed the round: by its tag or, in a clone that was not given it, by what it added."""
-    if _git(round_, "tag", "--merged", "HEAD", "--list", round_.tag):
+    try:
+        return round_.tag if has_tag(round_) else sealed(round_) or round_.tag
+    except WorkspaceError:  # outside a checkout
         return round_.tag
-    name = str(round_.lineage.relative_to(round_.workspace.root))
-    there = _git(round_, "ls-tree", "--name-only", "HEAD", "--", name)
-    return (there and _git(round_, "log", "-1", "--diff-filter=A", "--format=%H", "--", name)) or round_.tag
 
 
 def _checked_out(round_: Round) -> bool:

@@ -119,6 +119,11 @@ def commit(workspace: Workspace, message: str, *paths: Path, gone: Sequence[Path
     return True
 
 
+def tracked(path: Path, workspace: Workspace) -> bool:
+    """Whether the last commit holds the file or folder."""
+    return bool(git(workspace, "ls-tree", "--name-only", "HEAD", "--", str(path.relative_to(workspace.root))))
+
+
 def has_tag(round_: Round) -> bool:
     """Whether the round's tag is in the history of HEAD, which says that it is closed."""
     return round_.tag in tags(round_.workspace)
@@ -135,9 +140,9 @@ def sealed(round_: Round) -> str:
 
     A plain `git push` takes no tags along: then the tag is put back on this commit.
     """
-    name = str(round_.lineage.relative_to(round_.workspace.root))
-    if not git(round_.workspace, "ls-tree", "--name-only", "HEAD", "--", name):
+    if not tracked(round_.lineage, round_.workspace):
         return ""
+    name = str(round_.lineage.relative_to(round_.workspace.root))
     return git(round_.workspace, "log", "-1", "--diff-filter=A", "--format=%H", "--", name)
 
 
@@ -268,8 +273,7 @@ def state(round_: Round, here: set[str] | None = None) -> State:
         return State.CLOSED
     if round_.lineage.exists():  # the last that freezing writes
         return State.CLOSING
-    name = str(round_.params.relative_to(round_.workspace.root))
-    if git(round_.workspace, "ls-tree", "--name-only", "HEAD", "--", name):
+    if tracked(round_.params, round_.workspace):
         return State.OPEN
     left = not round_.params.exists() and round_.tag in tags(round_.workspace, everywhere=True)
     return State.ABSENT if left else State.OPENING
