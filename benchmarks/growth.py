@@ -143,7 +143,7 @@ def one_round(root: Path) -> dict[str, float]:
         stand_in(round_, read(round_.params))
         write_index(round_, "rounds", {"start": "data/rounds/000/model.safetensors"})
         stages = [f"{name}@{round_.name}" for name in ("train", "rift", "evaluate")]
-        dvc(round_.workspace, "commit", "--quiet", "--force", *stages)
+        dvc(round_.workspace, "commit", "--force", *stages, quiet=True)
         plain(close.record)(round_)
     spent["memory"] = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     spent["memory"] *= 1024 / 1e6
@@ -189,9 +189,9 @@ def campaign(root: Path, rounds: int, each: int) -> Path:
     for number in range(rounds + 1):
         close_by_hand(workspace.round(number), params, pool, each if number else 0, drawn)
     made = [path for r in range(rounds + 1) for path in _kept(workspace.round(r))]
-    dvc(workspace, "add", "--quiet", *map(str, made), say=_say)
-    dvc(workspace, "commit", "--quiet", "--force", say=_say)
-    dvc(workspace, "push", "--quiet", say=_say)
+    dvc(workspace, "add", *map(str, made), say=_say, quiet=True)
+    dvc(workspace, "commit", "--force", say=_say, quiet=True)
+    dvc(workspace, "push", say=_say, quiet=True)
     commit(workspace, "rounds", workspace.rounds, root / "dvc.lock")
     for number in range(rounds + 1):
         git(workspace, "tag", workspace.round(number).tag)

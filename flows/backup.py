@@ -119,13 +119,13 @@ def _push(workspace: Workspace, store: Path) -> None:
     name = "backup"
     store.mkdir()
     for what in (["--all-tags"], []):
-        dvc(workspace, "fetch", "--quiet", *what, say=say)
-    dvc(workspace, "remote", "add", "--quiet", "--local", "--force", name, str(store), say=say)
+        dvc(workspace, "fetch", *what, quiet=True, say=say)
+    dvc(workspace, "remote", "add", "--local", "--force", name, str(store), quiet=True, say=say)
     try:
-        dvc(workspace, "push", "--quiet", "--all-tags", "--remote", name, say=say)
-        dvc(workspace, "push", "--quiet", "--remote", name, say=say)
+        dvc(workspace, "push", "--all-tags", "--remote", name, quiet=True, say=say)
+        dvc(workspace, "push", "--remote", name, quiet=True, say=say)
     finally:
-        dvc(workspace, "remote", "remove", "--quiet", "--local", name, say=say)
+        dvc(workspace, "remote", "remove", "--local", name, quiet=True, say=say)
     for path, digest in _kept(workspace).items():  # which a push passes over if they are nowhere
         if not (store / "files" / "md5" / digest[:2] / digest[2:]).exists():
             raise WorkspaceError(
@@ -149,11 +149,11 @@ def _pull(workspace: Workspace, store: Path, own: Path) -> None:
     """A backup's store → the workspace. A remote elsewhere stays the campaign's; one that was a folder of the old
     workspace's becomes the new one's. own: where that will be."""
     name, url = dvc_remote(workspace)
-    shutil.copytree(store, workspace.local / "remote")
-    dvc(workspace, "remote", "add", "--quiet", "--local", "--force", RESTORED, str(workspace.local / "remote"), say=say)
-    dvc(workspace, "pull", "--quiet", "--remote", RESTORED, say=say)
-    dvc(workspace, "remote", "remove", "--quiet", "--local", RESTORED, say=say)
+    back = shutil.copytree(store, workspace.local / "remote")
+    dvc(workspace, "remote", "add", "--local", "--force", RESTORED, str(back), quiet=True, say=say)
+    dvc(workspace, "pull", "--remote", RESTORED, quiet=True, say=say)
+    dvc(workspace, "remote", "remove", "--local", RESTORED, quiet=True, say=say)
     if "://" in url:
         say(f"rounds that are closed here go to the campaign's remote, {url}, as before")
     else:
-        dvc(workspace, "remote", "modify", "--quiet", "--local", name, "url", str(own), say=say)
+        dvc(workspace, "remote", "modify", "--local", name, "url", str(own), quiet=True, say=say)

@@ -108,7 +108,7 @@ def train(round_: Round) -> None:
 def record(round_: Round) -> None:
     """Push the round's data, commit, tag: the tag says closed."""
     workspace = round_.workspace
-    dvc(workspace, "push", "--quiet", say=say)
+    dvc(workspace, "push", quiet=True, say=say)
     shown = plots.write([*[r for r in closed(workspace) if r.number < round_.number], round_])
     made = [p for p in round_.folder.iterdir() if p.suffix in (".json", ".dvc", ".yaml")]
     commit(workspace, f"Close round {round_.name}", *sorted(made), *shown, workspace.index, workspace.root / "dvc.lock")

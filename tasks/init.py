@@ -66,9 +66,9 @@ def init(workspace: Workspace, params: Params, remote: str | None, say: Callable
     files = [*map(workspace.split, SPLITS), *map(workspace.other, params.evaluate.sets)]
     missing = [path for path in files if not pointer(path).exists()]
     if missing:
-        dvc(workspace, "add", "--quiet", *map(str, missing), say=say)
+        dvc(workspace, "add", *map(str, missing), quiet=True, say=say)
     pointers = list(map(pointer, files))
-    dvc(workspace, "push", "--quiet", *map(str, pointers), say=say)
+    dvc(workspace, "push", *map(str, pointers), quiet=True, say=say)
     config = workspace.root / ".dvc" / "config"
     commit(workspace, "Freeze the campaign's data", workspace.splits, workspace.base / ".gitignore", config, *pointers)
 
@@ -271,7 +271,7 @@ def set_remote(workspace: Workspace, remote: str | None) -> None:
     try:
         if "://" not in remote:
             remote = str(_writable(Path(remote).expanduser()))
-        dvc(workspace, "remote", "add", "--quiet", "--force", "--default", REMOTE, remote)
+        dvc(workspace, "remote", "add", "--force", "--default", REMOTE, remote, quiet=True)
         if "://" in remote:
             _try_remote(workspace)
     except (WorkspaceError, OSError) as error:
@@ -299,8 +299,8 @@ def _try_remote(workspace: Workspace) -> None:
             if (workspace.root / ".dvc" / config).exists():
                 shutil.copy(workspace.root / ".dvc" / config, beside.root / ".dvc")
         (beside.root / "word").write_text("dadc\n")
-        dvc(beside, "add", "--quiet", "word")
-        dvc(beside, "push", "--quiet")
+        dvc(beside, "add", "word", quiet=True)
+        dvc(beside, "push", quiet=True)
 
 
 def _wanted(workspace: Workspace, params: Params) -> list[str]:

@@ -41,19 +41,19 @@ def check_remote(workspace: Workspace, say: Callable[[str], None] = print) -> No
     own = workspace.local / "remote"
     if Path(url).name != "remote" or not own.exists():
         raise WorkspaceError(f"the folder of the DVC remote {name}, {url}, was wanted and is not there; mount it")
-    dvc(workspace, "remote", "modify", "--quiet", "--local", name, "url", str(own))
+    dvc(workspace, "remote", "modify", "--local", name, "url", str(own), quiet=True)
     say(f"the DVC remote {url} is not there any more: this workspace was moved, and its own {own} takes its place")
 
 
-def dvc(workspace: Workspace, *arguments: str, say: Callable[[str], None] = print) -> None:
+def dvc(workspace: Workspace, *arguments: str, quiet: bool = False, say: Callable[[str], None] = print) -> None:
     """Run DVC at the workspace's root and pass its lines on; WorkspaceError with its last words if it fails.
 
-    `--quiet` is not handed to DVC, which would then keep its errors to itself too: its lines are not passed on.
+    quiet: its lines are not passed on. DVC's own `--quiet` would keep its errors to itself too.
     It runs in a process group of its own, which ends with us. Where we are killed it goes on, and the next one waits
     for it: a stage never runs beside its retry.
     """
     with _alone_with_dvc(workspace, say) as held:
-        _dvc(workspace, arguments, held, say)
+        _dvc(workspace, arguments, held, (lambda _: None) if quiet else say)
 
 
 @contextmanager
@@ -88,9 +88,8 @@ def _dvc(workspace: Workspace, arguments: Sequence[str], held: int, say: Callabl
         "DVC_NO_ANALYTICS": "1",
         "PYTHONUNBUFFERED": "1",
     }
-    quiet = "--quiet" in arguments
     process = subprocess.Popen(
-        [sys.executable, "-m", "dvc", *(each for each in arguments if each != "--quiet")],
+        [sys.executable, "-m", "dvc", *arguments],
         cwd=workspace.root,
         env=environment,
         stdout=subprocess.PIPE,
@@ -105,8 +104,7 @@ def _dvc(workspace: Workspace, arguments: Sequence[str], held: int, say: Callabl
         for line in process.stdout:
             if (text := line.rstrip()) and not text.lstrip().startswith(CHATTER):
                 said = [*said[-19:], text]
-                if not quiet:
-                    say(text)
+                say(text)
         code = process.wait()
     except BaseException:
         os.killpg(process.pid, signal.SIGKILL)

@@ -91,7 +91,7 @@ def elsewhere(workspace: Workspace, params: Params) -> None:
     with pytest.raises(WorkspaceError, match=r"evaluate\.sets\.drawn is not frozen yet; `dadc init` does it"):
         check_same(workspace, params)
     freeze_others(workspace, params, print)
-    dvc(workspace, "add", "--quiet", str(workspace.other("drawn")))
+    dvc(workspace, "add", str(workspace.other("drawn")), quiet=True)
     check_same(workspace, params)
 
 

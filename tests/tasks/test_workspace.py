@@ -146,7 +146,7 @@ def test_a_workspace_that_was_moved_takes_its_store_along(workspace: Workspace, 
     said: list[str] = []
     store = tmp_path / "old" / ".dadc" / "remote"
     store.mkdir(parents=True)
-    dvc(workspace, "remote", "add", "--quiet", "--default", "store", str(store), say=said.append)
+    dvc(workspace, "remote", "add", "--default", "store", str(store), say=said.append, quiet=True)
     check_remote(workspace, said.append)
     assert said == []
     store.rmdir()
@@ -266,9 +266,9 @@ def test_a_failing_dvc_says_why(workspace: Workspace) -> None:
 
 def test_a_dvc_that_is_to_be_quiet_says_why_it_failed(workspace: Workspace) -> None:
     said: list[str] = []
-    with pytest.raises(WorkspaceError, match="dvc remote add --quiet .* failed: ERROR: .*Unsupported URL type s4://"):
-        dvc(workspace, "remote", "add", "--quiet", "x", "s4://bucket", say=said.append)
-    dvc(workspace, "remote", "add", "--quiet", "--default", "x", str(workspace.root / "x"), say=said.append)
+    with pytest.raises(WorkspaceError, match="dvc remote add .* failed: ERROR: .*Unsupported URL type s4://"):
+        dvc(workspace, "remote", "add", "x", "s4://bucket", say=said.append, quiet=True)
+    dvc(workspace, "remote", "add", "--default", "x", str(workspace.root / "x"), say=said.append, quiet=True)
     assert said == []
 
 
