@@ -141,7 +141,8 @@ def fit(
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Train `net` and give back its best epoch, by the mean of clean and quick PGD accuracy on validation.
 
-    By PGD accuracy alone a plain loss would keep a first epoch that gives every image the same answer.
+    Neither counts for less than one answer to every image would get: that answer is right under attack too, and of two
+    classes it would be kept before any network that has learned something.
     store: where the state is kept after every epoch, and gone on from; None keeps nothing.
     Returns the network in eval mode, on the CPU, and the history: one entry for each epoch, and which was kept (from
     1). ValueError if the loss is no number, or if a batch is too small for the network's batch norm.
@@ -155,6 +156,7 @@ def fit(
         for part in ("order", "loss", "augment")
     }
     few = torch.randperm(len(validation), generator=stage.generator(params, "train", "quick"))[:QUICK]
+    guess = validation.labels_N.bincount().max().item() / len(validation)  # of one answer to every image
     best, done = copy.deepcopy(net.state_dict()), Done()
     parts = batches(len(training.order), choices.batch, where.world, net)
     if store is not None and (found := store.read()) is not None:
@@ -193,14 +195,15 @@ def fit(
         speed = len(order) / (time.monotonic() - spent)
         clean, robust = quick(net, validation, few, params, where)
         done.epochs.append({"epoch": epoch, "loss": total / len(order), "clean": clean, "robust": robust})
-        if (clean + robust, robust) > done.score:
-            done.score, done.kept, best = (clean + robust, robust), epoch, copy.deepcopy(net.state_dict())
+        score = (max(clean, guess) + max(robust, guess), robust)
+        if score > done.score:
+            done.score, done.kept, best = score, epoch, copy.deepcopy(net.state_dict())
         left = (time.monotonic() - began) / (epoch - before) * (choices.epochs - epoch)
         where.say(
             f"train {name}: epoch {epoch}/{choices.epochs}  loss {total / len(order):.3f}  clean {clean:.1%}  "
             f"pgd {robust:.1%}  {speed:.0f} images/s  {left:.0f} s left"
         )
-        done.stopped = _why_stop(done.epochs, choices.patience, defended=loss.name not in UNDEFENDED)
+        done.stopped = _why_stop(done.epochs, choices.patience, guess, defended=loss.name not in UNDEFENDED)
         if done.stopped:
             where.say(f"train {name}: stopped after epoch {epoch}, epoch {done.kept} is kept: {done.stopped}")
         if store is not None and where.first:
@@ -330,13 +333,14 @@ def _backward(
     return value.item()
 
 
-def _why_stop(epochs: list[dict[str, Any]], patience: int | None, *, defended: bool) -> str:
+def _why_stop(epochs: list[dict[str, Any]], patience: int | None, guess: float, *, defended: bool) -> str:
     """Why training should end after these epochs; nothing if it should go on.
 
-    What counts is PGD accuracy, or clean accuracy for a loss that promises nothing under attack.
+    What counts is PGD accuracy, or clean accuracy for a loss that promises nothing under attack; never for less than
+    `guess`, what one answer to every image would get: a network that begins there falls when it begins to learn.
     """
     what, found = ("PGD", "robust") if defended else ("clean", "clean")
-    reached = [each[found] for each in epochs]
+    reached = [max(each[found], guess) for each in epochs]
     best, last = max(reached), reached[-1]
     if defended and best - last > FALL:
         return (
