@@ -56,9 +56,9 @@ class Card:
 
 def save(path: Path, net: nn.Module, card: Card) -> None:
     """Write the bare network, whole or not at all. ValueError if `net` is not the network that `card` names."""
-    with torch.device("meta"):
-        wanted = _shapes(card.build().state_dict())
-    state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+    wanted = _shapes(_built(card).state_dict())
+    # Copied: safetensors refuses weights that layers share.
+    state = {name: value.detach().cpu().contiguous().clone() for name, value in net.state_dict().items()}
     fault = _difference(wanted, _shapes(state))
     if fault:
         raise ValueError(f"{path}: the card names {_named(card)}, and the network is another: {fault}")
@@ -81,12 +81,11 @@ def load(path: Path) -> tuple[nn.Module, Card]:
             f"{path} is no sound safetensors file ({error}); bring it back with `dvc checkout` or `dvc pull`"
         ) from error
     card = _card(path, metadata)
-    with torch.random.fork_rng(devices=[]):  # building draws weights that are thrown away
-        try:
-            net = card.build()
-        except ParamsError as error:
-            what = f"that cannot be built: {error}" if ":" in card.model else "that models/ does not have"
-            raise ValueError(f"{path} holds a network {card.model!r} {what}") from error
+    try:
+        net = _built(card)
+    except ParamsError as error:
+        what = f"that cannot be built: {error}" if ":" in card.model else "that models/ does not have"
+        raise ValueError(f"{path} holds a network {card.model!r} {what}") from error
     fault = _difference(_shapes(net.state_dict()), _shapes(state))
     if fault:
         raise ValueError(f"{path} says that it holds {_named(card)}, and holds another network: {fault}")
@@ -162,6 +161,15 @@ def evaluating(net: nn.Module) -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
+
+
+def _built(card: Card) -> nn.Module:
+    """The network for its shapes, or for weights from elsewhere: what building draws is thrown away.
+
+    On the CPU, not on torch's meta device, where a function of the user's own may not read a number out of a tensor.
+    """
+    with torch.random.fork_rng(devices=[]):
+        return card.build()
 
 
 def _card(path: Path, metadata: dict[str, str]) -> Card:

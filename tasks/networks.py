@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 from models._pretrained import start_from
 from tasks.params import Params, ParamsError, module_of
@@ -28,26 +29,38 @@ def build(name: str, num_classes: int, channels: int, size: int) -> nn.Module:
     made = _function(name)(num_classes, channels, size)
     if not isinstance(made, nn.Module):
         raise ParamsError(f"model.name: {name} must give a torch.nn.Module, got {type(made).__name__}")
+    if lazy := [inner for inner, weight in (*made.named_parameters(), *made.named_buffers()) if is_lazy(weight)]:
+        raise ParamsError(f"model.name: {name} must give a network with all its weights, {lazy[0]} has no shape yet")
     return made
 
 
 def check(net: nn.Module, name: str, num_classes: int, channels: int, size: int) -> None:
-    """Try a network on two grey images. ValueError if it gives anything but logits for that many classes."""
-    images_BCHW = torch.full((2, channels, size, size), 0.5)
+    """Try a network on two grey images, as it is asked and as it is trained; its weights are left as they were.
+
+    ValueError if it gives anything but logits for that many classes, or no gradient to the images.
+    """
     what = f"model.name: {name} must turn images of 2×{channels}×{size}×{size} into logits of 2×{num_classes}"
-    training = net.training
-    try:
-        with torch.no_grad():
-            logits_BK = net.eval()(images_BCHW)
-    except (RuntimeError, ValueError, TypeError) as error:
-        raise ValueError(f"{what}, and fails: {str(error).splitlines()[0]}") from error
-    finally:
-        net.train(training)
-    if not isinstance(logits_BK, torch.Tensor) or logits_BK.shape != (2, num_classes):
-        got = tuple(logits_BK.shape) if isinstance(logits_BK, torch.Tensor) else type(logits_BK).__name__
-        raise ValueError(f"{what}, got {got}")
-    if not torch.isfinite(logits_BK).all():
-        raise ValueError(f"{what}, got NaN or infinity")
+    before, mode = {key: value.clone() for key, value in net.state_dict().items()}, net.training
+    net = net.to(memory_format=torch.channels_last)
+    for training in (False, True):
+        what += ", in train mode too" if training else ""
+        images_BCHW = torch.full((2, channels, size, size), 0.5).to(memory_format=torch.channels_last).requires_grad_()
+        try:
+            with torch.random.fork_rng(devices=[]):
+                logits_BK = net.train(training)(images_BCHW)
+            follows = _follows(logits_BK, images_BCHW)
+            net.train(mode).load_state_dict(before)
+        except Exception as error:  # whatever the user's own code raises
+            said = next(iter(str(error).splitlines()), type(error).__name__)
+            cure = "; images come channels last: in place of view take reshape, or flatten(1)" if "view" in said else ""
+            raise ValueError(f"{what}, and fails: {said}{cure}") from error
+        if not isinstance(logits_BK, torch.Tensor) or logits_BK.shape != (2, num_classes):
+            got = tuple(logits_BK.shape) if isinstance(logits_BK, torch.Tensor) else type(logits_BK).__name__
+            raise ValueError(f"{what}, got {got}")
+        if not torch.isfinite(logits_BK).all():
+            raise ValueError(f"{what}, got NaN or infinity")
+        if not follows:
+            raise ValueError(f"{what}, with a gradient that attacks can follow to the images, and gives none")
 
 
 def source(name: str) -> Path | None:
@@ -81,6 +94,13 @@ def check_given(params: Params, number: int, root: Path, num_classes: int, chann
         start_from(net, path, key, whole=key == "first.weights")
     check(net, name, num_classes, channels, size)
     return path
+
+
+def _follows(logits: Any, images_BCHW: torch.Tensor) -> bool:
+    """Whether a gradient leads from what a network gave back to its images."""
+    if not isinstance(logits, torch.Tensor) or not logits.requires_grad:
+        return False
+    return torch.autograd.grad(logits.sum(), images_BCHW, allow_unused=True)[0] is not None
 
 
 def _function(name: str) -> Any:

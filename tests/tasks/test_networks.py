@@ -23,6 +23,7 @@ from tasks.train import train
 from tasks.workspace import WorkspaceError, git
 
 OWN = """
+import torch
 from torch import nn
 
 
@@ -40,6 +41,41 @@ def nothing(num_classes, channels, size):
 
 def other(path):
     raise AssertionError("called")
+
+
+def lazy(num_classes, channels, size):
+    return nn.Sequential(nn.Flatten(), nn.LazyLinear(num_classes))
+
+
+def shared(num_classes, channels, size):
+    twice, drop = nn.Conv2d(channels, channels, 3, padding=1), nn.Dropout(torch.linspace(0, 0.2, 3)[1].item())
+    return nn.Sequential(twice, nn.ReLU(), twice, drop, nn.Flatten(), nn.Linear(size * size, num_classes))
+
+
+class Own(nn.Module):
+    def __init__(self, num_classes, size, answer):
+        super().__init__()
+        self.first, self.last = nn.Conv2d(1, 2, 3, padding=1), nn.Linear(2 * size * size, num_classes)
+        self.answer = answer
+
+    def forward(self, images):
+        return self.answer(self, images)
+
+
+def viewing(num_classes, channels, size):
+    return Own(num_classes, size, lambda net, images: net.last(net.first(images).view(len(images), -1)))
+
+
+def cut(num_classes, channels, size):
+    return Own(num_classes, size, lambda net, images: net.last(net.first((images > 0.2).float()).flatten(1)))
+
+
+def auxiliary(num_classes, channels, size):
+    def answer(net, images):
+        logits = net.last(net.first(images).flatten(1))
+        return (logits, images) if net.training else logits
+
+    return Own(num_classes, size, answer)
 """
 
 
@@ -75,6 +111,7 @@ def test_a_network_of_ones_own_is_named_by_import_path(here: Path) -> None:
         ("mine.net:other", r"must be a function of \(num_classes, channels, size\)"),
         ("os:system", r"must be a function of \(num_classes, channels, size\)"),
         ("mine.net:nothing", "must give a torch.nn.Module, got NoneType"),
+        ("mine.net:lazy", "must give a network with all its weights, 1.weight has no shape yet"),
     ],
 )
 def test_what_is_no_network_is_refused(here: Path, name: str, said: str) -> None:
@@ -101,6 +138,34 @@ def test_a_network_that_gives_no_logits_is_refused(here: Path) -> None:
     nn.init.constant_(broken[1].weight, float("nan"))
     with pytest.raises(ValueError, match="got NaN"):
         networks.check(broken, "mine", 4, 1, 8)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "viewing",
+            r"into logits of 2×4, and fails: view .*in place of view take reshape, or flatten\(1\)",
+        ),
+        ("auxiliary", "into logits of 2×4, in train mode too, got tuple"),
+        ("cut", "with a gradient that attacks can follow to the images, and gives none"),
+    ],
+)
+def test_what_training_or_an_attack_would_stumble_over_is_said_before(here: Path, name: str, said: str) -> None:
+    net = networks.build(f"mine.net:{name}", 4, 1, 8)
+    with pytest.raises(ValueError, match=said):
+        networks.check(net, f"mine.net:{name}", 4, 1, 8)
+
+
+def test_layers_may_share_weights_and_building_may_read_numbers(here: Path) -> None:
+    card = checkpoint.Card("mine.net:shared", ("a", "b"), 1, 8, 0)
+    net, path = card.build(), here / "net.safetensors"
+    networks.check(net, card.model, 2, 1, 8)
+    checkpoint.save(path, net, card)
+    found = checkpoint.load(path)[0]
+    assert found[0] is found[2]
+    images = torch.rand(3, 1, 8, 8)
+    assert torch.allclose(found(images), net.eval()(images), atol=1e-6)
 
 
 @pytest.fixture
