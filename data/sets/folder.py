@@ -72,7 +72,12 @@ def _classes(folder: Path) -> list[str]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(p for p in folder.rglob("*") if not p.name.startswith(".") and p.is_file())
+    """All that lies below, nothing hidden: notebooks keep copies of pictures in .ipynb_checkpoints.
+
+    A link that leads nowhere is among them, as a picture that cannot be read.
+    """
+    below = (path for path in folder.rglob("*") if path.is_file() or (path.is_symlink() and not path.exists()))
+    return sorted(p for p in below if not any(part.startswith(".") for part in p.relative_to(folder).parts))
 
 
 def _known(path: Path) -> bool:

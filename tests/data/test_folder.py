@@ -86,6 +86,7 @@ def test_litter_of_an_operating_system_is_passed_over(root: Path) -> None:
     (root / "train" / "cat" / "Thumbs.db").write_bytes(b"x")
     (root / "train" / "cat" / "._one.png").write_bytes(b"x")
     (root / "train" / "notes.txt").write_text("x")
+    write(root / "train" / "cat" / ".ipynb_checkpoints" / "one-checkpoint.png", Image.new("RGB", (40, 30)))
     assert len(load(root)) == 2
     assert load(root).classes == ("cat", "dog")
 
@@ -154,6 +155,13 @@ def test_a_class_of_test_that_train_does_not_have_is_named(root: Path) -> None:
     write(root / "test" / "eel" / "one.png", Image.new("L", (9, 9)))
     with pytest.raises(ValueError, match="classes that train does not have: eel"):
         load(root, "test")
+
+
+def test_a_picture_that_is_a_link_to_nowhere_is_named(root: Path) -> None:
+    """As in a checkout of git-annex, or of DVC with links, whose content was not brought."""
+    (root / "train" / "dog" / "two.png").symlink_to(root / "nowhere.png")
+    with pytest.raises(ValueError, match=r"1 of 3 files are no readable images; [^:]*:\n.*two\.png: .*No such file"):
+        load(root)
 
 
 def test_unreadable_files_are_counted_and_the_first_named(root: Path) -> None:
