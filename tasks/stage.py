@@ -67,6 +67,11 @@ def out_of_memory(name: str, error: Exception) -> str:
     )
 
 
+def instead(what: str) -> str:
+    """The cure for parameters with which a round cannot be finished: its own params.yaml is never read anew."""
+    return f"the round's own params.yaml is frozen: `dadc abort` the round and {what} in params.yaml"
+
+
 def run(name: str, work: Work, round_: Round) -> None:
     """Run a stage under its lock, by the parameters frozen in the round's folder, in as many processes as they say.
 
