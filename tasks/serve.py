@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from fastapi import Body, Depends, FastAPI, HTTPException, Request
+from fastapi import BackgroundTasks, Body, Depends, FastAPI, HTTPException, Request
 from fastapi.security import HTTPBasic, HTTPBasicCredentials
 from starlette.concurrency import run_in_threadpool
 
@@ -31,7 +31,7 @@ from tasks.labelling import LabellingError, LabelStudio, connect
 from tasks.params import read
 from tasks.projects import NOTE, SAYS
 from tasks.services import ServiceDown, StackError, find
-from tasks.target import Target
+from tasks.target import Target, current
 from tasks.workspace import read_index
 
 MAX_BODY = 2 * 2**20  # bytes
@@ -78,8 +78,12 @@ def app(root: Path, user: str, password: str) -> FastAPI:
         return {"status": "UP", "model_class": "target"}
 
     @server.post("/setup", dependencies=guarded)
-    def setup() -> dict[str, str]:
-        return {"model_version": _version(target)}
+    def setup(later: BackgroundTasks) -> dict[str, str]:
+        # Label Studio gives up after three seconds, and a photo network may take longer to load.
+        path = current(workspace)
+        if path is not None:
+            later.add_task(target.get)
+        return {"model_version": f"round {path.parent.name}" if path else "none"}
 
     @server.post("/webhook")  # Label Studio sends no log-in with it; nothing of it is read
     async def webhook() -> dict[str, str]:

@@ -122,6 +122,27 @@ def test_another_target_is_seen_at_once(served: tuple[Any, str]) -> None:
     assert before["probabilities"] != after["probabilities"]
 
 
+def test_it_is_attached_before_its_network_is_loaded(served: tuple[Any, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Label Studio waits three seconds for the answer, and a photo network may take longer."""
+    play, url = served
+    begun, go_on, load = threading.Event(), threading.Event(), checkpoint.load
+
+    def slow(path: Path) -> Any:
+        begun.set()
+        assert go_on.wait(30)
+        return load(path)
+
+    monkeypatch.setattr(checkpoint, "load", slow)
+    try:
+        answer = httpx.post(f"{url}/setup", json={}, auth=LOG_IN, timeout=3)
+        assert answer.json() == {"model_version": "round 000"}
+        assert begun.wait(30), "it is loaded then, for whoever asks first"
+    finally:
+        go_on.set()
+    picture = encode_png(play.pool.pixels_NCHW[0])
+    assert httpx.post(f"{url}/answer", content=picture, auth=LOG_IN).json()["round"] == 0
+
+
 def test_without_a_network_it_says_so(served: tuple[Any, str]) -> None:
     play, url = served
     play.round.workspace.round(0).model.unlink()
