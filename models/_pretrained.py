@@ -25,6 +25,9 @@ def start_from(net: nn.Module, path: Path, key: str = "model.weights", *, whole:
     wanted = net.state_dict()
     found = {_name(name): value for name, value in _read(path, key).items()}
     own = {name.removeprefix(_INSIDE): name for name in wanted}
+    # Of layers that share a weight a file may name one: safetensors' save_model leaves out the others.
+    named = {wanted[name].data_ptr(): found[short] for short, name in own.items() if short in found}
+    found |= {s: named[at] for s, name in own.items() if s not in found and (at := wanted[name].data_ptr()) in named}
     head = _head(net)
     random, faults = [], []
     for short, name in own.items():
@@ -42,7 +45,7 @@ def start_from(net: nn.Module, path: Path, key: str = "model.weights", *, whole:
         raise ValueError(
             f"{key}: {path} holds another network: {'; '.join(sorted(faults)[:3])}"
             + (f"; and {len(faults) - 3} more" if len(faults) > 3 else "")
-            + "; choose model.name, data.channels and data.size as the weights were made for, or set {key}: "
+            + f"; choose model.name, data.channels and data.size as the weights were made for, or set {key}: "
             "null (up to 64 pixels resnet18 and resnet34 have a first convolution of their own)"
         )
     broken = [name for name, value in wanted.items() if value.is_floating_point() and not value.isfinite().all()]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save_file, save_model
 from torch import nn
 from torchvision import models as published
 
@@ -60,7 +60,7 @@ def test_the_answers_are_torchvisions(tmp_path: Path) -> None:
 def test_another_network_is_refused_and_nothing_is_changed(weights: Path) -> None:
     net = resnet18.build(10, 3, 32)
     before = {name: value.clone() for name, value in net.state_dict().items()}
-    with pytest.raises(ValueError, match=r"holds another network: .* more; choose model.name"):
+    with pytest.raises(ValueError, match=r"holds another network: .* more; choose model.* or set model\.weights: null"):
         start_from(net, weights)
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
@@ -77,6 +77,18 @@ def test_weights_for_other_channels_name_the_key(tmp_path: Path, channels: int, 
     save_file(nsl_cnn.build(10, got, 28).state_dict(), tmp_path / "net.safetensors")
     with pytest.raises(ValueError, match=rf"wanted as 32×{channels}×3×3, got 32×{got}×3×3; choose .*data\.channels"):
         start_from(nsl_cnn.build(10, channels, 28), tmp_path / "net.safetensors")
+
+
+def test_a_weight_that_layers_share_may_stand_in_the_file_once(tmp_path: Path) -> None:
+    def build() -> nn.Module:
+        twice = nn.Conv2d(1, 1, 3, padding=1)
+        return nn.Sequential(twice, nn.ReLU(), twice, nn.Flatten(), nn.Linear(16, 2))
+
+    theirs, net = build(), build()
+    save_model(theirs, str(tmp_path / "shared.safetensors"))
+    assert start_from(net, tmp_path / "shared.safetensors", "first.weights", whole=True) == ()
+    images = torch.rand(2, 1, 4, 4)
+    assert torch.equal(net(images), theirs(images))
 
 
 def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
