@@ -11,6 +11,7 @@ import torch
 
 from models import nsl_cnn, space_cnn
 from tasks.checkpoint import Card, load, save
+from tasks.networks import check
 from tasks.params import names_in
 
 NAMES = names_in("models")
@@ -31,6 +32,7 @@ def one_thread() -> Iterator[None]:
 def test_a_network_keeps_the_contract(name: str, channels: int) -> None:
     torch.manual_seed(0)
     net = importlib.import_module(f"models.{name}").build(len(CLASSES), channels, 32)
+    check(net, name, len(CLASSES), channels, 32)
     images = torch.rand(2, channels, 32, 32)
     before = images.clone()
     net.train()
