@@ -7,7 +7,7 @@ no window of it, are cut off before the layers that lead there; and where a conv
 on them is a matrix product, which takes a fraction of the time of oneDNN's own kernel.
 
 The layers are found by tracing the network (torch.fx). One that cannot be traced, because its path depends on what is
-in the image, or whose traced form answers otherwise, is used as it is.
+in the image, or whose traced form answers otherwise or has no gradient, is used as it is.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 
 from models._convolution import FewChannels, QuickConv2d, in_bf16, suits
 from models._pooling import RectifiedMaxPool
-from tasks.checkpoint import device_of, evaluating
+from tasks.checkpoint import channels_last, device_of, evaluating
 
 CLOSE = 1e-3  # of the largest logit: by so much the rewritten network may differ before it is cast
 
@@ -56,11 +56,15 @@ class _Copy:
     def __init__(self, net: nn.Module, probe_BCHW: torch.Tensor) -> None:
         self.of = _of(net, probe_BCHW)
         probe_BCHW = probe_BCHW.detach().to(device_of(net))
-        with evaluating(net), torch.no_grad(), torch.autocast(probe_BCHW.device.type, enabled=False):
-            self.graph = _rewritten(net, probe_BCHW)
-            if self.graph is not None and not _alike(self.graph(probe_BCHW), net(probe_BCHW)):
+        with evaluating(net):
+            with torch.no_grad(), torch.autocast(probe_BCHW.device.type, enabled=False):
+                self.graph = _rewritten(net, probe_BCHW)
+                if self.graph is not None and not _alike(self.graph(probe_BCHW), net(probe_BCHW)):
+                    self.graph = None
+            self._layers = [] if self.graph is None else [m for m in self.graph.modules() if isinstance(m, _Layer)]
+            self.refresh()
+            if self.graph is not None and not _leads_back(self.graph, probe_BCHW):
                 self.graph = None
-        self._layers = [] if self.graph is None else [m for m in self.graph.modules() if isinstance(m, _Layer)]
 
     def refresh(self) -> None:
         for layer in self._layers:
@@ -159,6 +163,8 @@ def _rewritten(net: nn.Module, probe_BCHW: torch.Tensor) -> fx.GraphModule | Non
     except Exception:  # whatever a forward of somebody's own raises when it is given no image
         return None
     for node in list(graph.graph.nodes):
+        if node.op == "call_module" and not node.args and list(node.kwargs) == ["input"]:
+            node.args, node.kwargs = (node.kwargs["input"],), {}
         layer = _module(graph, node)
         if type(layer) is nn.Conv2d or type(layer) is QuickConv2d:
             _put(graph, node, _Convolution(layer))
@@ -252,7 +258,7 @@ def _windows(graph: fx.GraphModule, node: Any) -> tuple[tuple[int, int], tuple[i
 
 
 def _pair(given: Any) -> tuple[int, int]:
-    return given if isinstance(given, tuple) else (given, given)
+    return tuple(given) if isinstance(given, tuple | list) else (given, given)
 
 
 def _put(graph: fx.GraphModule, node: fx.Node, layer: nn.Module) -> None:
@@ -288,3 +294,15 @@ def _is_max_pool(graph: fx.GraphModule, node: fx.Node) -> bool:
 
 def _alike(ours_BK: torch.Tensor, theirs_BK: torch.Tensor) -> bool:
     return bool((ours_BK - theirs_BK).abs().max() <= CLOSE * theirs_BK.abs().max())
+
+
+def _leads_back(graph: nn.Module, probe_BCHW: torch.Tensor) -> bool:
+    """Whether a gradient gets back to the image: what a layer that was moved answered, it keeps for its gradient, and
+    one of the network's own that works in place may overwrite it."""
+    with torch.enable_grad(), torch.autocast(probe_BCHW.device.type, torch.bfloat16):
+        asked_BCHW = channels_last(probe_BCHW).requires_grad_()
+        try:
+            torch.autograd.grad(graph(asked_BCHW).sum(), asked_BCHW)
+        except RuntimeError:
+            return False
+    return True

@@ -146,6 +146,40 @@ def test_what_cannot_be_traced_or_is_not_the_same_is_left_as_it_is() -> None:
         assert fast(net, torch.rand(4, 3, 8, 8)) is net
 
 
+def test_a_layer_that_overwrites_what_another_keeps_is_left_as_it_is() -> None:
+    class Overwriting(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.pool, self.head = nn.Conv2d(1, 4, 3, padding=1), nn.MaxPool2d(2), nn.Linear(4, 4)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            return self.head(F.relu(self.pool(F.relu(self.conv(images))), inplace=True).mean((2, 3)))
+
+    torch.manual_seed(0)
+    net, images = Overwriting(), torch.rand(6, 1, 8, 8)
+    assert fast(net, images) is net, "its pool's answer became what the ReLU before it keeps"
+    with torch.autocast("cpu", torch.bfloat16):
+        gradient(fast(net, images), images)
+
+
+def test_layers_may_be_called_by_keyword_and_sizes_be_lists() -> None:
+    class ByKeyword(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.norm, self.relu = nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU()
+            self.pool, self.head = nn.MaxPool2d([2, 2]), nn.Linear(4 * 3 * 3, 3)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            maps = self.norm(input=self.conv(input=images))
+            return self.head(input=self.pool(input=self.relu(input=maps)).flatten(1))
+
+    torch.manual_seed(0)
+    net, images = ByKeyword(), torch.rand(6, 1, 9, 9)
+    copy = fast(net, images)
+    assert copy is not net, "it is rewritten like any other"
+    assert any(isinstance(layer, RectifiedMaxPool) for layer in copy.modules())
+
+
 def test_a_module_used_twice_is_folded_with_what_follows_each_time() -> None:
     class Twice(nn.Module):
         def __init__(self) -> None:
