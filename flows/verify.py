@@ -68,7 +68,7 @@ def from_record(campaign: Campaign, round_: Round) -> list[Candidate]:
     found = judge.judge(pull.candidates(round_, params, campaign.splits), attacked.model)
     found = validate.validate(found, pull.votes(round_), params.validate_, pull.past(round_))
     before = [r for r in closed(round_.workspace) if r.number < round_.number]
-    return freezing.split(found, freezing.joined(before), params.seed)
+    return freezing.split(found, freezing.joined(before), params.seed, freezing.used(before))
 
 
 def from_predictions(round_: Round) -> dict[str, Any]:

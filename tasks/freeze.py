@@ -28,7 +28,8 @@ def freeze(round_: Round, candidates: Sequence[Candidate], params: Params, targe
     ValueError where the network or its weights are not what the campaign's images need.
     """
     take_weights(round_, params)
-    write_candidates(round_.candidates, split(candidates, joined(closed(round_.workspace)), params.seed))
+    before = closed(round_.workspace)
+    write_candidates(round_.candidates, split(candidates, joined(before), params.seed, used(before)))
     write_whole(round_.lineage, json.dumps(lineage(round_, params, target), indent=2) + "\n")
 
 
@@ -55,12 +56,25 @@ def joined(rounds: Iterable[Round]) -> dict[str, int]:
     return first
 
 
-def split(candidates: Sequence[Candidate], before: Mapping[str, int], seed: int) -> list[Candidate]:
-    """Give every candidate to train, validation or test. before: annotator → the round they joined the campaign in.
+def used(rounds: Iterable[Round]) -> dict[str, str]:
+    """Seed image → the split that its candidates of these rounds were given to: train if any was."""
+    found: dict[str, str] = {}
+    for round_ in rounds:
+        for image, part in zip(*read_columns(round_.candidates, "seed_image", "split"), strict=True):
+            if image and (part == "train" or image not in found):
+                found[image] = part
+    return found
 
-    People's candidates are split by annotator, in the order in which they joined the campaign, so that who was in
-    train in an earlier round stays there. With fewer than five annotators in the campaign they are split by task;
-    machines' candidates always by seed image.
+
+def split(
+    candidates: Sequence[Candidate], before: Mapping[str, int], seed: int, used: Mapping[str, str] | None = None
+) -> list[Candidate]:
+    """Give every candidate to train, validation or test. before: annotator → the round they joined the campaign in;
+    used: seed image → its split in earlier rounds.
+
+    People's candidates are split by annotator, in the order in which they joined the campaign, so that who was given to
+    train stays there. With fewer than five annotators in the campaign they are split by task; machines' candidates
+    always by seed image, which stays where it was when the pool is used up and begun again.
     """
     first = dict(before)
     for c in candidates:
@@ -68,8 +82,9 @@ def split(candidates: Sequence[Candidate], before: Mapping[str, int], seed: int)
             first[c.annotator] = min(c.round, first.get(c.annotator, c.round))
     people = sorted(first, key=lambda name: (first[name], derive(seed, "annotator", name)))
     dealt = {name: PATTERN[i % len(PATTERN)] for i, name in enumerate(people)} if len(people) >= BY_ANNOTATOR else {}
-    units = sorted({_unit(c) for c in candidates}, key=lambda unit: derive(seed, "split", unit))
-    turns = {unit: PATTERN[i % len(PATTERN)] for i, unit in enumerate(units)}
+    known = used or {}
+    units = sorted({_unit(c) for c in candidates} - known.keys(), key=lambda unit: derive(seed, "split", unit))
+    turns = {**known, **{unit: PATTERN[i % len(PATTERN)] for i, unit in enumerate(units)}}
     return [replace(c, split=dealt[c.annotator] if c.by_people and dealt else turns[_unit(c)]) for c in candidates]
 
 

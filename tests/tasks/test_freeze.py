@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from data.layout import Workspace
 from data.records import Candidate
-from tasks.freeze import split
+from data.shards import write_candidates
+from tasks.freeze import split, used
 from tasks.metrics import BY_ANNOTATOR
 
 
@@ -44,3 +48,16 @@ def test_one_seed_image_lies_in_one_split() -> None:
     found = split([machine(f"s{i}", source) for i in range(10) for source in ("pgd", "fgsm")], {}, seed=0)
     for i in range(10):
         assert len({c.split for c in found if c.seed_image == f"s{i}"}) == 1
+
+
+def test_a_seed_image_that_is_used_again_stays_in_its_split(tmp_path: Path) -> None:
+    first = split(drawn(1, "a", 7) + [machine(f"s{i}", "pgd") for i in range(10)], {}, seed=0)
+    assert {c.split for c in first if c.seed_image} == {"train", "validation", "test"}
+    round_ = Workspace(tmp_path).round(1)
+    write_candidates(round_.candidates, first)
+    before, known = {c.seed_image: c.split for c in first if c.seed_image}, used([round_])
+    assert known == before
+
+    again = split(drawn(9, "a", 4) + [machine(f"s{i}", "fgsm") for i in range(15)], {"a": 1}, seed=0, used=known)
+    assert all(c.split == before.get(c.seed_image, c.split) for c in again)
+    assert {c.split for c in again if c.seed_image not in before} == {"train", "validation", "test"}
