@@ -6,6 +6,7 @@ CIFAR-10-C and CIFAR-100-C (arXiv:1903.12261) are a file for each kind, such as 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from data.sets.folder import pictures
 from data.shards import Images
 
 LABELS = "labels"
+SEVERITIES = 5  # of each kind, one after the other in its file
+_OFFICIAL = re.compile(r"[^/]+/(\d{5,})")  # a key that `_corrupted` gave; a file's has a suffix
 _CHUNK = 2000  # images brought to the campaign's size at once
 
 
@@ -46,6 +49,17 @@ def corrupted(folder: Path) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
             raise ValueError(f"{path} must hold {len(labels_N)} uint8 images, as many as labels.npy, got {got}")
         kinds[path.stem] = torch.from_numpy(pixels_NHWC).permute(0, 3, 1, 2)
     return kinds, labels_N
+
+
+def originals(keys: Sequence[str], labels: Sequence[object]) -> int:
+    """How many different images these are. In official files each stands once for every kind and severity."""
+    found = [_OFFICIAL.fullmatch(key) for key in keys]
+    numbers = {match[1] for match in found if match}
+    if not all(found):
+        return len(keys)
+    n, rest = divmod(len(numbers), SEVERITIES)
+    once = list(labels[: len(numbers)])
+    return n if n and not rest and once == once[:n] * SEVERITIES else len(numbers)
 
 
 def _corrupted(folder: Path, classes: Sequence[str], size: int, channels: int) -> Images:

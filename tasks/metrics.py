@@ -64,7 +64,11 @@ def mean_accuracy(parts: Sequence[Accuracy]) -> Accuracy:
     counts = {part["n"] for part in parts}
     if len(counts) != 1:
         raise ValueError(f"a mean accuracy needs conditions over the same images, got n = {sorted(counts)}")
-    mean, n = sum(part["accuracy"] for part in parts) / len(parts), counts.pop()
+    return mean_over(sum(part["accuracy"] for part in parts) / len(parts), counts.pop())
+
+
+def mean_over(mean: float, n: int) -> Accuracy:
+    """The share of right answers to n images that are each seen under the same conditions."""
     low, high = wilson(mean, n)
     return {"accuracy": mean, "n": n, "low": low, "high": high}
 

@@ -23,6 +23,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from data.others import originals
 from data.records import Candidate
 from data.shards import read_table
 from tasks import metrics
@@ -109,7 +110,7 @@ def measured(
         }
         for name in tried
     }
-    others = {part.images.removeprefix(OTHER): part.accuracy() for part in parts if part.images.startswith(OTHER)}
+    others = {part.images.removeprefix(OTHER): elsewhere(part) for part in parts if part.images.startswith(OTHER)}
     verdict = metrics.gate(
         None if target is None else scores(found[TARGET, "validation"], campaign, target_right),
         scores(found[CHALLENGER, "validation"], campaign, right),
@@ -164,6 +165,11 @@ def ood(shifts: Mapping[str, metrics.Accuracy], seen: Sequence[str]) -> dict[str
     """The accuracy under each shift, and the mean of those that were not trained on, where there are any."""
     unseen = [found for name, found in shifts.items() if name not in seen]
     return {**shifts, "mean": metrics.mean_accuracy(unseen)} if unseen else dict(shifts)
+
+
+def elsewhere(part: Answered) -> metrics.Accuracy:
+    """The accuracy on a set of `evaluate.sets`; n counts an image once, however many corrupted copies there are."""
+    return metrics.mean_over(part.accuracy()["accuracy"], originals(part.keys, part.columns["label"]))
 
 
 def _right(part: Answered | None) -> dict[str, bool]:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from data.others import corrupted, load_other
+from data.others import corrupted, load_other, originals
 
 
 def official(folder: Path, n: int = 4) -> dict[str, np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]:
@@ -43,6 +43,16 @@ def test_official_files_keep_their_pixels(tmp_path: Path) -> None:
     assert found.labels_N.tolist() == [0, 1, 0, 1] * 2
     assert (found.keys[0], found.keys[-1]) == ("blur/00000", "fog/00003")
     assert load_other(tmp_path / "c", ("a", "b"), size=8, channels=1).pixels_NCHW.shape == (8, 1, 8, 8)
+
+
+def test_corrupted_copies_are_of_one_image(tmp_path: Path) -> None:
+    official(tmp_path / "c", 20)
+    found = load_other(tmp_path / "c", ("a", "b"), size=6, channels=3)
+    assert originals(found.keys, found.labels_N.tolist()) == 4, "0 1 0 1 stands there five times"
+    np.save(tmp_path / "c" / "labels.npy", np.arange(20) // 10)
+    found = load_other(tmp_path / "c", ("a", "b"), size=6, channels=3)
+    assert originals(found.keys, found.labels_N.tolist()) == 20, "of one severity"
+    assert originals(("a/00001.png", "b/00001.png"), (0, 1)) == 2, "files are images of their own"
 
 
 def test_what_is_wrong_with_official_files_is_said(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from tasks.freeze import freeze
 from tasks.init import check_same, freeze_data, freeze_others
 from tasks.metrics import accuracy
 from tasks.params import Params, read
-from tasks.predictions import measured, ood, trained_on
+from tasks.predictions import Answered, elsewhere, measured, ood, trained_on
 from tasks.predictions import read as read_predictions
 from tasks.store import dvc
 from tasks.train import train
@@ -81,7 +81,7 @@ def people(net: torch.nn.Module, pool: Images) -> list[Candidate]:
     ]
 
 
-def elsewhere(workspace: Workspace, params: Params) -> None:
+def put_elsewhere(workspace: Workspace, params: Params) -> None:
     """Ten pool images, upside down, in a folder for each class; frozen as `dadc init` does it."""
     pool = stage.images(workspace, "pool")
     for i in range(10):
@@ -101,7 +101,7 @@ def campaign(make_workspace: Callable[..., Path]) -> tuple[Round, Round, dict[st
     workspace = Workspace(make_workspace(**SECTIONS))
     params = read(workspace.params)
     freeze_data(workspace, params, print)
-    elsewhere(workspace, params)
+    put_elsewhere(workspace, params)
     first = begin(workspace, 0)
     freeze(first, [], params, None)
     stage.run("train", train, first)
@@ -300,6 +300,13 @@ class Rounded(torch.nn.Module):
 
     def forward(self, logits_BK: torch.Tensor) -> torch.Tensor:
         return logits_BK.sign() + 0 * logits_BK
+
+
+def test_an_image_counts_once_however_many_corrupted_copies_there_are() -> None:
+    labels = [0, 1, 1, 0] * 5
+    keys = tuple(f"{kind}/{i:05d}" for kind in ("blur", "fog") for i in range(20))
+    found = elsewhere(Answered("challenger", "set:c", keys, {"label": labels * 2, "clean": [0] * 40}))
+    assert found == accuracy(2, 4)
 
 
 def test_a_large_set_is_answered_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
