@@ -81,10 +81,7 @@ QUICK = Budget(200, 24, 0.1, 5, 5, 20)
 
 
 class Logistic(nn.Module):
-    """Logistic regression as a network of two logits, −z and z.
-
-    So written, the gradient keeps the weight's sign where the network is so sure that 1 − p rounds to 0.
-    """
+    """Logistic regression as a network of two logits, −z and z."""
 
     def __init__(self, pixels: int) -> None:
         super().__init__()

@@ -23,7 +23,6 @@ from typing import Any, Literal
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
 from tasks.attacks._fast import fast
 from tasks.checkpoint import channels_last, device_of, evaluating, logits_of, pieces
@@ -119,14 +118,24 @@ def margin(net: nn.Module, images_BCHW: torch.Tensor, labels_B: torch.Tensor) ->
 def input_gradient(
     net: nn.Module, images_BCHW: torch.Tensor, labels_B: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """∂ cross-entropy / ∂ image, of each image's own loss, and the logits on the way. No weight gets a gradient."""
-    gradient_BCHW, _, logits_BK = uphill(net, images_BCHW, cross_entropy(labels_B))
+    """∂ odds against the label / ∂ image, of each image's own, and the logits on the way. No weight gets a gradient."""
+    gradient_BCHW, _, logits_BK = uphill(net, images_BCHW, odds_against(labels_B))
     return gradient_BCHW, logits_BK
 
 
-def cross_entropy(labels_B: torch.Tensor) -> Rise:
-    """What to climb to get away from the labels."""
-    return lambda logits_bK, part: F.cross_entropy(logits_bK, labels_B[part], reduction="none")
+def odds_against(labels_B: torch.Tensor) -> Rise:
+    """What to climb to get away from the labels: log((1 − p) / p), p a label's probability.
+
+    The cross-entropy, −log p, rises along the same direction, to the same highest image. But where p rounds to 1 its
+    gradient has lost the label, and later is 0, so that a network that is merely very sure would pass for robust.
+    """
+
+    def rise(logits_bK: torch.Tensor, part: slice) -> torch.Tensor:
+        own_b1 = labels_B[part][:, None]
+        others_b = logits_bK.scatter(1, own_b1, -torch.inf).logsumexp(1)
+        return others_b - logits_bK.gather(1, own_b1)[:, 0]
+
+    return rise
 
 
 def uphill(net: nn.Module, images_BCHW: torch.Tensor, rise: Rise) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:

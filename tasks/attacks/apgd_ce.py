@@ -1,11 +1,15 @@
-"""Auto-PGD on the cross-entropy (arXiv:2003.01690); what differs stands in tasks/attacks/_apgd.py."""
+"""Auto-PGD on the cross-entropy (arXiv:2003.01690).
+
+Differs: it climbs the odds against the label, along the same direction (tasks/attacks/__init__.py); what else stands in
+tasks/attacks/_apgd.py.
+"""
 
 from __future__ import annotations
 
 import torch
 from torch import nn
-from torch.nn import functional as F
 
+from tasks.attacks import odds_against
 from tasks.attacks._apgd import climb
 from tasks.params import Count, Frozen, Threat
 
@@ -33,4 +37,4 @@ def perturb(
 
 
 def _rise(logits_BK: torch.Tensor, labels_B: torch.Tensor, towards_B: torch.Tensor) -> torch.Tensor:
-    return F.cross_entropy(logits_BK, labels_B, reduction="none")
+    return odds_against(labels_B)(logits_BK, slice(None))

@@ -1,6 +1,7 @@
 """Fast gradient sign method (arXiv:1412.6572): one step of the whole radius, from the clean image.
 
-A weak attack: report it beside PGD, never alone.
+Differs: the gradient is that of the odds against the label, which has the cross-entropy's sign, and keeps it where the
+network is very sure. A weak attack: report it beside PGD, never alone.
 """
 
 from __future__ import annotations

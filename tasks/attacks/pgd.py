@@ -1,7 +1,8 @@
 """Projected gradient descent (arXiv:1706.06083): steps up the cross-entropy from a random point of the ball.
 
-Differs: of several restarts the base keeps the worst image, and restarts only what still stands; `drop` leaves out of
-the next step what is already fooled, which is faster and the same verdict, but ends at weaker images.
+Differs: it climbs the odds against the label, along the same direction (tasks/attacks/__init__.py); of several restarts
+the base keeps the worst image, and restarts only what still stands; `drop` leaves out of the next step what is already
+fooled, which is faster and the same verdict, but ends at weaker images.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from tasks.attacks import Rise, check_steps, cross_entropy, direction, project, random_start, uphill, usual_step
+from tasks.attacks import Rise, check_steps, direction, project, random_start, uphill, usual_step
 from tasks.attacks._fast import stepping
 from tasks.checkpoint import evaluating
 from tasks.params import Count, Frozen, Threat, check_length
@@ -28,6 +28,11 @@ def weighted_cross_entropy(logits_BK: torch.Tensor, labels_B: torch.Tensor, weig
     losses_B = F.cross_entropy(logits_BK.float(), labels_B, reduction="none")
     total = weights_B.sum().clamp_min(torch.finfo(losses_B.dtype).tiny)
     return (losses_B * weights_B).sum() / total
+
+
+def cross_entropy(labels_B: torch.Tensor) -> Rise:
+    """What the inner attack of a loss climbs, as the papers have it; what is measured climbs `attacks.odds_against`."""
+    return lambda logits_bK, part: F.cross_entropy(logits_bK, labels_B[part], reduction="none")
 
 
 class Inner(Frozen):

@@ -18,10 +18,10 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from tasks.attacks import check_steps, direction, input_gradient, project
+from tasks.attacks import check_steps, direction, project, uphill
 from tasks.attacks._fast import stepping
 from tasks.checkpoint import evaluating
-from tasks.losses import weighted_cross_entropy
+from tasks.losses import cross_entropy, weighted_cross_entropy
 from tasks.params import Count, Frozen, Threat, check_length
 
 
@@ -68,7 +68,7 @@ def loss(
         with evaluating(net):
             steps_on = stepping(net, images_BCHW)
             for _ in range(params.steps - 1):
-                gradient_BCHW, _ = input_gradient(steps_on, neighbour_BCHW, labels_B)
+                gradient_BCHW, *_ = uphill(steps_on, neighbour_BCHW, cross_entropy(labels_B))
                 neighbour_BCHW = project(
                     neighbour_BCHW + params.step_size * direction(gradient_BCHW, params.norm),
                     images_BCHW,
