@@ -314,6 +314,12 @@ def check_kinds(params: Params) -> None:
     ):
         for name, given in kinds.items():
             _under_threat("attacks", name, given, f"{where}.{name}", params.threat)
+    measured = {**params.evaluate.attacks, **params.evaluate.battery}
+    if all(getattr(module_of("tasks.attacks", name, name), "OWN_BUDGET", False) for name in measured):
+        raise ParamsError(
+            "params.yaml: evaluate.attacks: wanted an attack within the threat model, such as pgd, here or in "
+            f"evaluate.battery, got {', '.join(measured) or 'none'}: what the gate compares as robust would be clean"
+        )
     for epsilon in params.evaluate.epsilons:
         try:
             check_length("a radius", params.threat.norm, epsilon)

@@ -130,6 +130,8 @@ def test_no_file_is_a_clear_word(tmp_path: Path) -> None:
         ("data.set", "cifar11", "data.set: wanted a file of data/sets/"),
         ("train.loss.name", "magic", "train.loss: wanted a file of tasks/losses/"),
         ("attack.kinds", {"pgd": {"stepz": 3}}, "attack.kinds.pgd.stepz: no such key"),
+        ("evaluate.attacks", {}, "evaluate.attacks: wanted an attack within the threat model, such as pgd, here or"),
+        ("evaluate.attacks", {"spatial": {}}, "evaluate.battery, got spatial: what the gate compares as robust"),
         ("evaluate.shifts", {"fog_of_war": {}}, "evaluate.shifts.fog_of_war: wanted a file of tasks/shifts/"),
     ],
 )
