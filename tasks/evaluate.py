@@ -76,8 +76,8 @@ def evaluate(round_: Round, params: Params, here: Compute) -> None:
 def in_parts(
     images: Images, answering: Callable[[Images], dict[str, torch.Tensor]], here: Compute
 ) -> dict[str, torch.Tensor]:
-    """Answers to all images, of which each process takes its share, under draws of its own, and no more at once than
-    fit."""
+    """Answers to all images, of which each process takes its share, and no more at once than fit: the draws of attacks
+    and shifts begin anew with every part."""
     at_once = max(1, AT_ONCE // max(1, images.pixels_NCHW.shape[1:].numel()))
     found = [answering(images.take(part)) for part in here.share(torch.arange(len(images))).split(at_once)]
     own = {name: torch.cat([answers[name] for answers in found]) for name in found[0]}
