@@ -64,7 +64,10 @@ def originals(keys: Sequence[str], labels: Sequence[object]) -> int:
 
 def _corrupted(folder: Path, classes: Sequence[str], size: int, channels: int) -> Images:
     kinds, labels_N = corrupted(folder)
-    n = len(labels_N)
+    n, last = len(labels_N), len(classes) - 1
+    if n and not (0 <= int(labels_N.min()) and int(labels_N.max()) <= last):
+        got = f"{int(labels_N.min())} to {int(labels_N.max())}"
+        raise ValueError(f"{folder / 'labels.npy'} must hold the campaign's classes, 0 to {last}, got {got}")
     pixels_NCHW = room(n * len(kinds), channels, size, size)
     for i, found_NCHW in enumerate(kinds.values()):
         for at in range(0, n, _CHUNK):

@@ -66,3 +66,10 @@ def test_what_is_wrong_with_official_files_is_said(tmp_path: Path) -> None:
         corrupted(folder)
     with pytest.raises(FileNotFoundError, match=r"labels\.npy and a file for each kind"):
         corrupted(tmp_path)
+
+
+def test_labels_that_are_no_classes_of_the_campaign_are_said(tmp_path: Path) -> None:
+    official(tmp_path / "c")
+    np.save(tmp_path / "c" / "labels.npy", np.array([0, 1, 99, 0]))
+    with pytest.raises(ValueError, match=r"c/labels\.npy must hold the campaign's classes, 0 to 1, got 0 to 99"):
+        load_other(tmp_path / "c", ("a", "b"), size=6, channels=3)
