@@ -62,7 +62,7 @@ MOVED := $(shell for each in .venv .venv-label-studio; do [ ! -s $$each/.synced 
 	@echo "making .venv, with torch some gigabytes: this is the long step"
 	@rm -f $@
 	@test -x $(BIN)/python && $(BIN)/python -c pass 2>/dev/null || $(UV) venv --quiet --clear --python $(PYTHONS) .venv
-	@VIRTUAL_ENV="$(CURDIR)/.venv" $(UV) pip sync --quiet --require-hashes locks/dadc.txt
+	@$(UV) pip sync --quiet --python $(BIN)/python --require-hashes locks/dadc.txt
 	@printf '%s\n' "$$LAUNCHER" > $(BIN)/dadc && chmod +x $(BIN)/dadc
 	@pwd -P > $@
 
@@ -71,7 +71,7 @@ MOVED := $(shell for each in .venv .venv-label-studio; do [ ! -s $$each/.synced 
 	@rm -f $@
 	@test -x .venv-label-studio/bin/python && .venv-label-studio/bin/python -c pass 2>/dev/null || \
 		$(UV) venv --quiet --clear --python $(PYTHONS) .venv-label-studio
-	@VIRTUAL_ENV="$(CURDIR)/.venv-label-studio" $(UV) pip sync --quiet --require-hashes locks/label-studio.txt
+	@$(UV) pip sync --quiet --python .venv-label-studio/bin/python --require-hashes locks/label-studio.txt
 	@pwd -P > $@
 
 # Label Studio's empty database, which every campaign starts from: its migrations take half a minute.

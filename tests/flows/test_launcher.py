@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -68,3 +69,17 @@ def test_what_git_says_is_said(launcher: Path, initialised: Path, tmp_path: Path
 def test_a_mistake_names_the_command_one_typed(launcher: Path, initialised: Path) -> None:
     assert "Usage: dadc run" in run(launcher, initialised, "run").stderr
     assert "Usage: dadc" in run(launcher, initialised, "--help").stdout
+
+
+@pytest.mark.parametrize("name", [".venv", ".venv-label-studio"])
+def test_packages_go_into_the_environment_whatever_uv_is_told(tmp_path: Path, checkout: Path, name: str) -> None:
+    """With UV_SYSTEM_PYTHON, which images of containers set, uv takes the system's Python over VIRTUAL_ENV, and `sync`
+    removes from there what the lock does not hold."""
+    shutil.copy(checkout / "Makefile", tmp_path)
+    shutil.copytree(checkout / "locks", tmp_path / "locks")
+    uv = tmp_path / "uv"
+    uv.write_text('#!/bin/sh\necho "$@" >> told\nmkdir -p .venv/bin .venv-label-studio/bin\n')
+    uv.chmod(0o755)
+    subprocess.run(["make", "--silent", f"UV={uv}", f"{name}/.synced"], cwd=tmp_path, check=True)
+    (synced,) = [line for line in (tmp_path / "told").read_text().splitlines() if line.startswith("pip sync")]
+    assert f"--python {name}/bin/python " in synced
