@@ -11,7 +11,7 @@ from flows.base import Campaign, campaign_flow, load, say, step
 from tasks.init import check_same
 from tasks.params import check_kinds, read
 from tasks.promote import champion
-from tasks.store import dvc
+from tasks.store import check_remote, dvc
 from tasks.workspace import (
     State,
     WorkspaceError,
@@ -51,6 +51,7 @@ def to_open(campaign: Campaign) -> Round:
     check_branch(campaign.workspace)
     check_elsewhere(round_)
     check_committed(campaign.workspace)
+    check_remote(campaign.workspace, say)
     check_same(campaign.workspace, campaign.params)
     check_kinds(campaign.params)
     check_devices(campaign, round_)
@@ -106,8 +107,10 @@ def freeze_params(campaign: Campaign, round_: Round) -> None:
 
 @step("attack")
 def attack(round_: Round) -> None:
-    """Machine candidates against the target, by the attack stage."""
-    dvc(round_.workspace, "repro", "-s", f"attack@{round_.name}", say=say)
+    """Machine candidates against the target, by the attack stage; pushed, for who collects or closes in a clone."""
+    stage = f"attack@{round_.name}"
+    dvc(round_.workspace, "repro", "-s", stage, say=say)
+    dvc(round_.workspace, "push", "--quiet", stage, say=say)
 
 
 @step("publish")

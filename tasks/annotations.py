@@ -40,6 +40,7 @@ from tasks.projects import (
 from tasks.seeds import seed_images
 from tasks.shown import shown
 from tasks.trust import Answer
+from tasks.workspace import target
 
 DELETED = "deleted after it was pulled"
 SKIPPED = "skipped"
@@ -164,7 +165,11 @@ def pulled(round_: Round) -> dict[str, int]:
 
 
 def candidates(round_: Round, params: Params, splits: dict[str, Any]) -> list[Candidate]:
-    """Every candidate of the round, people's or a machine's, malformed ones too; not yet judged or validated."""
+    """Every candidate of the round, people's or a machine's, malformed ones too; not yet judged or validated.
+    FileNotFoundError if what the machine made is not here, as in a clone that was given Git's files alone."""
+    if not round_.attack.exists() and target(round_):
+        told = f"`dvc pull` brings it, `dvc repro -s attack@{round_.name}` makes it again"
+        raise FileNotFoundError(f"{round_.attack} is wanted and is not there; {told}")
     machines = read_candidates(round_.attack) if round_.attack.exists() else []
     everything = lines(round_.annotations)
     found = [line for line in everything if not line.late]

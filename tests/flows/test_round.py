@@ -165,6 +165,8 @@ def test_by_hand_open_collect_abort(campaign: Workspace) -> None:
     assert refused.returncode == 1
     assert refused.stderr.strip() == "dadc: no round is open; `dadc open` opens one"
     assert "round 002 is open" in dadc(root, "open").stdout
+    made = md5(campaign.round(2).attack)
+    assert (root / ".dadc" / "remote" / "files" / "md5" / made[:2] / made[2:]).exists(), "a clone can go on with it"
     head = git(campaign, "rev-parse", "HEAD")
     assert "round 002 is open" in dadc(root, "open").stdout
     assert git(campaign, "rev-parse", "HEAD") == head

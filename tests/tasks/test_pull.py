@@ -316,6 +316,15 @@ def test_what_is_malformed_is_kept_with_its_reason(open_round: Callable[..., Any
     assert np.isfinite(bad.seconds)
 
 
+def test_no_round_is_read_without_what_the_machine_made(open_round: Callable[..., Any]) -> None:
+    """In a clone that was given Git's files alone, its candidates would be missing from the shard without a word."""
+    play = open_round()
+    assert candidates(play.round, play.params, play.splits) == []
+    play.round.attack.unlink()
+    with pytest.raises(FileNotFoundError, match=r"attack\.parquet is wanted and is not there; `dvc pull` brings it"):
+        candidates(play.round, play.params, play.splits)
+
+
 def test_who_is_simulated_shows_in_the_account(open_round: Callable[..., Any]) -> None:
     play = open_round()
     who = "annotator-1.x@simulated.invalid"
