@@ -120,7 +120,7 @@ def votes(round_: Round) -> dict[str, list[Vote]]:
 
 def past(round_: Round) -> dict[str, Conduct]:
     """What the record holds of people besides the round's candidates: what they did in the closed rounds before it, and
-    their answers to probes. FileNotFoundError if a closed round's record is not here."""
+    their answers to probes. The errors of `tasks.past.recorded`."""
     before = [r for r in closed(round_.workspace) if 0 < r.number < round_.number]
     return together([*(remembered(each) for each in before), conduct((), probed(round_))])
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from data.layout import Round
+from data.files import md5
+from data.layout import Round, pointer
 from data.records import Candidate, Vote
 from data.shards import write_candidates
 from tasks import annotations, ink, projects, pull
@@ -104,7 +105,15 @@ def test_rounds_that_are_closed_count_and_must_be_here(open_round: Callable[...,
     write_candidates(play.round.candidates, [])
     assert set(pull.past(open_)) == {"ann@x"}, "what was worked out from other files is not told"
 
+    record = play.round.annotations.read_bytes()
+    pointer(play.round.annotations).write_text(f"outs: [{{md5: {md5(play.round.annotations)}}}]")
+    assert set(pull.past(open_)) == {"ann@x"}
+    play.round.annotations.write_bytes(record.splitlines(keepends=True)[0])
+    with pytest.raises(ValueError, match="is not what was frozen, .* `dvc pull --force` brings that"):
+        pull.past(open_)
+    with pytest.raises(ValueError, match="is not what was frozen"):
+        voting_seconds(play.round)
+
     play.round.annotations.unlink()
-    play.round.annotations.with_name("annotations.jsonl.dvc").touch()
     with pytest.raises(FileNotFoundError, match="dvc pull"):
         pull.past(open_)
