@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from data.files import write_whole
-from data.layout import Round, Workspace
+from data.layout import Round, Workspace, pointer
 from flows.base import say
-from tasks.store import dvc
+from tasks.store import check_remote, dvc
 from tasks.workspace import (
     State,
     WorkspaceError,
@@ -60,7 +60,9 @@ def keep(round_: Round, why: str) -> None:
     """Commit that the round is aborted, with what was collected."""
     workspace = round_.workspace
     if round_.annotations.exists():
+        check_remote(workspace, say)
         dvc(workspace, "add", "--no-relink", str(round_.annotations), say=say)
+        dvc(workspace, "push", "--quiet", str(pointer(round_.annotations)), say=say)
     drop_from_index(round_)
     tell(round_, why)
     kept = [p for p in round_.folder.iterdir() if p.suffix in (".json", ".dvc", ".yaml")]

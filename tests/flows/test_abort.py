@@ -9,10 +9,12 @@ from pathlib import Path
 import pytest
 from conftest import dadc
 
+from data.files import md5
 from data.layout import Round, Workspace
 from flows.abort import abort
 from flows.base import load
 from flows.open import to_open
+from tasks.store import dvc_remote
 from tasks.workspace import State, WorkspaceError, commit, git, read_index, rounds, state, write_index
 
 
@@ -96,8 +98,12 @@ def test_any_other_round_stays_and_its_number_is_spent(initialised: Path) -> Non
     closed(initialised).model.write_bytes(b"weights")
     round_ = opened(initialised, 1)
     round_.aborted.write_text("{}")  # killed before the commit
+    round_.annotations.write_text('{"drawn": 1}\n')
     abort(initialised, "")
     assert state(round_) is State.ABORTED
+    digest = md5(round_.annotations)
+    store = Path(dvc_remote(round_.workspace)[1])
+    assert (store / "files" / "md5" / digest[:2] / digest[2:]).exists(), "a clone gets what was collected"
     assert git(round_.workspace, "ls-files", str(round_.aborted))
     assert to_open(load(initialised)).number == 2
     with pytest.raises(WorkspaceError, match="no round is open"):
