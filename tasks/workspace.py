@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import re
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
@@ -16,6 +18,7 @@ from filelock import FileLock, Timeout
 from data.files import write_whole
 from data.layout import SPLITS, Round, Workspace, pointer
 
+LEFT = re.compile(r"'(.*\.lock)': File exists")  # what git says of a lock that it finds
 PATIENCE = 10.0  # seconds that a file which Git left when it was killed is waited for
 CODE = ("flows", "tasks", "models", "data/*.py", "data/sets", "dvc.yaml", "params.yaml", "pyproject.toml")
 
@@ -64,13 +67,15 @@ def find(start: Path) -> Workspace:
 def git(workspace: Workspace, *arguments: str) -> str:
     """Run git at the workspace's root; its output, or WorkspaceError with what it said.
 
-    A lock that a killed git left in .git is removed, once no git works there any more.
+    A lock that a killed git left in .git is removed, once no git works there any more. What git says is read here, so
+    it is asked to say it in English.
     """
     deadline = time.monotonic() + PATIENCE
     while True:
         done = subprocess.run(
             ["git", *arguments],
             cwd=workspace.root,
+            env={**os.environ, "LANGUAGE": "C"},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -79,7 +84,7 @@ def git(workspace: Workspace, *arguments: str) -> str:
         if done.returncode == 0:
             return done.stdout.strip()
         said = (done.stderr or done.stdout).strip().splitlines()
-        left = next((Path(line.split("'")[1]) for line in said if ".lock': File exists" in line), None)
+        left = next((Path(found[1]) for line in said if (found := LEFT.search(line))), None)
         if left is None or time.monotonic() > deadline:
             told = [line for line in said if line.startswith(("fatal:", "error:", "The following"))] or said[-1:]
             raise WorkspaceError(f"git {' '.join(arguments[:2])} failed: {told[0] if told else done.returncode}")

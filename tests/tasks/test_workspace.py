@@ -142,6 +142,19 @@ def test_what_git_says_of_a_failure_is_its_error_and_not_its_advice(workspace: W
         git(workspace, "add", "--", "x.json")
 
 
+def test_a_lock_that_a_killed_git_left_is_removed(
+    make_workspace: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever language git speaks, and whatever the folder is called."""
+    workspace = Workspace(make_workspace("Bob's"))
+    monkeypatch.setenv("LC_ALL", "C.UTF-8")
+    monkeypatch.setenv("LANGUAGE", "de")
+    left = workspace.root / ".git" / "index.lock"
+    left.touch()
+    git(workspace, "add", "params.yaml")
+    assert not left.exists()
+
+
 def test_a_workspace_that_was_moved_takes_its_store_along(workspace: Workspace, tmp_path: Path) -> None:
     said: list[str] = []
     store = tmp_path / "old" / ".dadc" / "remote"
