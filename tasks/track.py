@@ -19,7 +19,7 @@ from data.files import md5
 from data.layout import Round, Workspace
 from tasks.params import read
 from tasks.services import ServiceDown, Services
-from tasks.workspace import closed, git
+from tasks.workspace import added, closed
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -248,8 +248,7 @@ def _answering(services: Services) -> Iterator[None]:
 
 def _origin(workspace: Workspace) -> str:
     """The commit that froze the campaign's data: two campaigns of one name on one server are told apart by it."""
-    splits = str(workspace.splits.relative_to(workspace.root))
-    return git(workspace, "log", "--diff-filter=A", "--format=%H", "--", splits).splitlines()[-1]
+    return added(workspace.splits, workspace)[-1]
 
 
 def _log(store: _Store, run: Run, round_: Round, origin: str) -> None:

@@ -147,8 +147,21 @@ def sealed(round_: Round) -> str:
     """
     if not tracked(round_.lineage, round_.workspace):
         return ""
-    name = str(round_.lineage.relative_to(round_.workspace.root))
-    return git(round_.workspace, "log", "-1", "--diff-filter=A", "--format=%H", "--", name)
+    return next(iter(added(round_.lineage, round_.workspace)), "")
+
+
+def added(path: Path, workspace: Workspace) -> list[str]:
+    """The commits in the history of HEAD that added the file, the latest first. WorkspaceError where that is the oldest
+    of a shallow clone, which seems to have added all there was."""
+    found = git(
+        workspace, "log", "--diff-filter=A", "--format=%H", "--", str(path.relative_to(workspace.root))
+    ).splitlines()
+    ends = workspace.root / git(workspace, "rev-parse", "--git-path", "shallow")
+    if ends.exists() and set(found) & set(ends.read_text().split()):
+        raise WorkspaceError(
+            "the campaign's whole history is wanted, and this clone is a shallow one; `git fetch --unshallow` brings it"
+        )
+    return found
 
 
 def check_elsewhere(round_: Round) -> None:
@@ -286,11 +299,10 @@ def state(round_: Round, here: set[str] | None = None) -> State:
 
 def opened_at(round_: Round) -> float:
     """When the round was opened, in seconds since the epoch: the time of the commit that says so."""
-    name = str(round_.params.relative_to(round_.workspace.root))
-    when = git(round_.workspace, "log", "-1", "--diff-filter=A", "--format=%ct", "--", name)
-    if not when:
+    found = added(round_.params, round_.workspace)
+    if not found:
         raise WorkspaceError(f"round {round_.name} is not open yet")
-    return float(when)
+    return float(git(round_.workspace, "show", "--no-patch", "--format=%ct", found[0]))
 
 
 def rounds(workspace: Workspace) -> list[Round]:

@@ -28,6 +28,7 @@ from tasks.workspace import (
     find,
     git,
     lock,
+    opened_at,
     read_index,
     rounds,
     sealed,
@@ -133,6 +134,23 @@ def test_a_clone_without_tags_gets_them_back_where_they_were(workspace: Workspac
     assert git(workspace, "rev-parse", round_.tag) == where
     assert state(round_) is State.CLOSED
     assert sealed(opened(workspace, 1)) == ""
+
+
+def test_a_shallow_clone_knows_no_beginnings(workspace: Workspace, tmp_path: Path) -> None:
+    """Its oldest commit seems to have added all there was: the wrong one for a tag, a deadline, MLflow's runs."""
+    round_ = closed(workspace, 0)
+    git(workspace, "tag", "--delete", round_.tag)
+    git(workspace, "commit", "--quiet", "--allow-empty", "--message", "later")
+    subprocess.run(["git", "clone", "-q", "--depth=1", workspace.root.as_uri(), tmp_path / "shallow"], check=True)
+    shallow = Workspace(tmp_path / "shallow")
+    for asked in (sealed, opened_at):
+        with pytest.raises(WorkspaceError, match="this clone is a shallow one; `git fetch --unshallow` brings it"):
+            asked(shallow.round(0))
+    git(shallow, "config", "user.name", "test")
+    git(shallow, "config", "user.email", "test@localhost")
+    assert opened_at(opened(shallow, 1)), "what was begun here is known"
+    git(shallow, "fetch", "--quiet", "--unshallow")
+    assert sealed(shallow.round(0)) == sealed(round_)
 
 
 def test_what_git_says_of_a_failure_is_its_error_and_not_its_advice(workspace: Workspace) -> None:
