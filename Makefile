@@ -100,6 +100,7 @@ define LAUNCHER
 #!/bin/sh
 # dadc: run the command of the checkout one stands in.
 here=$$(cd "$$(dirname "$$0")" && pwd)
+unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_PREFIX  # as in a hook: they name another checkout than one stands in
 root=$$(git rev-parse --show-toplevel 2>/dev/null) || {
     said=$$(git rev-parse --show-toplevel 2>&1 | tr -s '\n\t ' ' ')
     echo "dadc: a Git checkout of the project is wanted, git takes $$PWD for none ($${said% });" \

@@ -66,6 +66,13 @@ def test_what_git_says_is_said(launcher: Path, initialised: Path, tmp_path: Path
         assert len(done.stderr.splitlines()) == 1
 
 
+def test_what_git_tells_its_hooks_leads_nowhere_else(launcher: Path, initialised: Path, tmp_path: Path) -> None:
+    subprocess.run(["git", "init", "--quiet", tmp_path / "other"], check=True)
+    given = {"GIT_DIR": str(tmp_path / "other" / ".git"), "GIT_INDEX_FILE": str(tmp_path / "index")}
+    done = run(launcher, initialised / "docs", "status", **given)
+    assert "no rounds yet" in done.stdout, done.stderr
+
+
 def test_a_mistake_names_the_command_one_typed(launcher: Path, initialised: Path) -> None:
     assert "Usage: dadc run" in run(launcher, initialised, "run").stderr
     assert "Usage: dadc" in run(launcher, initialised, "--help").stdout
