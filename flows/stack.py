@@ -41,6 +41,11 @@ QUIET = {
     "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
     "PYTHONUNBUFFERED": "1",
 }
+# A watch a minute is half a million runs a year, some ten gigabytes: Prefect's server forgets them after 30 days.
+FORGETS = {
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_ENABLED": "events,flow_runs",
+    "PREFECT_SERVER_SERVICES_DB_VACUUM_RETENTION_PERIOD": "2592000",  # seconds
+}
 # Label Studio takes any variable for a setting of its own, HOST and DEBUG too, so it sees these only.
 PASSED = ("PATH", "HOME", "LANG", "LC_ALL", "TZ", "TMPDIR", "LD_LIBRARY_PATH", "CI_RUN")
 # Where the servers keep what they know, if not in files of the workspace: their own variables (docs/deploy.md).
@@ -180,7 +185,7 @@ def _command(root: Path, name: str, port: int) -> tuple[list[str], dict[str, str
     kept = {k: v for k, v in environment.items() if k in STORES or not k.startswith(("PREFECT_", "MLFLOW_"))}
     environment = kept | QUIET
     if name == "prefect":
-        environment |= {"PREFECT_HOME": str(local / "prefect"), "PREFECT_LOGGING_SERVER_LEVEL": "WARNING"}
+        environment |= {"PREFECT_HOME": str(local / "prefect"), "PREFECT_LOGGING_SERVER_LEVEL": "WARNING"} | FORGETS
         return [str(programs / "prefect"), "server", "start", *at], environment
     store = local / "mlflow"
     (store / "artifacts").mkdir(parents=True, exist_ok=True)

@@ -76,6 +76,7 @@ def test_the_servers_are_those_of_the_tested_stack() -> None:
     assert (
         set(stack.STORES) - {"MLFLOW_S3_ENDPOINT_URL"} <= environment("prefect").keys() | environment("mlflow").keys()
     )
+    assert stack.FORGETS.items() <= environment("prefect").items()
     flags = {name for name in given if name.startswith("LABEL_STUDIO_")}
     local = set(re.findall(r'"(LABEL_STUDIO_[A-Z_]+)"', (ROOT / "flows" / "stack.py").read_text()))
     assert local - {"LABEL_STUDIO_BASE_DATA_DIR"} <= flags | {"LABEL_STUDIO_URL"}

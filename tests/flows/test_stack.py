@@ -84,6 +84,13 @@ def test_secrets_are_the_owners_and_in_no_log_and_no_command_line(stack: Path) -
     assert kept["label_studio"]["password"] in login(stack), "the one who asks for the log-in gets it"
 
 
+def test_prefect_forgets_runs(stack: Path) -> None:
+    with urllib.request.urlopen(f"{find(stack).prefect_url}/admin/settings", timeout=20) as answer:
+        kept = json.load(answer)["server"]["services"]["db_vacuum"]
+    assert "flow_runs" in kept["enabled"], "a watch a minute would fill the disk in a year"
+    assert kept["retention_period"] == "P30D"
+
+
 def test_the_token_opens_label_studio_and_a_wrong_one_does_not(stack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     services = find(stack)
     address = f"{services.label_studio_url}/api/current-user/whoami"
