@@ -110,7 +110,7 @@ def attack(round_: Round) -> None:
     """Machine candidates against the target, by the attack stage; pushed, for who collects or closes in a clone."""
     stage = f"attack@{round_.name}"
     dvc(round_.workspace, "repro", "-s", stage, say=say)
-    dvc(round_.workspace, "push", "--quiet", stage, say=say)
+    dvc(round_.workspace, "push", stage, quiet=True, say=say)
 
 
 @step("publish")
