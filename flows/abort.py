@@ -14,17 +14,15 @@ from data.layout import Round, Workspace, pointer
 from flows.base import say
 from tasks.store import check_remote, dvc
 from tasks.workspace import (
-    State,
     WorkspaceError,
     check_branch,
+    check_unsealed,
     closed,
     commit,
     current,
     drop_from_index,
     lock,
     rounds,
-    sealed,
-    state,
     tracked,
 )
 
@@ -37,11 +35,7 @@ def abort(root: Path, why: str) -> None:
         round_ = current(workspace) or half_aborted(workspace)
         if round_ is None:
             raise WorkspaceError("no round is open, so none can be aborted")
-        if state(round_) is State.CLOSING and (by := sealed(round_)):
-            raise WorkspaceError(
-                f"round {round_.name} was closed by {by[:7]}, and its tag is not here; `git fetch --tags` brings it, "
-                "or `dadc close` puts it back"
-            )
+        check_unsealed(round_)
         if round_.number == 0:
             take_away(round_, why)
         else:

@@ -183,6 +183,15 @@ def abort(why: Annotated[str, typer.Option(help="the reason, kept in aborted.jso
 
 
 @command(ROUND)
+def amend() -> None:
+    """Have the open round trained by params.yaml as it is now: its train, rift, accelerator and devices."""
+    at = root()
+    from flows.amend import amend as take
+
+    take(at)
+
+
+@command(ROUND)
 def simulate() -> None:
     """Simulated people draw and vote in the open round until nothing more is asked of them."""
     at = root()

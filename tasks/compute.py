@@ -109,7 +109,7 @@ def check_devices(params: Params, frozen: bool) -> None:
         return
     cure = "lower devices or set accelerator: cpu in params.yaml"
     if frozen:
-        cure = f"the round's own params.yaml is frozen: go on where they are, or `dadc abort` the round and {cure}"
+        cure = f"go on where they are, or {cure}, commit that, and `dadc amend` has the round take it"
     asked = f"accelerator cuda with {params.devices} devices"
     raise ValueError(f"{asked} was wanted, and torch {torch.__version__} sees {there}; {cure}")
 

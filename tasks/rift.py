@@ -303,7 +303,7 @@ def fine_tuned(net: nn.Module, names: Sequence[str], train: Images, params: Para
                 labels_B = train.labels_N[index].to(device)
                 value = functional.cross_entropy(net(images_BCHW), labels_B)
                 if not torch.isfinite(value):
-                    cure = stage.instead(f"lower rift.learning_rate (now {choices.learning_rate:g})")
+                    cure = stage.amended(f"lower rift.learning_rate (now {choices.learning_rate:g})")
                     raise ValueError(f"the loss of {what} is {value.item()} in epoch {epoch} of fine-tuning; {cure}")
                 gradients = torch.autograd.grad(value, moving, allow_unused=True)
                 for weight, gradient in zip(moving, gradients, strict=True):

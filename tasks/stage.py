@@ -60,16 +60,14 @@ def out_of_memory(name: str, error: Exception) -> str:
         where = "the machine ran out of memory"
     else:
         return ""
-    advice = f"lower {LOWER[name]} or take a smaller model.name" if name in LOWER else "take a smaller model.name"
-    return (
-        f"{where} ({text or 'MemoryError'}); what the round has is kept: go on where there is more, "
-        f"or `dadc abort` it and {advice} in params.yaml"
-    )
+    advice = "`dadc abort` it and take a smaller model.name in params.yaml"
+    advice = f"{amended(f'lower {LOWER[name]}')}, or {advice}" if name in LOWER else advice
+    return f"{where} ({text or 'MemoryError'}); what the round has is kept: go on where there is more, or {advice}"
 
 
-def instead(what: str) -> str:
-    """The cure for parameters with which a round cannot be finished: its own params.yaml is never read anew."""
-    return f"the round's own params.yaml is frozen: `dadc abort` the round and {what} in params.yaml"
+def amended(what: str) -> str:
+    """The cure for parameters with which a round cannot be finished: its own params.yaml is not read anew by itself."""
+    return f"{what} in params.yaml, commit that, and `dadc amend` has the round take it"
 
 
 def run(name: str, work: Work, round_: Round) -> None:

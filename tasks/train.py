@@ -124,7 +124,7 @@ def start(params: Params, base: Images, lineage: stage.Lineage) -> nn.Module:
     net, card = checkpoint.load(lineage.target)
     wanted = replace(card, model=params.model.name, classes=base.classes, channels=base.channels, size=base.size)
     if card != wanted:
-        cure = stage.instead("set train.init to scratch")
+        cure = stage.amended("set train.init to scratch")
         raise ValueError(f"train.init target: wanted {wanted}, got {card}; {cure}")
     return net
 
@@ -269,7 +269,7 @@ def batches(images: int, batch: int, world: int, net: nn.Module) -> int:
     if min(batch, images) < least:
         why = f" in {world} processes" if world > 1 else ""
         why += ": its batch norm needs two in each" if normed else ""
-        got = f"got {min(batch, images)} images; {stage.instead('raise it')}"
+        got = f"got {min(batch, images)} images; {stage.amended('raise it')}"
         raise ValueError(f"train.batch must be at least {least} for this network{why}, {got}")
     return min(math.ceil(images / batch), images // least)
 
@@ -290,7 +290,7 @@ def rate(schedule: str, share: float) -> float:
 
 
 def _diverged(what: str, epoch: int, choices: Choices) -> ValueError:
-    cure = stage.instead(f"lower train.learning_rate (now {choices.learning_rate:g})")
+    cure = stage.amended(f"lower train.learning_rate (now {choices.learning_rate:g})")
     return ValueError(f"{what} in epoch {epoch}: training has diverged; {cure}")
 
 

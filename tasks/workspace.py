@@ -183,6 +183,15 @@ def check_elsewhere(round_: Round) -> None:
         )
 
 
+def check_unsealed(round_: Round) -> None:
+    """Refuse to change a round that a commit has closed, whose tag is not here."""
+    if state(round_) is State.CLOSING and (by := sealed(round_)):
+        raise WorkspaceError(
+            f"round {round_.name} was closed by {by[:7]}, and its tag is not here; `git fetch --tags` brings it, "
+            "or `dadc close` puts it back"
+        )
+
+
 def check_tag(round_: Round) -> None:
     """Refuse to close a round whose tag is taken by another history."""
     if round_.tag in tags(round_.workspace, everywhere=True) - tags(round_.workspace):

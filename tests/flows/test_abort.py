@@ -3,38 +3,19 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 
 import pytest
 from conftest import dadc
+from rounds import closed, opened
 
 from data.files import md5
-from data.layout import Round, Workspace
+from data.layout import Round
 from flows.abort import abort
 from flows.base import load
 from flows.open import to_open
 from tasks.store import dvc_remote
-from tasks.workspace import State, WorkspaceError, commit, git, read_index, rounds, state, write_index
-
-
-def opened(root: Path, number: int = 0) -> Round:
-    """A round that was opened, with a file that Git does not keep, and stands in the index."""
-    round_ = Workspace(root).round(number)
-    round_.folder.mkdir()
-    shutil.copyfile(round_.workspace.params, round_.params)
-    round_.trained.write_bytes(b"half")
-    write_index(round_, "rounds", {"start": "data/base/splits.json"})
-    commit(round_.workspace, f"Open round {round_.name}", round_.params, round_.workspace.index)
-    return round_
-
-
-def closed(root: Path) -> Round:
-    """Round 000, as far as its state hangs on it."""
-    round_ = opened(root)
-    round_.metrics.write_text('{"promoted": true}')
-    git(round_.workspace, "tag", round_.tag)
-    return round_
+from tasks.workspace import State, WorkspaceError, commit, git, read_index, rounds, state
 
 
 def gone(round_: Round) -> None:
@@ -124,6 +105,6 @@ def test_a_campaign_goes_on_from_an_aborted_round_000(initialised: Path) -> None
     round_.params.write_text(text.replace("devices: 1", "devices: 64"))
     commit(round_.workspace, "as opened elsewhere", round_.params)
     said = dadc(initialised, "run", "--rounds", "0", check=False).stderr
-    assert "the round's own params.yaml is frozen: go on where they are, or `dadc abort` the round" in said
+    assert "go on where they are, or lower devices or set accelerator: cpu in params.yaml" in said
     dadc(initialised, "abort", "--why", "no such GPUs")
     assert "round 000 is closed" in dadc(initialised, "run", "--rounds", "0").stdout

@@ -161,7 +161,7 @@ def fit_small(net: nn.Module, params: Params, n: int = 9) -> dict[str, object]:
 
 def test_divergence_is_an_error_that_says_what_to_do() -> None:
     net = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU(), nn.Linear(16, 2))
-    with pytest.raises(ValueError, match=r"diverged; .*`dadc abort` .* lower train\.learning_rate \(now 1e\+30\)"):
+    with pytest.raises(ValueError, match=r"diverged; .*lower train\.learning_rate \(now 1e\+30\) .* `dadc amend`"):
         fit_small(net, small(optimizer="sgd", learning_rate=1e30, epochs=3))
 
 
@@ -259,7 +259,7 @@ def test_batches_are_even_and_fit_for_batch_norm() -> None:
     assert batches(3, 2, 1, plain) == 2
     assert batches(3, 2, 1, normed) == 1, "two and one would leave a batch of one image"
     assert batches(9, 1, 1, plain) == 9
-    with pytest.raises(ValueError, match=r"train\.batch must be at least 2 .*: its batch norm .* got 1 .*`dadc abort`"):
+    with pytest.raises(ValueError, match=r"train\.batch must be at least 2 .*: its batch norm .* got 1 .*`dadc amend`"):
         batches(9, 1, 1, normed)
     with pytest.raises(ValueError, match="at least 4 for this network in 2 processes: its batch norm .*, got 3"):
         batches(9, 3, 2, normed)

@@ -1,0 +1,83 @@
+"""Train an open round in another way than it was opened with: what people made for it and its target stay."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+from data.files import write_whole
+from data.layout import Round, Workspace
+from flows.base import say
+from tasks.params import Params, check_kinds, read
+from tasks.remake import environment
+from tasks.track import flat_params
+from tasks.workspace import (
+    State,
+    WorkspaceError,
+    check_branch,
+    check_committed,
+    check_unsealed,
+    commit,
+    current,
+    git,
+    lock,
+    state,
+)
+
+AMENDABLE = ("accelerator", "devices", "train", "rift")  # of params.yaml: nothing before the training hangs on them
+
+
+def amend(root: Path) -> None:
+    """Take params.yaml as the open round's own and commit it, where it differs in how to train alone.
+
+    WorkspaceError where no round is open, or params.yaml differs in what was settled when the round was opened.
+    """
+    workspace = Workspace(root)
+    with lock(workspace):
+        check_branch(workspace)
+        round_ = current(workspace)
+        if round_ is None or state(round_) is State.OPENING:
+            raise WorkspaceError("no round is open, so none can be amended; `dadc open` takes params.yaml as it is")
+        check_unsealed(round_)
+        check_committed(workspace)
+        wanted = read(workspace.params)
+        changed = differing(as_committed(round_), wanted)
+        if fixed := [key for key in changed if key.split(".")[0] not in AMENDABLE]:
+            raise WorkspaceError(
+                f"only {', '.join(AMENDABLE)} of an open round can be amended, and params.yaml differs from round "
+                f"{round_.name}'s own in {', '.join(fixed)} too; put those back until the round is closed"
+            )
+        if not changed:
+            say(f"round {round_.name} already has what params.yaml says")
+            return
+        check_kinds(wanted)
+        if wanted.accelerator != "cpu":  # else torch is not asked
+            from tasks import compute
+
+            compute.check_devices(wanted, frozen=False)
+        if round_.lineage.exists():  # frozen: only where it is trained may be another
+            told = json.loads(round_.lineage.read_text(encoding="utf-8"))
+            if any(key.split(".")[0] in ("accelerator", "devices") for key in changed):
+                write_whole(round_.lineage, json.dumps({**told, "environment": environment(wanted)}, indent=2) + "\n")
+        write_whole(round_.params, workspace.params.read_bytes())
+        what = [f"{key} {old} → {new}" for key, (old, new) in changed.items()]
+        commit(workspace, "\n".join([f"Amend round {round_.name}", "", *what]), round_.params)
+        say(f"round {round_.name} now has {', '.join(what)}; `dadc close` trains it so")
+
+
+def as_committed(round_: Round) -> Params:
+    """The round's own parameters by the last commit: an amendment that was cut short has written the file alone."""
+    name = round_.params.relative_to(round_.workspace.root)
+    with TemporaryDirectory() as folder:
+        kept = Path(folder) / round_.params.name
+        kept.write_text(git(round_.workspace, "show", f"HEAD:{name}") + "\n", encoding="utf-8")
+        return read(kept)
+
+
+def differing(before: Params, now: Params) -> Mapping[str, tuple[str, str]]:
+    """The keys in which two params.yaml differ, as `train.learning_rate`: what stood there and what stands there."""
+    old, new = (flat_params(each.model_dump(by_alias=True)) for each in (before, now))
+    keys = [*old, *(key for key in new if key not in old)]
+    return {key: (old.get(key, "–"), new.get(key, "–")) for key in keys if old.get(key) != new.get(key)}

@@ -1,0 +1,131 @@
+"""Training an open round in another way: what may change, what may not, and that the round is closed so."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from conftest import dadc
+from rounds import closed, opened
+
+from data.layout import Round, Workspace
+from flows.amend import amend
+from tasks.params import read
+from tasks.workspace import State, WorkspaceError, commit, git, state
+
+
+def say(root: Path, **values: Any) -> None:
+    """Commit params.yaml with these values; `train__batch` is train.batch."""
+    workspace = Workspace(root)
+    content = yaml.safe_load(workspace.params.read_text())
+    for key, value in values.items():
+        *sections, last = key.split("__")
+        section = content
+        for each in sections:
+            section = section[each]
+        section[last] = value
+    workspace.params.write_text(yaml.safe_dump(content, sort_keys=False))
+    commit(workspace, "Train in another way", workspace.params)
+
+
+RATE = {"train__learning_rate": 0.0005}
+
+
+@pytest.fixture
+def round_(initialised: Path) -> Round:
+    """Round 001, open, after a closed one."""
+    closed(initialised)
+    return opened(initialised, 1)
+
+
+def test_an_open_round_is_trained_by_what_params_yaml_says_now(round_: Round) -> None:
+    root = round_.workspace.root
+    say(root, **RATE, train__loss={"name": "trades", "params": {}})
+    amend(root)
+    assert round_.params.read_bytes() == round_.workspace.params.read_bytes()
+    said = git(round_.workspace, "log", "-1", "--format=%B")
+    assert said.startswith("Amend round 001\n\ntrain.learning_rate 0.002 → 0.0005\ntrain.loss.name nsl → trades\n")
+    assert "train.loss.params.multiplier 2.0 → –" in said
+    assert state(round_) is State.OPEN
+    assert git(round_.workspace, "diff", "HEAD", "--name-only") == ""
+    amend(root)
+    assert git(round_.workspace, "log", "-1", "--format=%B") == said, "twice is once"
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("threat__epsilon", 0.2), ("collect__drawings", 30), ("promote__clean_drop", 0.5), ("model__name", "space_cnn")],
+)
+def test_what_was_settled_at_opening_stays(round_: Round, key: str, value: object) -> None:
+    before, named = round_.params.read_bytes(), key.replace("__", ".")
+    say(round_.workspace.root, **RATE, **{key: value})
+    with pytest.raises(WorkspaceError, match=rf"round 001's own in {named} too; put those back"):
+        amend(round_.workspace.root)
+    assert round_.params.read_bytes() == before
+
+
+def test_an_amendment_that_was_cut_short_is_committed(round_: Round) -> None:
+    say(round_.workspace.root, **RATE)
+    round_.params.write_bytes(round_.workspace.params.read_bytes())  # killed before the commit
+    amend(round_.workspace.root)
+    assert "0.002 → 0.0005" in git(round_.workspace, "log", "-1", "--format=%B")
+    assert git(round_.workspace, "diff", "HEAD", "--name-only") == ""
+
+
+def test_parameters_that_are_none_are_refused(round_: Round) -> None:
+    before = round_.params.read_bytes()
+    say(round_.workspace.root, train__loss__name="magic")
+    with pytest.raises(ValueError, match=r"train\.loss: wanted a file of tasks/losses/"):
+        amend(round_.workspace.root)
+    say(round_.workspace.root, train__loss__name="nsl", devices=64, accelerator="cuda")
+    with pytest.raises(ValueError, match=r"accelerator cuda with 64 devices was wanted"):
+        amend(round_.workspace.root)
+    round_.workspace.params.write_text(round_.workspace.params.read_text() + "\n")
+    with pytest.raises(WorkspaceError, match="must be committed"):
+        amend(round_.workspace.root)
+    assert round_.params.read_bytes() == before
+
+
+def test_only_an_open_round_is_amended(initialised: Path) -> None:
+    with pytest.raises(WorkspaceError, match="no round is open, so none can be amended"):
+        amend(initialised)
+    round_ = closed(initialised)
+    with pytest.raises(WorkspaceError, match="no round is open, so none can be amended"):
+        amend(initialised)
+    round_.lineage.write_text("{}")
+    commit(round_.workspace, "Close round 000", round_.lineage)
+    git(round_.workspace, "tag", "--delete", round_.tag)
+    with pytest.raises(WorkspaceError, match=r"round 000 was closed by \w{7}"):
+        amend(initialised)
+
+
+def test_a_frozen_round_says_where_it_is_trained_now(round_: Round) -> None:
+    told = {"round": 1, "shards": [], "environment": {"devices": 1}}
+    round_.lineage.write_text(json.dumps(told))
+    say(round_.workspace.root, **RATE)
+    amend(round_.workspace.root)
+    assert json.loads(round_.lineage.read_text()) == told, "what a stage hangs on is not touched without need"
+    say(round_.workspace.root, devices=2)
+    amend(round_.workspace.root)
+    found = json.loads(round_.lineage.read_text())
+    assert (found["shards"], found["environment"]["devices"]) == ([], 2)
+    assert state(round_) is State.CLOSING
+
+
+@pytest.mark.usefixtures("services")
+def test_a_round_that_diverged_is_trained_anew_and_closed(initialised: Path) -> None:
+    say(initialised, train__optimizer="sgd", train__learning_rate=1e30)
+    said = dadc(initialised, "run", "--rounds", "0", check=False).stderr
+    assert (
+        "training has diverged; lower train.learning_rate (now 1e+30) in params.yaml, commit that, and `dadc amend`"
+        in said
+    )
+    say(initialised, train__learning_rate=0.05)
+    assert "round 000 now has train.learning_rate 1e+30 → 0.05" in dadc(initialised, "amend").stdout
+    assert "round 000 is closed" in dadc(initialised, "run", "--rounds", "0").stdout
+    round_ = Workspace(initialised).round(0)
+    assert read(round_.params).train.learning_rate == 0.05
+    assert git(round_.workspace, "diff", "HEAD", "--name-only") == ""
