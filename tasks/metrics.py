@@ -230,8 +230,9 @@ def calibration(confidences: Sequence[float], right: Sequence[bool]) -> dict[str
     """Expected calibration error (arXiv:1706.04599) over 15 bins of equal width: {"ece", "n", "low", "high", "bins"}.
 
     confidences: the probability that each answer was given, 0 to 1; right: whether it was right. low, high: 95% of 200
-    bootstrap samples; the error is biased upwards, and so is each sample's. bins: those that are not empty, each with
-    its "confidence" and "accuracy", means, and its "n".
+    bootstrap samples, moved so that their mean is the error found: each is biased upwards once more, and of a network
+    that is well calibrated they would mostly lie above it. bins: those that are not empty, each with its "confidence" and
+    "accuracy", means, and its "n".
     """
     if len(confidences) != len(right) or not right:
         raise ValueError(
@@ -245,13 +246,14 @@ def calibration(confidences: Sequence[float], right: Sequence[bool]) -> dict[str
         return float(np.abs(gaps).sum() / len(index))
 
     n, chance = len(hit), np.random.default_rng(0)
-    low, high = np.quantile([error(chance.integers(0, n, n)) for _ in range(SAMPLES)], (0.025, 0.975))
+    found, sampled = error(np.arange(n)), np.array([error(chance.integers(0, n, n)) for _ in range(SAMPLES)])
+    low, high = (np.quantile(sampled, (0.025, 0.975)) + found - sampled.mean()).clip(0, 1)
     bins = [
         {"confidence": float(sure[at].mean()), "accuracy": float(hit[at].mean()), "n": int(at.sum())}
         for at in (place == i for i in range(BINS))
         if at.any()
     ]
-    return {"ece": error(np.arange(n)), "n": n, "low": float(low), "high": float(high), "bins": bins}
+    return {"ece": found, "n": n, "low": float(low), "high": float(high), "bins": bins}
 
 
 @dataclass(frozen=True)

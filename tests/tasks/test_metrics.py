@@ -2,6 +2,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from scipy.stats import binomtest
 
@@ -215,6 +216,15 @@ def test_calibration_is_the_papers_by_hand() -> None:
     assert calibration([1.0] * 4, [True] * 4)["ece"] == 0
     with pytest.raises(ValueError, match="as many answers as confidences, got 1 answers of 2"):
         calibration([0.5, 0.5], [True])
+
+
+def test_calibrations_interval_holds_its_error() -> None:
+    """Of networks that are right as often as they say, whose error is small and its samples' larger."""
+    draws = np.random.default_rng(0)
+    for _ in range(40):
+        sure = draws.uniform(0.5, 1, 500)
+        told = calibration(sure.tolist(), (draws.random(500) < sure).tolist())
+        assert 0 <= told["low"] <= told["ece"] <= told["high"] < 0.12
 
 
 def right(count: int, n: int = 10) -> tuple[bool, ...]:
