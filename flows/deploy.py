@@ -8,6 +8,7 @@ comes twice changes nothing, whatever was killed in between.
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 import signal
 import time
@@ -167,18 +168,18 @@ async def _serve(root: Path, made: list[RunnerDeployment], say: Callable[[str], 
     await asyncio.sleep(LOOK)  # until the runner has set its own handler, which would end the process at once
     for what in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(what, told.set)
-    hinted, asked, looked, fault = 0.0, 0.0, 0.0, ""  # so that the first look is at once
+    hinted, asked, looked, fault = 0.0, -math.inf, -math.inf, ""  # so that the first look is at once
     try:
         while not running.done() and not told.is_set():
-            now = time.time()
+            now = time.monotonic()  # which nobody sets back
             try:
                 hint = workspace.hint.stat().st_mtime if workspace.hint.exists() else 0.0
-                if (hint > hinted or not asked) and now - asked >= HURRY and not busy(workspace):
+                if (hint > hinted or asked == -math.inf) and now - asked >= HURRY and not busy(workspace):
                     hinted, asked = hint, now
                     async with get_client() as client:
                         await client.create_flow_run_from_deployment(ids[0])
                 if now - looked >= END:
-                    looked, found = now, due(load(root), now)
+                    looked, found = now, due(load(root), time.time())
                     if found.what == "stop":
                         say(f"ended: {found.why}")
                         await _let_end()
@@ -278,7 +279,7 @@ def _collects(campaign: Campaign) -> bool:
 def _just_said(campaign: Campaign, found: Due) -> bool:
     """Whether the same was said a moment ago, and the run that it started may be on its way; if not, it is noted."""
     note, text = campaign.workspace.local / "said", f"{found.what} {found.round.name}\n"
-    if note.exists() and note.read_text() == text and time.time() - note.stat().st_mtime < AGAIN:
+    if note.exists() and note.read_text() == text and 0 <= time.time() - note.stat().st_mtime < AGAIN:
         return True
     write_whole(note, text)
     return False

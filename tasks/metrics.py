@@ -231,8 +231,8 @@ def calibration(confidences: Sequence[float], right: Sequence[bool]) -> dict[str
 
     confidences: the probability that each answer was given, 0 to 1; right: whether it was right. low, high: 95% of 200
     bootstrap samples, moved so that their mean is the error found: each is biased upwards once more, and of a network
-    that is well calibrated they would mostly lie above it. bins: those that are not empty, each with its "confidence" and
-    "accuracy", means, and its "n".
+    that is well calibrated they would mostly lie above it. bins: those that are not empty, each with its "confidence"
+    and "accuracy", means, and its "n".
     """
     if len(confidences) != len(right) or not right:
         raise ValueError(

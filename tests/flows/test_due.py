@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +16,7 @@ from people import make_round, under_git
 from data.files import write_whole
 from flows.base import Campaign
 from flows.collect import Tally
-from flows.deploy import deployments, serve
+from flows.deploy import AGAIN, _just_said, deployments, serve
 from flows.due import HOUR, calls, due, time_zone
 from tasks.params import Params
 from tasks.workspace import Busy, git, opened_at
@@ -127,3 +129,15 @@ def test_one_schedule_a_campaign(campaign: Campaign) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(path), pytest.raises(Busy, match="another `dadc schedule` runs this campaign"):
         serve(campaign.workspace.root, 60)
+
+
+def test_what_was_said_a_moment_ago_is_not_said_again(campaign: Campaign) -> None:
+    wanted = due(campaign, 0.0, replace(NOTHING, verified_fooling=3))
+    note = campaign.workspace.local / "said"
+    assert not _just_said(campaign, wanted)
+    assert _just_said(campaign, wanted)
+    os.utime(note, (time.time() - AGAIN, time.time() - AGAIN))
+    assert not _just_said(campaign, wanted)
+    os.utime(note, (time.time() + 3600, time.time() + 3600))
+    assert not _just_said(campaign, wanted), "the clock was set back: nobody knows when it was said"
+    assert _just_said(campaign, wanted)
