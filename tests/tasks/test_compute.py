@@ -177,7 +177,8 @@ def test_too_little_memory_has_a_word_and_keeps_the_round(ready: Callable[..., R
     done = run(round_.workspace.root, sys.executable, "-c", code, check=False)
     assert done.returncode == 1
     assert "error: train 000: the machine ran out of memory" in done.stderr, done.stderr[-500:]
-    assert "lower train.batch or take a smaller model.name in params.yaml" in done.stderr
+    assert "lower train.batch in params.yaml, commit that, and `dadc amend`" in done.stderr
+    assert "`dadc abort` it and take a smaller model.name in params.yaml" in done.stderr
     assert {p.name for p in round_.folder.iterdir()} == before
 
 
