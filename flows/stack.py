@@ -33,6 +33,7 @@ from tasks.services import (
 
 ALL = tuple(NAMES)
 LIMIT = 300.0  # seconds that a cold start may take
+TRIES = 3  # ports tried where another program takes the one that was free a moment ago
 ADMIN = "admin@localhost"
 QUIET = {
     "DO_NOT_TRACK": "1",
@@ -53,6 +54,14 @@ POSTGRES = ("POSTGRE_HOST", "POSTGRE_PORT", "POSTGRE_NAME", "POSTGRE_USER", "POS
 PREFECT_STORE = "PREFECT_API_DATABASE_CONNECTION_URL"
 MLFLOW_STORE, MLFLOW_ARTIFACTS = "MLFLOW_BACKEND_STORE_URI", "MLFLOW_ARTIFACTS_DESTINATION"
 STORES = (PREFECT_STORE, MLFLOW_STORE, MLFLOW_ARTIFACTS, "MLFLOW_S3_ENDPOINT_URL")
+
+
+class PortTaken(StackError):
+    """Another program listens where a service was to: two that start at once may be given the same free port."""
+
+    def __init__(self, name: str, said: str) -> None:
+        super().__init__(f"{said}\nits port is taken by another program")
+        self.name = name
 
 
 def up(
@@ -88,15 +97,24 @@ def up(
         chosen = _choose(root, dead, named, say)
         _make_secrets(root)
         end(leader for name in dead if (leader := known.get(name)))
-        started: dict[str, Leader] = {}
-        try:
-            for name in dead:
-                started[name] = _start(root, name, chosen[name])
-            _wait(root, running | started, say)
-        except BaseException:
-            end(started.values())
-            _forget(root, started)
-            raise
+        for left in reversed(range(TRIES)):
+            started: dict[str, Leader] = {}
+            try:
+                for name in dead:
+                    started[name] = _start(root, name, chosen[name])
+                _wait(root, running | started, say)
+                break
+            except PortTaken as error:
+                end(started.values())
+                _forget(root, started)
+                if not left or error.name in named:
+                    raise
+                say(f"{NAMES[error.name]}'s port {chosen[error.name]} was taken meanwhile; starting once more")
+                chosen = _choose(root, dead, named, say)
+            except BaseException:
+                end(started.values())
+                _forget(root, started)
+                raise
         if "label_studio" in local:
             check_token(root)
     return find(root)
@@ -285,7 +303,8 @@ def _wait(root: Path, leaders: Mapping[str, Leader], say: Callable[[str], None])
         for name, leader in list(waiting.items()):
             record = read_stack(root)["services"][name]
             if not leader.alive:
-                raise StackError(f"{NAMES[name]} ended while it started; its log says:\n{_last(root / record['log'])}")
+                said = f"{NAMES[name]} ended while it started; its log says:\n{_last(root / record['log'])}"
+                raise StackError(said) if is_free(record["port"]) else PortTaken(name, said)
             if health_of(root, name).state == "up":
                 say(f"{NAMES[name]} answers at {record['url']} ({time.monotonic() - began:.0f} s)")
                 del waiting[name]
@@ -306,10 +325,8 @@ def _check_bound(name: str, port: int, leader: Leader) -> None:
     """A server must listen on its port of 127.0.0.1 and on nothing that other machines can reach."""
     for address, bound in leader.listens():
         if address != LOOPBACK or bound != port:
-            raise StackError(
-                f"{NAMES[name]} was to listen on {LOOPBACK}:{port} and listens on {address}:{bound}; "
-                "run `dadc up` again if its port was taken meanwhile"
-            )
+            said = f"{NAMES[name]} was to listen on {LOOPBACK}:{port} and listens on {address}:{bound}"
+            raise StackError(said) if is_free(port) or address != LOOPBACK else PortTaken(name, said)
 
 
 def _make_secrets(root: Path) -> None:

@@ -25,7 +25,8 @@ from typing import Any
 import psutil
 import pytest
 
-from flows.processes import Leader, end, is_free, start
+from flows import stack as stacks
+from flows.processes import Leader, end, free_port, is_free, start
 from flows.stack import ALL, down, health, login, missing, up
 from tasks.labelling import LabellingError, connect
 from tasks.services import ServiceDown, StackError, find, make_secrets, read_secrets, read_stack
@@ -206,6 +207,29 @@ def test_a_named_port_that_somebody_has(tmp_path: Path) -> None:
     assert str(caught.value) == f"port {port}, named for the Prefect server, is taken; name another, or none"
     assert pids(tmp_path) == {}
     assert not (tmp_path / ".dadc" / "logs").exists(), "nothing was started"
+
+
+def test_a_port_that_is_taken_meanwhile_is_exchanged(
+    make_workspace: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where two stacks that start at once are given the same free port."""
+    root, said = make_workspace(), list[str]()
+    with answering() as port:
+        chosen = iter([port])
+        monkeypatch.setattr(stacks, "free_port", lambda taken: next(chosen, None) or free_port(taken))
+        try:
+            found = up(root, only=["model"], say=said.append)
+            assert said[0] == f"the model server's port {port} was taken meanwhile; starting once more"
+            assert found.model_url not in (None, f"http://127.0.0.1:{port}")
+            assert health(root)["model"].state == "up"
+        finally:
+            down(root, say=quiet)
+        monkeypatch.setattr(stacks, "free_port", lambda taken: port)
+        monkeypatch.setattr(stacks, "TRIES", 1)
+        (root / ".dadc" / "stack.json").unlink()
+        with pytest.raises(StackError, match=r"ended while it started(.|\n)*its port is taken by another program"):
+            up(root, only=["model"], say=quiet)
+    assert pids(root) == {}
 
 
 def test_a_service_that_dies_says_why_and_leaves_nothing(tmp_path: Path) -> None:
