@@ -5,12 +5,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from data.files import write_whole
 from data.layout import Round, Workspace
 from flows.base import say
-from tasks.params import Params, check_kinds, read
+from tasks.params import Params, check_kinds, parse, read
 from tasks.remake import environment
 from tasks.track import flat_params
 from tasks.workspace import (
@@ -57,10 +56,9 @@ def amend(root: Path) -> None:
             from tasks import compute
 
             compute.check_devices(wanted, frozen=False)
-        if round_.lineage.exists():  # frozen: only where it is trained may be another
+        if {"accelerator", "devices"} & changed.keys() and round_.lineage.exists():  # frozen, and trained elsewhere now
             told = json.loads(round_.lineage.read_text(encoding="utf-8"))
-            if any(key.split(".")[0] in ("accelerator", "devices") for key in changed):
-                write_whole(round_.lineage, json.dumps({**told, "environment": environment(wanted)}, indent=2) + "\n")
+            write_whole(round_.lineage, json.dumps({**told, "environment": environment(wanted)}, indent=2) + "\n")
         write_whole(round_.params, workspace.params.read_bytes())
         what = [f"{key} {old} → {new}" for key, (old, new) in changed.items()]
         commit(workspace, "\n".join([f"Amend round {round_.name}", "", *what]), round_.params)
@@ -70,10 +68,7 @@ def amend(root: Path) -> None:
 def as_committed(round_: Round) -> Params:
     """The round's own parameters by the last commit: an amendment that was cut short has written the file alone."""
     name = round_.params.relative_to(round_.workspace.root)
-    with TemporaryDirectory() as folder:
-        kept = Path(folder) / round_.params.name
-        kept.write_text(git(round_.workspace, "show", f"HEAD:{name}") + "\n", encoding="utf-8")
-        return read(kept)
+    return parse(git(round_.workspace, "show", f"HEAD:{name}"), round_.params)
 
 
 def differing(before: Params, now: Params) -> Mapping[str, tuple[str, str]]:

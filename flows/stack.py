@@ -104,17 +104,13 @@ def up(
                     started[name] = _start(root, name, chosen[name])
                 _wait(root, running | started, say)
                 break
-            except PortTaken as error:
+            except BaseException as error:
                 end(started.values())
                 _forget(root, started)
-                if not left or error.name in named:
+                if not isinstance(error, PortTaken) or not left or error.name in named:
                     raise
                 say(f"{NAMES[error.name]}'s port {chosen[error.name]} was taken meanwhile; starting once more")
                 chosen = _choose(root, dead, named, say)
-            except BaseException:
-                end(started.values())
-                _forget(root, started)
-                raise
         if "label_studio" in local:
             check_token(root)
     return find(root)

@@ -246,8 +246,13 @@ def read(path: Path) -> Params:
     """The parameters in a file; ParamsError says all that is wrong with it."""
     if not path.exists():
         raise ParamsError(f"{path} is wanted and is not there; run dadc in a checkout of the project")
+    return parse(path.read_bytes(), path)
+
+
+def parse(text: str | bytes, path: Path) -> Params:
+    """The parameters in a text; ParamsError, which names the file it is of, says all that is wrong with it."""
     try:
-        content = yaml.load(path.read_text(encoding="utf-8"), _Loader)  # noqa: S506  a safe one
+        content = yaml.load(text.decode() if isinstance(text, bytes) else text, _Loader)  # noqa: S506  a safe one
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path} is not sound YAML: {faults.of_yaml(error)}") from error
     if not isinstance(content, dict):
