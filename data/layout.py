@@ -92,6 +92,11 @@ class Round:
         return self.folder / "params.yaml"
 
     @property
+    def opened(self) -> Path:
+        """Says when the round was opened; the last file that opening writes."""
+        return self.folder / "opened.json"
+
+    @property
     def attack(self) -> Path:
         """Machine candidates, made by the attack stage."""
         return self.folder / "attack.parquet"
@@ -147,6 +152,11 @@ class Round:
     def decision(self) -> Path:
         """A promotion decided by hand, over the gate's verdict."""
         return self.folder / "decision.json"
+
+    @property
+    def closed(self) -> Path:
+        """Says when the round was closed; the last file that closing writes."""
+        return self.folder / "closed.json"
 
     @property
     def aborted(self) -> Path:

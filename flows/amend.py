@@ -17,7 +17,6 @@ from tasks.workspace import (
     WorkspaceError,
     check_branch,
     check_committed,
-    check_unsealed,
     commit,
     current,
     git,
@@ -39,7 +38,6 @@ def amend(root: Path) -> None:
         round_ = current(workspace)
         if round_ is None or state(round_) is State.OPENING:
             raise WorkspaceError("no round is open, so none can be amended; `dadc open` takes params.yaml as it is")
-        check_unsealed(round_)
         check_committed(workspace)
         wanted = read(workspace.params)
         changed = differing(as_committed(round_), wanted)

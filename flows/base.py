@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
@@ -18,7 +18,7 @@ from prefect.states import Completed
 
 from data.layout import Round, Workspace
 from tasks.params import Params, read
-from tasks.workspace import MOMENT, Busy, check_initialised, closed, current, lock, rounds
+from tasks.workspace import MOMENT, Busy, State, check_initialised, closed, current, lock, states
 
 if TYPE_CHECKING:
     from tasks.labelling import LabelStudio
@@ -88,8 +88,8 @@ class Campaign:
     @property
     def next(self) -> Round:
         """The round that comes after all there are."""
-        there: Sequence[Round] = rounds(self.workspace)
-        return self.workspace.round(there[-1].number + 1 if there else 0)
+        begun = [r for r, how in states(self.workspace).items() if how is not State.ABSENT]
+        return self.workspace.round(begun[-1].number + 1 if begun else 0)
 
 
 def load(root: Path) -> Campaign:

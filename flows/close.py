@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+from datetime import UTC, datetime
 from pathlib import Path
 
+from data.files import write_whole
 from data.layout import Round, pointer
 from data.records import Candidate
 from flows.base import Campaign, campaign_flow, load, say, step
@@ -21,11 +24,11 @@ from tasks.workspace import (
     check_committed,
     check_tag,
     closed,
+    closing_commit,
     commit,
     git,
-    has_tag,
-    sealed,
     state,
+    tags,
     target,
     write_index,
 )
@@ -37,11 +40,8 @@ def close_round(root: Path) -> str:
     campaign = load(root)
     round_ = to_close(campaign)
     if state(round_) is State.CLOSED:
-        say(f"round {round_.name} is closed")
-        return round_.name
-    if sealed(round_):
         tag(round_)
-        say(f"round {round_.name} was closed by {sealed(round_)[:7]}, which has its tag again")
+        say(f"round {round_.name} is closed")
         return round_.name
     if state(round_) is State.OPEN:
         candidates = up_to_date(campaign, round_) if round_.number > 0 else []
@@ -106,19 +106,24 @@ def train(round_: Round) -> None:
 
 @step("record")
 def record(round_: Round) -> None:
-    """Push the round's data, commit, tag: the tag says closed."""
+    """Push the round's data, write closed.json, commit, tag: what that commit holds is closed."""
     workspace = round_.workspace
     dvc(workspace, "push", quiet=True, say=say)
-    shown = plots.write([*[r for r in closed(workspace) if r.number < round_.number], round_])
+    tables = plots.write([*[r for r in closed(workspace) if r.number < round_.number], round_])
+    if not round_.closed.exists():
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        write_whole(round_.closed, json.dumps({"at": at}, indent=2) + "\n")
     made = [p for p in round_.folder.iterdir() if p.suffix in (".json", ".dvc", ".yaml")]
-    commit(workspace, f"Close round {round_.name}", *sorted(made), *shown, workspace.index, workspace.root / "dvc.lock")
+    commit(
+        workspace, f"Close round {round_.name}", *sorted(made), *tables, workspace.index, workspace.root / "dvc.lock"
+    )
     tag(round_)
 
 
 def tag(round_: Round) -> None:
-    """Put the round's tag on the commit that closed it."""
-    if not has_tag(round_):
-        git(round_.workspace, "tag", "--no-sign", round_.tag, sealed(round_))
+    """Put the round's tag, a name for people, on the commit that closed it."""
+    if round_.tag not in tags(round_.workspace):
+        git(round_.workspace, "tag", "--no-sign", round_.tag, closing_commit(round_))
 
 
 @step("track")

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
+from data.files import write_whole
 from data.layout import Round
 from data.shards import read_candidates
 from flows.base import Campaign, campaign_flow, load, say, step
@@ -129,7 +132,10 @@ def publish(campaign: Campaign, round_: Round) -> None:
 
 @step("record")
 def record(round_: Round) -> None:
-    """Commit that the round is open."""
+    """Write opened.json and commit: what that commit holds is open."""
+    if not round_.opened.exists():
+        at = datetime.now(UTC).isoformat(timespec="seconds")
+        write_whole(round_.opened, json.dumps({"at": at}, indent=2) + "\n")
     root = round_.workspace.root
-    paths = [round_.params, round_.workspace.index, root / "dvc.lock"]
+    paths = [round_.params, round_.opened, round_.workspace.index, root / "dvc.lock"]
     commit(round_.workspace, f"Open round {round_.name}", *paths)

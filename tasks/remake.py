@@ -17,9 +17,9 @@ from typing import Any
 
 from data.files import Sealed
 from data.files import sealed as guarded
-from data.layout import Round
+from data.layout import Round, pointer
 from tasks.params import Params, lock_outputs, pointer_digest
-from tasks.workspace import WorkspaceError, has_tag, sealed
+from tasks.workspace import WorkspaceError, closing_commit
 
 STAGES = ("attack", "train", "rift", "evaluate")
 PACKAGES = ("torch", "torchvision", "numpy", "pyarrow", "pillow")  # by which the bytes of a stage may differ
@@ -57,7 +57,7 @@ def as_closed(stage: str, round_: Round, params: Params, say: Callable[[str], No
     if not wanted:
         yield
         return
-    record = _at_tag(round_, round_.lineage.name)
+    record = _at_closing(round_, round_.lineage)
     other = differences(json.loads(record)["environment"] if record else {}, environment(params))
     if other and _checked_out(round_):
         say(f"{stage} {round_.name}: made again in another environment ({other}); its bytes may differ")
@@ -78,7 +78,7 @@ def as_closed(stage: str, round_: Round, params: Params, say: Callable[[str], No
 
 def agreement(round_: Round) -> str:
     """That the figures of metrics.json lie within the intervals of the tag's, in words; ValueError if one does not."""
-    before = json.loads(_at_tag(round_, round_.metrics.name) or "{}")
+    before = json.loads(_at_closing(round_, round_.metrics) or "{}")
     now = json.loads(round_.metrics.read_text())
     told = _figures(before)
     outside = []
@@ -110,36 +110,37 @@ def digests(round_: Round) -> dict[Path, str]:
     found = {path: digest for stage in STAGES for path, digest in _outputs(stage, round_).items()}
     named = {round_.workspace.root / path: digest for path, digest in found.items()}
     for path in (round_.candidates, round_.annotations):
-        pointer = _at_tag(round_, f"{path.name}.dvc")
-        if pointer:
-            named[path] = pointer_digest(pointer)
+        frozen = _at_closing(round_, pointer(path))
+        if frozen:
+            named[path] = pointer_digest(frozen)
     return named
 
 
 def _outputs(stage: str, round_: Round) -> dict[str, str]:
     """What the stage made when the round was closed: path → MD5. Empty if it is not, or nobody can tell."""
-    lock = _git(round_, "show", f"{_closing(round_)}:dvc.lock")
+    lock = _at_closing(round_, round_.workspace.root / "dvc.lock")
     return lock_outputs(lock, f"{stage}@{round_.name}") if lock else {}
 
 
-def _at_tag(round_: Round, name: str) -> str:
-    path = (round_.folder / name).relative_to(round_.workspace.root)
-    return _git(round_, "show", f"{_closing(round_)}:{path}")
+def _at_closing(round_: Round, path: Path) -> str:
+    """The file as the commit that closed the round holds it; empty if there is none."""
+    closed_by = _closing(round_)
+    return _git(round_, "show", f"{closed_by}:{path.relative_to(round_.workspace.root)}") if closed_by else ""
 
 
 def _closing(round_: Round) -> str:
-    """The commit that closed the round: by its tag or, in a clone that was not given it, by what it added."""
+    """The commit that closed the round; empty if none did, or nobody can tell."""
     try:
-        return round_.tag if has_tag(round_) else sealed(round_) or round_.tag
+        return closing_commit(round_)
     except WorkspaceError:  # outside a checkout
-        return round_.tag
+        return ""
 
 
 def _checked_out(round_: Round) -> bool:
     """Whether HEAD is the tag itself and no branch, so that nothing made here can become the campaign's."""
     if _git(round_, "symbolic-ref", "-q", "HEAD"):
         return False
-    return _git(round_, "rev-parse", "HEAD") == _git(round_, "rev-parse", f"{round_.tag}^{{commit}}")
+    return _git(round_, "rev-parse", "HEAD") == _closing(round_)
 
 
 def _git(round_: Round, *arguments: str) -> str:

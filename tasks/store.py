@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import configparser
 import fcntl
+import json
 import os
 import signal
 import subprocess
@@ -79,6 +80,31 @@ def _sweep(workspace: Workspace) -> None:
     for left in (workspace.root / ".dvc" / "cache" / "runs").glob("*/*"):
         if left.is_dir() and not any(left.iterdir()):
             left.rmdir()
+    held = workspace.root / ".dvc" / "tmp" / "rwlock"
+    if held.exists() and not any(map(_is_dvc, _holders(held))):
+        held.unlink()
+
+
+def _holders(held: Path) -> list[int]:
+    """The processes that DVC's list of files in use names; none where a kill tore it."""
+    try:
+        content = json.loads(held.read_text(encoding="utf-8"))
+    except ValueError:
+        return []
+    writers, readers = content.get("write", {}).values(), content.get("read", {}).values()
+    return [int(holder["pid"]) for holder in (*writers, *(each for several in readers for each in several)) if holder]
+
+
+def _is_dvc(pid: int) -> bool:
+    """Whether a DVC runs under that number: DVC also waits for one that was killed and not yet buried, and for any
+    other program that was given its number, as after a container's restart."""
+    import psutil
+
+    try:
+        process = psutil.Process(pid)
+        return process.status() != psutil.STATUS_ZOMBIE and any("dvc" in word for word in process.cmdline())
+    except psutil.Error:
+        return False
 
 
 def _dvc(workspace: Workspace, arguments: Sequence[str], held: int, say: Callable[[str], None]) -> None:

@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -41,7 +42,7 @@ class State(StrEnum):
     OPENING = "opening"  # begun; `open` goes on
     OPEN = "open"  # people can work on it
     CLOSING = "closing"  # frozen; `close` goes on
-    CLOSED = "closed"  # committed and tagged
+    CLOSED = "closed"  # closed.json is committed
     ABORTED = "aborted"
 
 
@@ -129,25 +130,46 @@ def tracked(path: Path, workspace: Workspace) -> bool:
     return bool(git(workspace, "ls-tree", "--name-only", "HEAD", "--", str(path.relative_to(workspace.root))))
 
 
-def has_tag(round_: Round) -> bool:
-    """Whether the round's tag is in the history of HEAD, which says that it is closed."""
-    return round_.tag in tags(round_.workspace)
-
-
 def tags(workspace: Workspace, *, everywhere: bool = False) -> set[str]:
     """The tags of rounds in the history of HEAD, or all there are: two branches may have a round of one number."""
     merged = [] if everywhere else ["--merged", "HEAD"]
     return set(git(workspace, "tag", *merged, "--list", "round-*").splitlines())
 
 
-def sealed(round_: Round) -> str:
-    """The commit that closed the round, which its tag names; empty if there is none in the history of HEAD.
+def closing_commit(round_: Round) -> str:
+    """The commit in the history of HEAD that closed the round; empty if none did.
 
-    A plain `git push` takes no tags along: then the tag is put back on this commit.
+    It is the one that added closed.json, the last file that closing writes. Rounds closed before there was that file
+    are known by their tag or by the message of the commit that added their metrics.json.
     """
-    if not tracked(round_.lineage, round_.workspace):
+    workspace = round_.workspace
+    if tracked(round_.closed, workspace):
+        return added(round_.closed, workspace)[0]
+    if tracked(round_.opened, workspace) or not tracked(round_.metrics, workspace):
         return ""
-    return next(iter(added(round_.lineage, round_.workspace)), "")
+    if round_.tag in tags(workspace):
+        return git(workspace, "rev-parse", f"{round_.tag}^{{commit}}")
+    return _added_by(round_.metrics, f"Close round {round_.name}", workspace)
+
+
+def opening_commit(round_: Round) -> str:
+    """The commit in the history of HEAD that opened the round; empty if none did.
+
+    It is the one that added opened.json, the last file that opening writes. Rounds opened before there was that file
+    are known by the message of the commit that added their params.yaml.
+    """
+    workspace = round_.workspace
+    if tracked(round_.opened, workspace):
+        return added(round_.opened, workspace)[0]
+    if not tracked(round_.params, workspace):
+        return ""
+    return _added_by(round_.params, f"Open round {round_.name}", workspace)
+
+
+def _added_by(path: Path, subject: str, workspace: Workspace) -> str:
+    """The latest commit that added the file, if it has that subject; else nothing."""
+    latest = added(path, workspace)[0]
+    return latest if git(workspace, "show", "--no-patch", "--format=%s", latest) == subject else ""
 
 
 def added(path: Path, workspace: Workspace) -> list[str]:
@@ -167,11 +189,11 @@ def added(path: Path, workspace: Workspace) -> list[str]:
 def check_elsewhere(round_: Round) -> None:
     """Refuse to open a round that another branch has opened, or beside one that another branch left here."""
     workspace = round_.workspace
-    left = [r for r, how in states(workspace).items() if how is State.ABSENT]
+    left = [r for r, how in states(workspace).items() if how is State.ABSENT and _holds_files(r)]
     if left:
         raise WorkspaceError(
             f"{left[0].folder.relative_to(workspace.root)} holds files of a round {left[0].name} that another branch "
-            "closed; go on in a clone of your own"
+            "has; go on in a clone of your own"
         )
     name = str(round_.params.relative_to(workspace.root))
     other = git(workspace, "rev-list", "--all", "-1", "^HEAD", "--", name)
@@ -183,15 +205,6 @@ def check_elsewhere(round_: Round) -> None:
         )
 
 
-def check_unsealed(round_: Round) -> None:
-    """Refuse to change a round that a commit has closed, whose tag is not here."""
-    if state(round_) is State.CLOSING and (by := sealed(round_)):
-        raise WorkspaceError(
-            f"round {round_.name} was closed by {by[:7]}, and its tag is not here; `git fetch --tags` brings it, "
-            "or `dadc close` puts it back"
-        )
-
-
 def check_tag(round_: Round) -> None:
     """Refuse to close a round whose tag is taken by another history."""
     if round_.tag in tags(round_.workspace, everywhere=True) - tags(round_.workspace):
@@ -199,6 +212,11 @@ def check_tag(round_: Round) -> None:
             f"the tag {round_.tag} is there and names a commit of another history: somebody else closed a round of "
             f"this number; `dadc abort` this one, or `git tag --delete {round_.tag}` if it is none of the campaign"
         )
+
+
+def _holds_files(round_: Round) -> bool:
+    """Whether anything lies in the round's folder besides what a killed command had begun to write."""
+    return any(path.suffix != ".tmp" for path in round_.folder.iterdir())
 
 
 @contextmanager
@@ -290,28 +308,34 @@ def drop_from_index(round_: Round) -> None:
     write_whole(round_.workspace.index, json.dumps(index, indent=2) + "\n")
 
 
-def state(round_: Round, here: set[str] | None = None) -> State:
-    """How far the round has come, from its files and its tag. here: the tags in the history of HEAD, where known."""
+def state(round_: Round) -> State:
+    """How far the round has come, from its files and what Git has committed of them.
+
+    Opening and closing each write one file last, and only its commit counts: whatever else somebody commits meanwhile,
+    the same command goes on.
+    """
     if not round_.folder.exists():
         return State.ABSENT
     if round_.aborted.exists():
         return State.ABORTED
-    if round_.tag in (tags(round_.workspace) if here is None else here):
+    if tracked(round_.closed, round_.workspace) or closing_commit(round_):
         return State.CLOSED
     if round_.lineage.exists():  # the last that freezing writes
         return State.CLOSING
-    if tracked(round_.params, round_.workspace):
+    if tracked(round_.opened, round_.workspace) or opening_commit(round_):
         return State.OPEN
-    left = not round_.params.exists() and round_.tag in tags(round_.workspace, everywhere=True)
-    return State.ABSENT if left else State.OPENING
+    # Without params.yaml, the first that opening writes, the files are another branch's.
+    return State.OPENING if round_.params.exists() else State.ABSENT
 
 
 def opened_at(round_: Round) -> float:
-    """When the round was opened, in seconds since the epoch: the time of the commit that says so."""
-    found = added(round_.params, round_.workspace)
-    if not found:
+    """When the round was opened, in seconds since the epoch."""
+    if round_.opened.exists():
+        return datetime.fromisoformat(json.loads(round_.opened.read_text(encoding="utf-8"))["at"]).timestamp()
+    opened_by = opening_commit(round_)
+    if not opened_by:
         raise WorkspaceError(f"round {round_.name} is not open yet")
-    return float(git(round_.workspace, "show", "--no-patch", "--format=%ct", found[0]))
+    return float(git(round_.workspace, "show", "--no-patch", "--format=%ct", opened_by))
 
 
 def rounds(workspace: Workspace) -> list[Round]:
@@ -321,9 +345,8 @@ def rounds(workspace: Workspace) -> list[Round]:
 
 
 def states(workspace: Workspace) -> dict[Round, State]:
-    """How far every round has come, in order; Git is asked for all tags at once."""
-    here = tags(workspace)
-    return {r: state(r, here) for r in rounds(workspace)}
+    """How far every round has come, in order."""
+    return {r: state(r) for r in rounds(workspace)}
 
 
 def closed(workspace: Workspace) -> list[Round]:

@@ -21,6 +21,7 @@ import httpx
 import torch
 import uvicorn
 import yaml
+from rounds import mark_opened
 from torch import nn
 
 from data.layout import SPLITS, Round, Workspace, pointer
@@ -103,10 +104,11 @@ def under_git(play: Play) -> None:
         path.touch()
     for command in (
         ["init", "--quiet"],
-        ["add", "--", *map(str, (play.round.params, workspace.splits, *pointers))],
-        ["-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "--quiet", "--message", "open"],
+        ["add", "--", *map(str, (workspace.splits, *pointers))],
+        ["-c", "user.name=test", "-c", "user.email=test@localhost", "commit", "--quiet", "--message", "data"],
     ):
         subprocess.run(["git", *command], cwd=root, check=True)
+    mark_opened(play.round)
 
 
 @contextmanager

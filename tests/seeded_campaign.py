@@ -1,8 +1,8 @@
 """A seeded campaign of two rounds without any server, and the digests of all that it makes: run it before a change of
 structure and after it, on one machine, and the bytes must be the same.
 
-    python tests/seeded_campaign.py --save before.json        # in the old code
-    python tests/seeded_campaign.py --against before.json     # in the new code; exit status 1 where they differ
+    PYTHONPATH=.:tests python tests/seeded_campaign.py --save before.json     # in the old code
+    PYTHONPATH=.:tests python tests/seeded_campaign.py --against before.json  # in the new; exit status 1 if they differ
 
 It covers all four stages, a battery, RiFT, two losses and three shifts. People's drawings and votes are written into
 annotations.jsonl as a pull writes them.
@@ -21,8 +21,6 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-sys.path[:0] = [str(Path(__file__).resolve().parents[1]), str(Path(__file__).resolve().parent)]
 
 import numpy as np
 from conftest import copy_checkout, dadc
@@ -171,7 +169,10 @@ def main() -> int:
         return 0
     wanted = json.loads(given.against.read_text())
     differing = [name for name in sorted(made.keys() | wanted.keys()) if made.get(name) != wanted.get(name)]
-    print(f"{len(made) - len(differing)} of {len(made)} files have the same bytes" + "".join(f"\n  {n}" for n in differing))
+    print(
+        f"{len(made) - len(differing)} of {len(made)} files have the same bytes"
+        + "".join(f"\n  {n}" for n in differing)
+    )
     return 1 if differing else 0
 
 

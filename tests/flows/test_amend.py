@@ -93,12 +93,8 @@ def test_only_an_open_round_is_amended(initialised: Path) -> None:
     with pytest.raises(WorkspaceError, match="no round is open, so none can be amended"):
         amend(initialised)
     round_ = closed(initialised)
-    with pytest.raises(WorkspaceError, match="no round is open, so none can be amended"):
-        amend(initialised)
-    round_.lineage.write_text("{}")
-    commit(round_.workspace, "Close round 000", round_.lineage)
     git(round_.workspace, "tag", "--delete", round_.tag)
-    with pytest.raises(WorkspaceError, match=r"round 000 was closed by \w{7}"):
+    with pytest.raises(WorkspaceError, match="no round is open, so none can be amended"):
         amend(initialised)
 
 

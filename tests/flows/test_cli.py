@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 from conftest import dadc, run
 from PIL import Image
+from rounds import mark_closed, mark_opened
 
 from data.layout import Round, Workspace
-from tasks.workspace import State, commit, git, rounds, state
+from tasks.workspace import State, rounds, state
 
 Make = Callable[..., Path]
 
@@ -96,7 +97,7 @@ def begun(root: Path) -> Round:
     round_ = Workspace(root).round(0)
     round_.folder.mkdir()
     shutil.copyfile(round_.workspace.params, round_.params)
-    commit(round_.workspace, "Open round 000", round_.params)
+    mark_opened(round_)
     return round_
 
 
@@ -106,14 +107,13 @@ def test_mlflow_is_missed_before_anything_is_frozen(initialised: Path) -> None:
     round_ = begun(initialised)
     assert "the MLflow server was wanted" in refused(initialised, "close")
     assert state(round_) is State.OPEN
-    assert [path.name for path in round_.folder.iterdir()] == ["params.yaml"]
+    assert sorted(path.name for path in round_.folder.iterdir()) == ["opened.json", "params.yaml"]
 
 
 def test_a_decision_by_hand_wants_mlflow_first(initialised: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     round_ = begun(initialised)
     round_.metrics.write_text('{"promoted": true}')
-    commit(round_.workspace, "Close round 000", round_.metrics)
-    git(round_.workspace, "tag", round_.tag)
+    mark_closed(round_)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     said = refused(initialised, "decide", "0", "--refuse", "--why", "x")

@@ -16,10 +16,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from conftest import run
 from ground import COMMANDS, Ground, assert_same, outcome
 
+from data.layout import Workspace
 from flows.stack import up
 from tasks.services import find, read_stack
+from tasks.workspace import State, state
 
 pytestmark = pytest.mark.timeout(5400 if os.environ.get("DADC_CRASH") == "all" else 1800)  # the ground is made in it
 CHAINS = {"open": (1, 5), "simulate": (1, 4), "close": (2, 13), "decide": (1, 3)}  # rounds, and kills in all of them
@@ -81,6 +84,34 @@ def test_killed_and_started_again(ground: Ground, command: str, turn: int) -> No
     assert code == 0, f"after {points}:\n{ground.said(root)}"
     assert_same(outcome(ground, root), ground.unharmed[command], points)
     assert not list(root.glob("data/**/*.tmp"))
+
+
+STRAY = {  # moments between all that a command makes, at which somebody commits whatever lies there
+    "open": (r"rename .*params\.yaml", r"tasks\.attack: rename data", "before POST", r"rename .*opened\.json"),
+    "close": (
+        *(r"rename .*candidates\.parquet", "run python dvc add", r"tasks\.train: rename .*train\.json"),
+        *(r"tasks\.rift: rename .*rift\.json", r"tasks\.evaluate: rename .*metrics\.json"),
+        *("after create_run", "run python dvc push", r"rename .*closed\.json"),
+    ),
+}
+
+
+@pytest.mark.parametrize("command", STRAY)
+def test_a_stray_commit_at_every_step(ground: Ground, command: str) -> None:
+    """`git add -A && git commit` of a half-done command decides nothing: the same command finishes it."""
+    root = ground.copy("collected" if command == "close" else "begin", f"stray-{command}")
+    for number, name in enumerate(STRAY[command]):
+        run(root, "git", "add", "--all")
+        run(root, "git", "commit", "--quiet", "--allow-empty", "--message", f"work in progress {number}")
+        point = next(point for point in ground.points[command] if re.search(name, point))
+        _, seen = ground.dadc(root, *COMMANDS[command], at=point, whom="all")
+        assert point in seen, f"{point} was not reached\n{ground.said(root)}"
+    run(root, "git", "add", "--all")
+    run(root, "git", "commit", "--quiet", "--allow-empty", "--message", "work in progress")
+    code, _ = ground.dadc(root, *COMMANDS[command])
+    assert code == 0, ground.said(root)
+    assert_same(outcome(ground, root), ground.unharmed[command], list(STRAY[command]))
+    assert state(Workspace(root).round(1)) is (State.CLOSED if command == "close" else State.OPEN)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from filelock import FileLock
 from people import make_round, under_git
+from rounds import mark_closed
 
 from data.files import write_whole
 from flows.base import Campaign
@@ -19,7 +20,7 @@ from flows.collect import Tally
 from flows.deploy import AGAIN, _just_said, deployments, serve
 from flows.due import HOUR, calls, due, time_zone
 from tasks.params import Params
-from tasks.workspace import Busy, git, opened_at
+from tasks.workspace import Busy, opened_at
 
 NOTHING = Tally(collected=0, fooling=0, verified_fooling=0, pending=0, malformed=0)
 
@@ -36,7 +37,7 @@ def campaign(tmp_path: Path, checkout: Path) -> Campaign:
 
 def close(round_: Any, promoted: bool, vmer: float | None) -> None:
     round_.metrics.write_text(json.dumps({"promoted": promoted, "vmer": {"low": vmer, "high": vmer}}))
-    git(round_.workspace, "tag", round_.tag)
+    mark_closed(round_)
 
 
 def ruled(campaign: Campaign, **rules: object) -> Campaign:
@@ -66,8 +67,9 @@ def test_what_was_cut_short_goes_on(campaign: Campaign) -> None:
     round_.lineage.write_text("{}")
     assert found(campaign, 0.0) == ("close", "001")
     round_.lineage.unlink()
-    git(campaign.workspace, "tag", round_.tag)
+    mark_closed(round_)
     campaign.workspace.round(2).folder.mkdir()
+    campaign.workspace.round(2).params.write_text("{}")
     assert found(campaign, 0.0) == ("open", "002")
 
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from people import Play, make_round, under_git
+from rounds import mark_closed
 
 from data.files import write_whole
 from data.records import Verdict
@@ -23,7 +24,7 @@ from tasks.labelling import LabelStudio, connect
 from tasks.projects import INTENDED, drawing_keys
 from tasks.publish import publish_drawing
 from tasks.services import find
-from tasks.workspace import commit, git
+from tasks.workspace import commit
 
 
 def drawn(name: str) -> list[dict[str, Any]]:
@@ -43,7 +44,7 @@ def freeze(play: Play) -> None:
     found = judge(annotations.candidates(round_, play.params, play.splits), round_.workspace.round(0).model)
     write_candidates(round_.candidates, [replace(c, verdict=Verdict.VERIFIED) if c.wellformed else c for c in found])
     write_whole(round_.lineage, json.dumps({"pulled": annotations.pulled(round_)}))
-    git(round_.workspace, "tag", round_.tag)
+    mark_closed(round_)
 
 
 def test_what_comes_late_goes_to_the_next_round(studio: LabelStudio, tmp_path: Path, checkout: Path) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from rounds import mark_closed
 
 from data.layout import Round, Workspace
 from data.records import Candidate, Verdict
@@ -27,7 +28,7 @@ from tasks.predictions import Answered, elsewhere, measured, ood, trained_on
 from tasks.predictions import read as read_predictions
 from tasks.store import dvc
 from tasks.train import train
-from tasks.workspace import WorkspaceError, git, write_index
+from tasks.workspace import WorkspaceError, write_index
 
 PGD = {"steps": 4, "step_size": 0.01, "restarts": 1}
 SECTIONS = {
@@ -53,7 +54,7 @@ def begin(workspace: Workspace, number: int) -> Round:
 
 def finish(round_: Round) -> dict[str, Any]:
     stage.run("evaluate", evaluate, round_)
-    git(round_.workspace, "tag", round_.tag)
+    mark_closed(round_)
     metrics: dict[str, Any] = json.loads(round_.metrics.read_text())
     return metrics
 

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from rounds import mark_closed
 
 from data.files import md5
 from data.layout import Round, pointer
@@ -86,7 +87,7 @@ def test_rounds_that_are_closed_count_and_must_be_here(open_round: Callable[...,
     git(workspace, "-c", "user.name=x", "-c", "user.email=x@x", "commit", "--quiet", "--allow-empty", "-m", "x")
     assert pull.past(open_)["ann@x"].probes == 2, "round 001 is not closed"
 
-    git(workspace, "tag", "round-001")
+    mark_closed(play.round)
     past = pull.past(open_)
     assert past == {"ann@x": Conduct(probes=4, probes_right=1), "eve@x": Conduct(settled=1, rejected=1)} | {
         who: Conduct(votes=1, against=1) for who in ("v@x", "w@x")

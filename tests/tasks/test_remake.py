@@ -39,10 +39,16 @@ def closed(tmp_path: Path, checkout: Path) -> Round:
     git(workspace, "init", "--quiet", "--initial-branch=main")
     for key in ("name", "email"):
         git(workspace, "config", f"user.{key}", "test@localhost")
-    commit(round_, "Close round 001")
-    git(workspace, "tag", round_.tag)
-    git(workspace, "commit", "--quiet", "--allow-empty", "--message", "another")
+    close(round_)
     return round_
+
+
+def close(round_: Round) -> None:
+    for path in (round_.opened, round_.closed):
+        path.write_text("{}")
+    commit(round_, "Close round 001")
+    git(round_.workspace, "tag", "--force", round_.tag)
+    git(round_.workspace, "commit", "--quiet", "--allow-empty", "--message", "another")
 
 
 def commit(round_: Round, message: str) -> None:
@@ -65,9 +71,9 @@ def elsewhere(round_: Round, *, clean: float = 0.9) -> None:
     content["environment"]["cpu"] = "AVX9000"
     write_whole(round_.lineage, json.dumps(content))
     write_whole(round_.metrics, figures(clean))
-    commit(round_, "closed elsewhere")
-    git(round_.workspace, "tag", "--force", round_.tag)
-    git(round_.workspace, "commit", "--quiet", "--allow-empty", "--message", "another")
+    round_.closed.unlink()
+    commit(round_, "not closed yet")
+    close(round_)
 
 
 def test_the_same_is_made_again_and_another_is_refused(closed: Round) -> None:
@@ -93,8 +99,8 @@ def test_a_clone_without_the_tag_keeps_the_round_as_it_is_too(closed: Round) -> 
 
 def test_a_round_that_no_commit_closed_is_open_to_change(closed: Round) -> None:
     git(closed.workspace, "tag", "--delete", closed.tag)
-    git(closed.workspace, "rm", "--quiet", "--cached", str(closed.lineage))
-    git(closed.workspace, "commit", "--quiet", "--message", "closing, as it was before its commit")
+    closed.closed.unlink()
+    commit(closed, "closing, as it was before its commit")
     remake(closed, 0.91)
     assert closed.metrics.read_text() == figures(0.91)
 

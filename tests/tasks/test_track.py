@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
+from rounds import mark_closed
 
 from data.files import md5, write_whole
 from data.layout import Round, Workspace
@@ -61,8 +62,7 @@ def write_round(workspace: Workspace, number: int, champion: int = 0) -> Round:
     code = git(workspace, "rev-parse", "HEAD")
     write_whole(round_.lineage, json.dumps({"round": number, "code": code, "shards": []}))
     git(workspace, "add", "--force", str(round_.folder))
-    git(workspace, "commit", "--quiet", "--allow-empty", "--message", f"Close round {round_.name}")
-    git(workspace, "tag", round_.tag)
+    mark_closed(round_)
     return round_
 
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from data.files import write_whole
@@ -22,6 +26,7 @@ from tasks.workspace import (
     check_elsewhere,
     check_initialised,
     check_tag,
+    closing_commit,
     commit,
     current,
     drop_from_index,
@@ -29,9 +34,9 @@ from tasks.workspace import (
     git,
     lock,
     opened_at,
+    opening_commit,
     read_index,
     rounds,
-    sealed,
     state,
     target,
     write_index,
@@ -57,35 +62,79 @@ def test_a_round_goes_through_its_states(workspace: Workspace) -> None:
     assert state(round_) is State.ABSENT
     assert rounds(workspace) == []
     round_.folder.mkdir(parents=True)
+    assert state(round_) is State.ABSENT, "params.yaml is the first that opening writes"
     round_.params.write_text("seed: 0\n")
     assert state(round_) is State.OPENING
-    assert commit(workspace, "Open round 001", round_.params)
+    stray(workspace)
+    assert state(round_) is State.OPENING, "a commit opens nothing"
+    round_.opened.write_text(AT)
+    assert state(round_) is State.OPENING
+    assert commit(workspace, "Open round 001", round_.params, round_.opened)
     assert not commit(workspace, "Open round 001", round_.params), "nothing new, no second commit"
     assert state(round_) is State.OPEN
     assert current(workspace) == round_
     round_.candidates.write_bytes(b"shard")
     assert state(round_) is State.OPEN, "half frozen is not frozen"
     round_.lineage.write_text("{}")
-    assert state(round_) is State.CLOSING
+    round_.metrics.write_text("{}")
+    stray(workspace)
     git(workspace, "tag", round_.tag)
+    assert state(round_) is State.CLOSING, "neither a commit nor a tag closes a round"
+    round_.closed.write_text(AT)
+    assert state(round_) is State.CLOSING
+    stray(workspace)
     assert state(round_) is State.CLOSED
     assert current(workspace) is None
     round_.aborted.write_text("{}")
     assert state(round_) is State.ABORTED
 
 
+AT = '{"at": "2026-01-01T00:00:00+00:00"}\n'
+
+
+def stray(workspace: Workspace) -> None:
+    """`git add -A && git commit`, as a user types it at any moment."""
+    git(workspace, "add", "-A")
+    git(workspace, "commit", "--quiet", "--allow-empty", "--message", "work in progress")
+
+
+def test_rounds_from_before_opened_json_and_closed_json(workspace: Workspace) -> None:
+    """They are known by the messages of the commits that opened and closed them, and by their tags."""
+    round_ = workspace.round(0)
+    round_.folder.mkdir(parents=True)
+    round_.params.write_text("seed: 0\n")
+    stray(workspace)
+    assert state(round_) is State.OPENING
+    git(workspace, "commit", "--quiet", "--amend", "--message", "Open round 000")
+    assert state(round_) is State.OPEN
+    assert opened_at(round_) > 0
+    round_.lineage.write_text("{}")
+    round_.metrics.write_text("{}")
+    stray(workspace)
+    assert state(round_) is State.CLOSING
+    where = git(workspace, "rev-parse", "HEAD")
+    git(workspace, "tag", round_.tag)
+    assert (state(round_), closing_commit(round_)) == (State.CLOSED, where)
+    git(workspace, "tag", "--delete", round_.tag)
+    git(workspace, "commit", "--quiet", "--amend", "--message", "Close round 000")
+    assert state(round_) is State.CLOSED
+    assert closing_commit(round_) == git(workspace, "rev-parse", "HEAD")
+
+
 def opened(workspace: Workspace, number: int) -> Round:
     round_ = workspace.round(number)
     round_.folder.mkdir(parents=True, exist_ok=True)
     round_.params.write_text(f"seed: {number}\n")
-    commit(workspace, f"Open round {round_.name}", round_.params)
+    round_.opened.write_text(AT)
+    commit(workspace, f"Open round {round_.name}", round_.params, round_.opened)
     return round_
 
 
 def closed(workspace: Workspace, number: int) -> Round:
     round_ = opened(workspace, number)
     round_.lineage.write_text("{}")
-    commit(workspace, f"Close round {round_.name}", round_.lineage)
+    round_.closed.write_text(AT)
+    commit(workspace, f"Close round {round_.name}", round_.lineage, round_.closed)
     git(workspace, "tag", round_.tag)
     return round_
 
@@ -99,7 +148,7 @@ def test_another_branch_closes_and_opens_nothing_here(workspace: Workspace) -> N
     git(workspace, "switch", "--quiet", main)
     assert (state(first), state(theirs)) == (State.CLOSED, State.ABSENT), "its files alone are no round of this branch"
     assert current(workspace) is None
-    with pytest.raises(WorkspaceError, match="data/rounds/001 holds files of a round 001 that another branch closed"):
+    with pytest.raises(WorkspaceError, match="data/rounds/001 holds files of a round 001 that another branch has"):
         check_elsewhere(workspace.round(2))
     theirs.candidates.unlink()
     theirs.folder.rmdir()
@@ -116,7 +165,7 @@ def test_another_branch_closes_and_opens_nothing_here(workspace: Workspace) -> N
     git(workspace, "switch", "--quiet", "--create", "feature", first.tag)
     mine.folder.mkdir(exist_ok=True)
     mine.annotations.write_text("")
-    with pytest.raises(WorkspaceError, match="round 001 was opened on another branch"):
+    with pytest.raises(WorkspaceError, match="data/rounds/001 holds files of a round 001 that another branch has"):
         check_elsewhere(mine)
 
 
@@ -126,31 +175,59 @@ def test_a_clone_without_tags_gets_them_back_where_they_were(workspace: Workspac
     (workspace.root / "params.yaml").write_text("seed: 7\n")
     commit(workspace, "later", workspace.root / "params.yaml")
     git(workspace, "tag", "--delete", round_.tag)
-    assert state(round_) is State.CLOSING
-    assert sealed(round_) == where
+    assert state(round_) is State.CLOSED, "a tag is a name for people"
+    assert closing_commit(round_) == where
     git(workspace, "config", "tag.gpgSign", "true")
     git(workspace, "config", "core.editor", "sleep 60; false")
     put_tag(round_)
     assert git(workspace, "rev-parse", round_.tag) == where
-    assert state(round_) is State.CLOSED
-    assert sealed(opened(workspace, 1)) == ""
+    assert closing_commit(opened(workspace, 1)) == ""
+
+
+def test_an_old_commit_shows_the_rounds_of_its_time(workspace: Workspace) -> None:
+    first = closed(workspace, 0)
+    now_open = opened(workspace, 1)
+    now_open.annotations.write_text("{}\n")  # Git does not keep it, so that it stays
+    git(workspace, "checkout", "--quiet", first.tag)
+    assert (state(first), state(now_open)) == (State.CLOSED, State.ABSENT)
+    assert current(workspace) is None
 
 
 def test_a_shallow_clone_knows_no_beginnings(workspace: Workspace, tmp_path: Path) -> None:
     """Its oldest commit seems to have added all there was: the wrong one for a tag, a deadline, MLflow's runs."""
     round_ = closed(workspace, 0)
-    git(workspace, "tag", "--delete", round_.tag)
     git(workspace, "commit", "--quiet", "--allow-empty", "--message", "later")
     subprocess.run(["git", "clone", "-q", "--depth=1", workspace.root.as_uri(), tmp_path / "shallow"], check=True)
     shallow = Workspace(tmp_path / "shallow")
-    for asked in (sealed, opened_at):
+    assert state(shallow.round(0)) is State.CLOSED
+    assert opened_at(shallow.round(0)) == opened_at(round_)
+    for asked in (closing_commit, opening_commit):
         with pytest.raises(WorkspaceError, match="this clone is a shallow one; `git fetch --unshallow` brings it"):
             asked(shallow.round(0))
     git(shallow, "config", "user.name", "test")
     git(shallow, "config", "user.email", "test@localhost")
-    assert opened_at(opened(shallow, 1)), "what was begun here is known"
+    assert opening_commit(opened(shallow, 1)), "what was begun here is known"
     git(shallow, "fetch", "--quiet", "--unshallow")
-    assert sealed(shallow.round(0)) == sealed(round_)
+    assert closing_commit(shallow.round(0)) == closing_commit(round_)
+
+
+@pytest.mark.parametrize("left", ["{", '{"write": {"%s/x": {"pid": %d, "cmd": "dvc add"}}, "read": {}}'])
+def test_files_that_a_killed_dvc_held_are_free_again(workspace: Workspace, left: str) -> None:
+    """A list that a kill tore; and a process that is dead and not buried, or another program under its number."""
+    other = subprocess.Popen(["sleep", "60"])
+    held = workspace.root / ".dvc" / "tmp" / "rwlock"
+    held.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        for state_of in ("another program", "a zombie"):
+            held.write_text(left % (workspace.root, other.pid) if "%" in left else left)
+            (workspace.root / "x").write_text(state_of)
+            dvc(workspace, "add", "x", quiet=True)
+            os.kill(other.pid, signal.SIGKILL)
+            while psutil.Process(other.pid).status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.01)
+    finally:
+        other.kill()
+        other.wait()
 
 
 def test_what_git_says_of_a_failure_is_its_error_and_not_its_advice(workspace: Workspace) -> None:
