@@ -14,7 +14,6 @@ import argparse
 import hashlib
 import json
 import shutil
-import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from conftest import copy_checkout, dadc
+from conftest import copy_checkout, dadc, run
 
 from data.layout import Round, Workspace
 from data.shards import read_images
@@ -98,9 +97,7 @@ def stages(round_: Round, start: str) -> None:
 
 
 def repro(root: Path, *stages: str) -> None:
-    done = subprocess.run([sys.executable, "-m", "dvc", "repro", "-s", *stages], cwd=root, check=False)
-    if done.returncode != 0:
-        raise SystemExit(f"dvc repro {' '.join(stages)} failed")
+    print(run(root, sys.executable, "-m", "dvc", "repro", "-s", *stages).stdout)
 
 
 def drawn(round_: Round, params: Params, splits: dict[str, Any]) -> Iterator[Line]:
