@@ -29,6 +29,7 @@ import torch
 import yaml
 
 from benchmarks._frame import Measured, arguments, finish
+from data.files import write_json
 from data.layout import Round, Workspace
 from data.records import Candidate, Verdict, Vote
 from data.shards import Images, encode_png, read_candidates, write_candidates
@@ -228,8 +229,8 @@ def stand_in(round_: Round, params: Params) -> None:
     for path in (round_.trained, round_.model):
         checkpoint.save(path, net, card)
     write_candidates(round_.predictions, [])
-    stage.write_json(round_.history, {"kept": 0, "epochs": [], "images": 0})
-    stage.write_json(round_.rift, {"modules": []})
+    write_json(round_.history, {"kept": 0, "epochs": [], "images": 0})
+    write_json(round_.rift, {"modules": []})
     told: dict[str, Any] = {
         "clean": FLAT,
         "robust": {"pgd": FLAT},
@@ -238,7 +239,7 @@ def stand_in(round_: Round, params: Params) -> None:
         "heal": {"rate": None},
     }
     told |= {"mer": None, "vmer": {"low": None}, "promoted": round_.number == 0, "champion": 0}
-    stage.write_json(round_.metrics, told | {"round": round_.number})
+    write_json(round_.metrics, told | {"round": round_.number})
 
 
 def candidate(round_: Round, i: int, pool: Images) -> Candidate:

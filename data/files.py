@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 _sealed: ContextVar[Mapping[Path, str] | None] = ContextVar("sealed", default=None)
 
@@ -64,3 +65,8 @@ def sealed(digests: Mapping[Path, str]) -> Iterator[None]:
         yield
     finally:
         _sealed.reset(token)
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Sorted keys, a line's end, whole or not at all; refuses NaN, which is not JSON."""
+    write_whole(path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")

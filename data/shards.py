@@ -227,3 +227,10 @@ def read_table(path: Path, names: Sequence[str] | None = None) -> pa.Table:
         raise FileNotFoundError(f"{path} is wanted and is not there; `dvc pull` brings what DVC keeps")
     with pq.ParquetFile(path) as file:  # pyarrow's own read_table imports pandas, which takes a second
         return file.read(columns=None if names is None else list(names))
+
+
+def write_table(path: Path, table: pa.Table) -> None:
+    """A table as Parquet, whole or not at all."""
+    buffer = io.BytesIO()
+    pq.write_table(table, buffer, compression="zstd")
+    write_whole(path, buffer.getvalue())

@@ -115,7 +115,7 @@ def _candidates(round_: Round) -> list[Candidate]:
     """From the shard; of the open round, from the record as it is."""
     from data.shards import read_candidates
     from tasks.judge import judge
-    from tasks.pull import candidates, past, votes
+    from tasks.pull import candidates, cast_votes, past
     from tasks.validate import validate
 
     if state(round_) is not State.OPEN:
@@ -123,7 +123,7 @@ def _candidates(round_: Round) -> list[Candidate]:
     params, attacked = read(round_.params), target(round_)
     assert attacked is not None  # only round 000 has none
     judged = judge(candidates(round_, params, check_initialised(round_.workspace)), attacked.model)
-    return validate(judged, votes(round_), params.validate_, past(round_))
+    return validate(judged, cast_votes(round_), params.validate_, past(round_))
 
 
 def _told(round_: Round, candidates: list[Candidate]) -> dict[str, Any]:

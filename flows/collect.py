@@ -109,9 +109,9 @@ def pull(campaign: Campaign, round_: Round) -> None:
 @step("decode")
 def decode(campaign: Campaign, round_: Round, params: Params) -> tuple[list[Candidate], Mapping[str, list[Vote]]]:
     """annotations.jsonl and attack.parquet → candidates and votes."""
-    from tasks.pull import candidates, votes
+    from tasks.pull import candidates, cast_votes
 
-    return candidates(round_, params, campaign.splits), votes(round_)
+    return candidates(round_, params, campaign.splits), cast_votes(round_)
 
 
 @step("judge")

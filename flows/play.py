@@ -76,14 +76,14 @@ def _candidates(round_: _Apart) -> list[Candidate]:
 
     from tasks.judge import judge
     from tasks.params import read
-    from tasks.pull import candidates, past, votes
+    from tasks.pull import candidates, cast_votes, past
     from tasks.validate import validate
     from tasks.workspace import read_index
 
     params, splits = read(round_.params), json.loads(round_.workspace.splits.read_text(encoding="utf-8"))
     target = round_.workspace.root / read_index(round_.workspace)["collected"][round_.name]["target"]
     judged = judge(candidates(round_, params, splits), target)
-    return validate(judged, votes(round_), params.validate_, past(round_))
+    return validate(judged, cast_votes(round_), params.validate_, past(round_))
 
 
 def app() -> FastAPI:

@@ -91,7 +91,7 @@ def _candidates(campaign: Campaign, round_: Round) -> list[Candidate]:
 
     params = read(round_.params)
     found = pull.candidates(round_, params, campaign.splits)
-    return validate.validate(found, pull.votes(round_), params.validate_, pull.past(round_))
+    return validate.validate(found, pull.cast_votes(round_), params.validate_, pull.past(round_))
 
 
 def _probe_tasks(campaign: Campaign, round_: Round) -> set[str]:

@@ -14,9 +14,10 @@ from itertools import chain
 import torch
 from torch import nn
 
+from data.files import write_json
 from data.layout import Round
 from data.records import Candidate
-from data.shards import Images, candidate_images, read_candidates
+from data.shards import Images, candidate_images, read_candidates, write_table
 from tasks import attacks, checkpoint, stage
 from tasks.attacks import pgd
 from tasks.attacks._battery import CURVE_STEPS, battery, curve
@@ -64,8 +65,8 @@ def evaluate(round_: Round, params: Params, here: Compute) -> None:
     if not here.first:
         return
     found = measured(parts, campaign, round_.number, lineage.target_round, params)
-    stage.write_table(round_.predictions, to_table(parts))
-    stage.write_json(round_.metrics, found)
+    write_table(round_.predictions, to_table(parts))
+    write_json(round_.metrics, found)
     stage.say(
         f"evaluate {round_.name}: clean {found['clean']['accuracy']:.1%}  "
         + "  ".join(f"{name} {told['accuracy']:.1%}" for name, told in found["robust"].items())

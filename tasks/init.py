@@ -52,7 +52,7 @@ def init(workspace: Workspace, params: Params, remote: str | None, say: Callable
     remote: a folder's absolute path or an address DVC knows; None: the one that is set, else `.dadc/remote`.
     """
     check_kinds(params)
-    check_remote(remote)
+    check_remote_address(remote)
     anew = to_freeze(workspace, params)
     others = list(params.evaluate.sets) if anew else _wanted(workspace, params)
     for name in others:
@@ -240,7 +240,7 @@ def check_network(workspace: Workspace, params: Params, shape: dict[str, Any]) -
             check_given(params, number, workspace.root, len(shape["classes"]), shape["channels"], shape["size"])
 
 
-def check_remote(remote: str | None) -> None:
+def check_remote_address(remote: str | None) -> None:
     """Refuse a relative path: it would mean another folder in every clone."""
     if remote is not None and "://" not in remote and not Path(remote).expanduser().is_absolute():
         raise WorkspaceError(f"--remote wants an absolute path or an address, got {remote!r}")

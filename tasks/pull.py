@@ -17,8 +17,7 @@ from typing import Any
 
 from data.layout import Round
 from data.records import Vote
-from tasks.annotations import Annotation, Line, candidates, gather, lines, pulled
-from tasks.annotations import votes as votes_on
+from tasks.annotations import Annotation, Line, candidates, gather, lines, pulled, votes
 from tasks.labelling import LabellingError, LabelStudio
 from tasks.params import read
 from tasks.past import probed, recorded, remembered
@@ -27,7 +26,7 @@ from tasks.shown import digest
 from tasks.trust import Conduct, conduct, together
 from tasks.workspace import State, closed, rounds, state
 
-__all__ = ["candidates", "past", "probed", "pull", "votes"]
+__all__ = ["candidates", "cast_votes", "past", "probed", "pull"]
 
 OVERLAP = timedelta(seconds=10)  # asked for again: a change may be stamped before and stored after another
 TRIES = 3  # looks at what changed, while people submit between it and the count of all
@@ -111,11 +110,11 @@ def late(studio: LabelStudio, round_: Round, known: Sequence[Line], there: Proje
     return found
 
 
-def votes(round_: Round) -> dict[str, list[Vote]]:
+def cast_votes(round_: Round) -> dict[str, list[Vote]]:
     """The votes on the round's candidates, by the candidate's key."""
     params = read(round_.params)
     splits: dict[str, Any] = json.loads(round_.workspace.splits.read_text(encoding="utf-8"))
-    return votes_on(round_, params, splits, candidates(round_, params, splits))
+    return votes(round_, params, splits, candidates(round_, params, splits))
 
 
 def past(round_: Round) -> dict[str, Conduct]:

@@ -21,7 +21,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from data.files import write_whole
+from data.files import write_json, write_whole
 from data.layout import Round
 from data.shards import Images
 from tasks import attacks, augments, checkpoint, stage
@@ -91,7 +91,7 @@ def rift(round_: Round, params: Params, where: Compute) -> None:
     enabled = params.rift.enabled and (round_.number > 0 or params.first.rift)
     if not enabled:
         write_whole(round_.model, round_.trained.read_bytes())
-        stage.write_json(round_.rift, {"enabled": False, "alpha": 0.0})
+        write_json(round_.rift, {"enabled": False, "alpha": 0.0})
         stage.say(f"rift {round_.name}: not enabled, the trained weights are kept")
         return
     train, validation = (stage.images(round_.workspace, split) for split in ("train", "validation"))
@@ -100,7 +100,7 @@ def rift(round_: Round, params: Params, where: Compute) -> None:
         write_whole(round_.model, round_.trained.read_bytes())
     else:
         checkpoint.save(round_.model, net, card)
-    stage.write_json(round_.rift, {"enabled": True, "selection": params.rift.selection, **found})
+    write_json(round_.rift, {"enabled": True, "selection": params.rift.selection, **found})
     stage.say(f"rift {round_.name}: {found['module']} at alpha {found['alpha']:g}")
 
 

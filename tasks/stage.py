@@ -6,7 +6,6 @@ own, because a stage whose DVC was killed may run on beside its retry.
 
 from __future__ import annotations
 
-import io
 import json
 import sys
 import time
@@ -16,12 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import torch
 from filelock import FileLock, Timeout
 
-from data.files import md5, write_whole
+from data.files import md5
 from data.layout import Round, Workspace, pointer
 from data.shards import Images, read_mapped
 from tasks import compute
@@ -222,18 +219,6 @@ def lineage(round_: Round) -> Lineage:
         shards=tuple(checked(root / shard["path"], shard["md5"]) for shard in shards),
         weights=checked(root / given["path"], given["md5"]) if (given := content.get("weights")) else None,
     )
-
-
-def write_json(path: Path, content: Any) -> None:
-    """Sorted keys, a line's end, whole or not at all; refuses NaN, which is not JSON."""
-    write_whole(path, json.dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def write_table(path: Path, table: pa.Table) -> None:
-    """A table as Parquet, whole or not at all."""
-    buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd")
-    write_whole(path, buffer.getvalue())
 
 
 def _splits(workspace: Workspace) -> dict[str, Any]:

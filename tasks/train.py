@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from data.files import write_json
 from data.layout import Round
 from data.records import Candidate
 from data.shards import Images, candidate_images, read_candidates
@@ -72,7 +73,7 @@ def train(round_: Round, params: Params, where: Compute) -> None:
     if round_.number == 0 and params.first.weights is not None:
         if where.first:
             checkpoint.save(round_.trained, net, card)
-            stage.write_json(round_.history, {"kept": 0, "epochs": [], "images": 0, "given": params.first.weights})
+            write_json(round_.history, {"kept": 0, "epochs": [], "images": 0, "given": params.first.weights})
         where.say(f"train {round_.name}: nothing to train, the network of {params.first.weights} is taken as it is")
         return
     loss = params.first.loss if round_.number == 0 else params.train.loss
@@ -84,7 +85,7 @@ def train(round_: Round, params: Params, where: Compute) -> None:
     best, history = fit(net, training, validation, params, loss, round_.name, where=where, store=kept)
     if where.first:
         checkpoint.save(round_.trained, best, card)
-        stage.write_json(round_.history, history)
+        write_json(round_.history, history)
         kept.remove()
 
 

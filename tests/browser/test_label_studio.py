@@ -201,7 +201,7 @@ def votes_counted(scene: Scene, made: dict[str, Any]) -> dict[str, list[int]]:
 
 def settled(scene: Scene, made: dict[str, Any]) -> list[Any]:
     pull.pull(scene.studio, scene.play.round)
-    return validate(list(made.values()), pull.votes(scene.play.round), scene.play.params.validate_)
+    return validate(list(made.values()), pull.cast_votes(scene.play.round), scene.play.params.validate_)
 
 
 def assert_blind(person: Someone, made: Any) -> None:

@@ -71,7 +71,7 @@ class Scene:
     def made(self) -> list[Candidate]:
         play = self.play
         found = judge(candidates(play.round, play.params, play.splits), play.round.workspace.round(0).model)
-        return validate(found, pull.votes(play.round), play.params.validate_)
+        return validate(found, pull.cast_votes(play.round), play.params.validate_)
 
 
 def handed_in(round_: Round) -> None:

@@ -55,7 +55,7 @@ def test_answers_to_probes(open_round: Callable[..., Any]) -> None:
     found = pull.probed(play.round)
     assert found == [Answer("ann@x", True), Answer("ann@x", False), Answer("ann@x", False)]
     assert annotations.candidates(play.round, play.params, play.splits) == []
-    assert pull.votes(play.round) == {}
+    assert pull.cast_votes(play.round) == {}
 
 
 def test_the_time_of_voting_is_what_the_page_tells_if_that_is_sensible(open_round: Callable[..., Any]) -> None:

@@ -89,7 +89,7 @@ def test_people_s_drawings_and_votes(studio: LabelStudio, open_round: Callable[.
     pushed = bob.submit(other, seen("9"), 1.0)
     eve.edit(pushed, seen("1"))
     assert pull.pull(studio, round_) == 5
-    votes = pull.votes(round_)
+    votes = pull.cast_votes(round_)
     on_first = [(v.validator.split(".")[0], v.choice, v.counted) for v in votes["001/draw/0000"]]
     assert on_first == [("ann", 3, False), ("bob", 3, True), ("bob", 3, False), ("eve", UNREADABLE, True)]
     assert [v.reason for v in votes["001/draw/0000"]][:3] == [
@@ -120,7 +120,7 @@ class Voting:
         pull.pull(self.studio, self.play.round)
         found = candidates(self.play.round, self.play.params, self.play.splits)
         judged = judge(found, self.play.round.workspace.round(0).model)
-        (made,) = validate(judged, pull.votes(self.play.round), self.play.params.validate_)
+        (made,) = validate(judged, pull.cast_votes(self.play.round), self.play.params.validate_)
         return made
 
     def published(self) -> list[str]:

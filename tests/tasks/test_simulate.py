@@ -17,7 +17,7 @@ from tasks.annotations import candidates, probe_answers
 from tasks.judge import judge
 from tasks.labelling import LabelStudio
 from tasks.publish import publish_drawing, publish_validation, unfinished
-from tasks.pull import pull, votes
+from tasks.pull import cast_votes, pull
 from tasks.seeds import seed_images
 from tasks.services import ServiceDown, Services
 from tasks.validate import validate
@@ -26,7 +26,7 @@ from tasks.validate import validate
 def verdicts(play: Any) -> list[Candidate]:
     """What the record says by now."""
     made = judge(candidates(play.round, play.params, play.splits), play.round.workspace.round(0).model)
-    return validate(made, votes(play.round), play.params.validate_)
+    return validate(made, cast_votes(play.round), play.params.validate_)
 
 
 def test_a_round_is_played_to_its_end_and_not_beyond(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from data.files import write_json
 from data.layout import Workspace
 from tasks import stage
 from tasks.params import read
@@ -82,8 +83,8 @@ def test_only_the_frozen_file_is_read(tmp_path: Path) -> None:
 
 def test_json_is_sorted_and_refuses_what_is_no_number(tmp_path: Path) -> None:
     path = tmp_path / "x.json"
-    stage.write_json(path, {"b": 1, "a": {"d": None, "c": "ä"}})
+    write_json(path, {"b": 1, "a": {"d": None, "c": "ä"}})
     assert path.read_text() == '{\n  "a": {\n    "c": "ä",\n    "d": null\n  },\n  "b": 1\n}\n'
     with pytest.raises(ValueError, match="JSON compliant"):
-        stage.write_json(path, {"a": float("nan")})
+        write_json(path, {"a": float("nan")})
     assert "ä" in path.read_text(), "what was there is left"
