@@ -13,8 +13,9 @@ from torch import nn
 from benchmarks import _frame
 from data.sets import digits, mnist
 from data.shards import Images
-from tasks import compute, networks, train
-from tasks.params import Params, TrainCandidates, read
+from tasks import train
+from tasks.config.params import Params, TrainCandidates, read
+from tasks.engine import devices, networks
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"
 HELP = "folder that holds MNIST/raw, or where torchvision may put it; without it scikit-learn's digits are taken"
@@ -71,7 +72,7 @@ def tutorial() -> nn.Module:
 
 
 def fitted(
-    name: str, given: Images, validation: Images, params: Params, where: compute.Compute = compute.ALONE
+    name: str, given: Images, validation: Images, params: Params, where: devices.Compute = devices.ALONE
 ) -> nn.Module:
     """A new network, trained on `given` by params.train; in eval mode, on the CPU."""
     none = TrainCandidates(weight=0.0, repeat=1, non_fooling=False)

@@ -11,8 +11,8 @@ import numpy as np
 import torch
 
 from data.layout import Workspace
-from tasks import ink
-from tasks.target import Target
+from tasks.labelling import drawing
+from tasks.serving.target import Target
 
 
 def main(root: Path, port: int) -> None:
@@ -23,7 +23,7 @@ def main(root: Path, port: int) -> None:
 
     def answer(sketch: dict[str, Any]) -> dict[str, float]:
         alpha = np.asarray(sketch["composite"])[..., 3]
-        given = target.answer(torch.from_numpy(ink.reduce(alpha, card.size))[None])
+        given = target.answer(torch.from_numpy(drawing.reduce(alpha, card.size))[None])
         return dict(zip(card.classes, given.probabilities, strict=True))
 
     with gr.Blocks(analytics_enabled=False) as blocks:

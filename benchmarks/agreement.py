@@ -28,9 +28,9 @@ from torch.nn import functional as F
 from benchmarks import _nets
 from benchmarks._frame import Measured, finish
 from data.shards import Images
-from tasks import checkpoint
 from tasks.attacks import apgd_ce, apgd_t, attack, fgsm, pgd, square
-from tasks.params import Threat
+from tasks.config.params import Threat
+from tasks.engine import inference
 
 PEERS = Path(__file__).parent.parent / ".peers"
 APART = 0.5  # points of robust accuracy
@@ -110,7 +110,7 @@ def three_or_seven(pictures: Images) -> tuple[torch.Tensor, torch.Tensor]:
     """The threes and sevens in [0, 1], and 0 for a three, 1 for a seven."""
     names = [pictures.classes.index(klass) for klass in ("3", "7")]
     index = torch.isin(pictures.labels_N, torch.tensor(names)).nonzero()[:, 0]
-    return checkpoint.to_float(pictures.pixels_NCHW[index]), (pictures.labels_N[index] == names[1]).long()
+    return inference.to_float(pictures.pixels_NCHW[index]), (pictures.labels_N[index] == names[1]).long()
 
 
 def closed_form(given: Images, tested: Images, budget: Budget) -> list[Measured]:
@@ -119,7 +119,7 @@ def closed_form(given: Images, tested: Images, budget: Budget) -> list[Measured]
     images, labels = three_or_seven(tested)
     threat = Threat(norm="linf", epsilon=0.1)
     worst = (images + 0.1 * weight.sign() * torch.where(labels == 0, 1.0, -1.0)[:, None, None, None]).clamp(0, 1)
-    stands = checkpoint.logits_of(net, worst).argmax(1) == labels
+    stands = inference.logits_of(net, worst).argmax(1) == labels
     kinds: dict[str, tuple[Any, Any]] = {
         "FGSM": (fgsm, fgsm.Params()),
         "PGD": (pgd, pgd.Params(steps=budget.pgd_steps, step_size=threat.epsilon)),
@@ -203,9 +203,7 @@ def standing(
     length = float(change.abs().max() if threat.norm == "linf" else change.norm(dim=1).max())
     if length > threat.epsilon * 1.001 or made.min() < 0 or made.max() > 1:
         raise ValueError(f"a peer's images must lie within {threat.epsilon:g}, got {length:g}: no fair comparison")
-    return (checkpoint.logits_of(net, images).argmax(1) == labels) & (
-        checkpoint.logits_of(net, made).argmax(1) == labels
-    )
+    return (inference.logits_of(net, images).argmax(1) == labels) & (inference.logits_of(net, made).argmax(1) == labels)
 
 
 def compared(
@@ -247,7 +245,7 @@ def hidden(
         for other in sorted(nets.keys() - {case.name})
     }
     for what, found in made.items():
-        fell = 100 * int((checkpoint.logits_of(net, found).argmax(1) != theirs).sum()) / len(images)
+        fell = 100 * int((inference.logits_of(net, found).argmax(1) != theirs).sum()) / len(images)
         yield Measured(f"{where}: stands under it, falls to {what}", fell, "%", target, "lower")
     print(f"{where}: what gradients may hide, done", file=sys.stderr, flush=True)
 
@@ -278,10 +276,10 @@ def measure(given: argparse.Namespace) -> list[Measured]:
         case.name: trained(case, both.take(range(kept)), both.take(range(kept, len(both))), budget) for case in CASES
     }
     tested = _nets.some(test, budget.tested)
-    images, labels = checkpoint.to_float(tested.pixels_NCHW), tested.labels_N
+    images, labels = inference.to_float(tested.pixels_NCHW), tested.labels_N
     found = closed_form(train, test, budget)
     for case in CASES:
-        right = checkpoint.logits_of(nets[case.name], images).argmax(1) == labels
+        right = inference.logits_of(nets[case.name], images).argmax(1) == labels
         found.append(Measured(f"{case.name}: clean", share(right), "%", None, "higher"))
         for norm in given.norms:
             found += compared(case, nets, norm, images, labels, budget)

@@ -24,11 +24,12 @@ from benchmarks._frame import Measured, apart, main
 from benchmarks._nets import tutorial
 from benchmarks._profile import shares
 from data.sets import digits
-from tasks import checkpoint
 from tasks.attacks import attack, pgd
-from tasks.attacks._fast import fast
-from tasks.compute import keep_memory
-from tasks.params import Threat, module_of
+from tasks.config.kinds import module_of
+from tasks.config.params import Threat
+from tasks.engine import inference
+from tasks.engine.bf16 import fast
+from tasks.engine.devices import keep_memory
 
 PEERS = Path(__file__).parent.parent / ".peers"
 NETWORKS = (("nsl_cnn", 1, 28, 128, 3.5), ("resnet18", 3, 32, 64, 2.5))  # network, channels, pixels, batch, target
@@ -66,7 +67,7 @@ def peer(name: str, net: nn.Module, images: torch.Tensor, labels: torch.Tensor) 
     from art.attacks.evasion import ProjectedGradientDescentPyTorch
     from art.estimators.classification import PyTorchClassifier
 
-    shape, classes = tuple(images.shape[1:]), int(checkpoint.logits_of(net, images[:1]).shape[1])
+    shape, classes = tuple(images.shape[1:]), int(inference.logits_of(net, images[:1]).shape[1])
     estimator = PyTorchClassifier(net, nn.CrossEntropyLoss(), shape, classes, clip_values=(0, 1), device_type="cpu")
     of_art = ProjectedGradientDescentPyTorch(
         estimator, eps=THREAT.epsilon, eps_step=STEP, max_iter=10, num_random_init=1, batch_size=128, verbose=False
@@ -136,7 +137,7 @@ def undefended(variant: str, quick: bool) -> partial[Any]:
     images = digits.load("train", root=PEERS, size=28, channels=1, seed=0)
     net = tutorial()
     optimizer = torch.optim.Adam(net.parameters(), 2e-3)
-    floats, labels = checkpoint.to_float(images.pixels_NCHW), images.labels_N
+    floats, labels = inference.to_float(images.pixels_NCHW), images.labels_N
     for _ in range(20 if quick else 200):
         index = torch.randint(0, len(labels), (64,))
         optimizer.zero_grad()

@@ -22,9 +22,10 @@ from torchvision.transforms import v2
 
 from benchmarks._frame import Measured, interleaved, main
 from tasks.augments import Chosen, augmented, chosen
-from tasks.checkpoint import to_float
-from tasks.compute import keep_memory
-from tasks.params import KindParams, Threat, kind, module_of
+from tasks.config.kinds import kind, module_of
+from tasks.config.params import KindParams, Threat
+from tasks.engine.devices import keep_memory
+from tasks.engine.inference import to_float
 
 BATCH = 128
 EPOCHS = 8  # of the batched variant in each round: one alone is over before its memory is warm

@@ -20,10 +20,10 @@ from benchmarks import _nets
 from benchmarks._frame import Measured, main
 from benchmarks.attacks import PEERS
 from data.shards import Images
-from tasks import checkpoint
 from tasks.attacks import apgd_ce, apgd_t, pgd, square
 from tasks.attacks._battery import battery
-from tasks.params import Threat
+from tasks.config.params import Threat
+from tasks.engine import inference
 
 EPSILON = 0.1
 THREAT = Threat(norm="linf", epsilon=EPSILON)
@@ -51,7 +51,7 @@ def ours(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, quick: bool
         "apgd_t": (apgd_t, apgd_t.Params(steps=steps)),
         "square": (square, square.Params(queries=50 if quick else 1000)),
     }
-    answers = checkpoint.logits_of(net, images).argmax(1)
+    answers = inference.logits_of(net, images).argmax(1)
     return battery(kinds, net, images, labels, answers, THREAT, 0, precision="bf16").standing(labels)
 
 
@@ -62,7 +62,7 @@ def theirs(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, quick: bo
     import torchattacks
 
     steps, queries = (10, 50) if quick else (100, 5000)
-    stands = checkpoint.logits_of(net, images).argmax(1) == labels
+    stands = inference.logits_of(net, images).argmax(1) == labels
     for part in (
         torchattacks.APGD(net, eps=EPSILON, steps=steps, loss="ce", seed=0),
         torchattacks.APGDT(net, eps=EPSILON, steps=steps, n_classes=10, seed=0),
@@ -74,7 +74,7 @@ def theirs(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, quick: bo
             break
         found = part(images[index], labels[index]).detach()
         outside = (found - images[index]).abs().amax((1, 2, 3)) > EPSILON + SPARE
-        fooled = (checkpoint.logits_of(net, found).argmax(1) != labels[index]) & ~outside
+        fooled = (inference.logits_of(net, found).argmax(1) != labels[index]) & ~outside
         stands[index[fooled]] = False
         print(f"{type(part).__name__}: broke {int(fooled.sum())} of {len(index)}", file=sys.stderr)
     return stands
@@ -87,7 +87,7 @@ def measure(quick: bool) -> list[Measured]:
     train = digits.take(torch.arange(1200))
     net = network(train, digits.take(torch.arange(1200, len(digits))), quick)
     test = _nets.some(_nets.images(None, "test"), 20 if quick else 200)
-    images, labels = checkpoint.to_float(test.pixels_NCHW), test.labels_N
+    images, labels = inference.to_float(test.pixels_NCHW), test.labels_N
     ours(net, images[:8], labels[:8], quick)  # to warm up
     began = time.process_time()
     standing = ours(net, images, labels, quick)

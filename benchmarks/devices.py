@@ -23,9 +23,9 @@ from typing import Any
 from benchmarks._frame import Measured, arguments, finish
 from benchmarks._workspaces import cloned
 from data.layout import Round, Workspace
+from tasks.config.params import read
 from tasks.freeze import freeze
-from tasks.init import freeze_data
-from tasks.params import read
+from tasks.prepare import freeze_data
 
 SPEED = re.compile(r"epoch \d+/\d+ .* (\d+) images/s")
 DEVICES = (1, 2)

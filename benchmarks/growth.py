@@ -33,13 +33,18 @@ from data.files import write_json
 from data.layout import Round, Workspace
 from data.records import Candidate, Verdict, Vote
 from data.shards import Images, encode_png, read_candidates, write_candidates
-from tasks import checkpoint, ink, networks, projects, stage
-from tasks.annotations import Line, probes
+from tasks.config.params import Params, read
+from tasks.engine import checkpoint, networks
 from tasks.freeze import lineage
-from tasks.init import init
-from tasks.params import Params, read
-from tasks.store import dvc
-from tasks.workspace import commit, git, write_index
+from tasks.labelling import drawing as ink
+from tasks.labelling import projects
+from tasks.prepare import init
+from tasks.record.annotations import Line
+from tasks.record.candidates import probes
+from tasks.workspace import inputs
+from tasks.workspace.dvc import dvc
+from tasks.workspace.git import commit, git
+from tasks.workspace.rounds import write_index
 
 CHECKOUT = Path(__file__).resolve().parent.parent
 AT = "2026-01-01T00:00:00.000000Z"
@@ -116,7 +121,7 @@ def one_round(root: Path) -> dict[str, float]:
     """Open, collect and close the next round by the flows' own functions; seconds by part, megabytes of memory."""
     from flows import close, collect
     from flows import open as opening
-    from flows.base import load
+    from flows.context import load
 
     spent: dict[str, float] = {"began": time.time()}
 
@@ -151,8 +156,8 @@ def one_round(root: Path) -> dict[str, float]:
     with timed("reading"):
         from tasks.train import training_set
 
-        shards = chain.from_iterable(map(read_candidates, stage.lineage(round_).shards))
-        training_set(stage.images(round_.workspace, "train"), shards, read(round_.params).train.candidates)
+        shards = chain.from_iterable(map(read_candidates, inputs.lineage(round_).shards))
+        training_set(inputs.images(round_.workspace, "train"), shards, read(round_.params).train.candidates)
     return spent | {"round": round_.number}
 
 
@@ -184,7 +189,7 @@ def campaign(root: Path, rounds: int, each: int) -> Path:
     params = read(workspace.params)
     write_folder(root.parent / "images", each + 200)
     init(workspace, params, None, _say)
-    pool = stage.images(workspace, "pool")
+    pool = inputs.images(workspace, "pool")
     sketches = [_sketch(pool, i) for i in range(min(SKETCHES, len(pool)))]
     drawn = record(workspace.round(1), params, pool, each, sketches)
     for number in range(rounds + 1):
@@ -222,7 +227,7 @@ def close_by_hand(round_: Round, params: Params, pool: Images, each: int, drawn:
 
 def stand_in(round_: Round, params: Params) -> None:
     """What the stages of a closed round would have left; the same few figures in every one."""
-    base = stage.base(round_.workspace)
+    base = inputs.base(round_.workspace)
     torch.manual_seed(round_.number)
     net = networks.build(params.model.name, len(base.classes), base.channels, base.size)
     card = checkpoint.Card(params.model.name, base.classes, base.channels, base.size, round_.number)
@@ -266,7 +271,7 @@ def candidate(round_: Round, i: int, pool: Images) -> Candidate:
 
 def record(round_: Round, params: Params, pool: Images, each: int, sketches: list[Any]) -> str:
     """The round's annotations.jsonl: its drawings, and two votes on each."""
-    base = stage.base(round_.workspace)
+    base = inputs.base(round_.workspace)
     found = []
     for i in range(each):
         region, pixels, label = sketches[i % len(sketches)]
@@ -283,7 +288,7 @@ def record(round_: Round, params: Params, pool: Images, each: int, sketches: lis
 
 def answers(round_: Round, params: Params, each: int) -> str:
     """The end of annotations.jsonl: every validator's answers to the probes."""
-    base, found = stage.base(round_.workspace), []
+    base, found = inputs.base(round_.workspace), []
     for n, probe in enumerate(probes(round_, params, {"channels": base.channels})):
         for k in range(VALIDATORS):
             seen = [ink.chosen(projects.SEEN, "seen", base.classes[probe.intended])]

@@ -30,14 +30,16 @@ from data.layout import Round, Workspace
 from data.records import Candidate
 from data.sets import digits
 from data.shards import encode_png, write_candidates, write_images
-from flows.stack import down, up
-from tasks import ink, pages, projects, strokes
-from tasks.annotations import lines
-from tasks.labelling import LabelStudio, Person, connect
-from tasks.params import Params, read
+from flows.stack.lifecycle import down, up
+from tasks.config.params import Params, read
+from tasks.labelling import drawing as ink
+from tasks.labelling import label_config, projects
+from tasks.labelling.client import LabelStudio, Person, connect
 from tasks.publish import publish_drawing, publish_validation
 from tasks.pull import pull
-from tasks.workspace import write_index
+from tasks.record.annotations import lines
+from tasks.simulation import strokes
+from tasks.workspace.rounds import write_index
 
 PEOPLE = 8
 BATCH = 1000  # tasks of one import
@@ -90,7 +92,7 @@ def drawn(number: int) -> list[dict[str, Any]]:
 def import_drawn(studio: LabelStudio, round_: Round, params: Params, authors: list[int]) -> int:
     """The round's drawing tasks, each with a drawing by one of the accounts; the project."""
     title = projects.title(params.campaign, round_, "draw")
-    project = studio.ensure_project(title, pages.draw_page([str(digit) for digit in range(10)]), instruction="")
+    project = studio.ensure_project(title, label_config.draw_page([str(digit) for digit in range(10)]), instruction="")
     canvas, kept = ink.blank(28, 1), [drawn(number) for number in range(100)]
     tasks = [
         {

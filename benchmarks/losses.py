@@ -20,11 +20,12 @@ import torch
 from benchmarks import _nets
 from benchmarks._frame import Measured, finish, table
 from data.shards import Images
-from tasks import checkpoint
 from tasks.attacks import apgd_ce, attack, fgsm, pgd
+from tasks.config.kinds import kind
+from tasks.config.params import Params
+from tasks.engine import inference
 from tasks.losses import repeatable
 from tasks.losses._awp import perturbed
-from tasks.params import Params, kind
 
 STEPS = 5  # of the PGD that makes a loss's images
 GIVEN, HELD_OUT, ATTACKED = 10_000, 500, 1_000
@@ -43,7 +44,7 @@ def passes(given: Images, params: Params) -> float:
     """Gradients that one image takes in one training step, counted."""
     net = _nets.new(given, params)
     module, own = kind("losses", params.train.loss.name, params.train.loss.params, "train.loss.params")
-    images, labels = checkpoint.to_float(given.pixels_NCHW[:8]), given.labels_N[:8]
+    images, labels = inference.to_float(given.pixels_NCHW[:8]), given.labels_N[:8]
     counted = 0
 
     def count(_: object, inputs: tuple[torch.Tensor, ...], output: torch.Tensor) -> None:
@@ -71,9 +72,9 @@ def trained(name: str, given: Images, validation: Images, params: Params, gradie
 
 def figures(name: str, net: Any, test: Images, params: Params, quick: bool) -> list[Measured]:
     """Per cent of the test split: clean, and of its first images under FGSM, PGD and APGD."""
-    answers, _ = checkpoint.answer(net, test.pixels_NCHW)
+    answers, _ = inference.answer(net, test.pixels_NCHW)
     few = 32 if quick else ATTACKED
-    images, labels = checkpoint.to_float(test.pixels_NCHW[:few]), test.labels_N[:few]
+    images, labels = inference.to_float(test.pixels_NCHW[:few]), test.labels_N[:few]
     step = params.threat.epsilon / 8
     kinds: dict[str, tuple[Any, Any]] = {
         "FGSM": (fgsm, fgsm.Params()),

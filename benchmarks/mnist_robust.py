@@ -20,11 +20,11 @@ from torch import nn
 from benchmarks import _frame, _nets
 from benchmarks._frame import Measured
 from data.shards import Images
-from tasks import checkpoint, networks
 from tasks.attacks import apgd_ce, apgd_t, attack, pgd, square
 from tasks.attacks._battery import battery
+from tasks.config.params import Threat
+from tasks.engine import inference, networks
 from tasks.losses import pgd_at
-from tasks.params import Threat
 
 THREAT = Threat(norm="linf", epsilon=0.3)
 STEPS, BATCH = 3, 128
@@ -56,7 +56,7 @@ def train(images: Images, budget: int) -> Trained:
         if len(order) < batch:
             order = torch.randperm(len(images), generator=generator)
         index, order = order[:batch], order[batch:]
-        pixels = checkpoint.to_float(images.pixels_NCHW.index_select(0, index))
+        pixels = inference.to_float(images.pixels_NCHW.index_select(0, index))
         own = pgd_at.Params(steps=STEPS, epsilon=THREAT.epsilon * min(1, (done + 0.02) / GROWING))
         given = (pixels.contiguous(memory_format=torch.channels_last), images.labels_N[index], torch.ones(batch))
         optimizer.zero_grad(set_to_none=True)
@@ -72,8 +72,8 @@ def train(images: Images, budget: int) -> Trained:
 
 def stand(net: nn.Module, test: Images, steps: int, restarts: int, queries: int) -> dict[str, float]:
     """Accuracies in per cent: under PGD, under the battery, under both."""
-    images, labels = checkpoint.to_float(test.pixels_NCHW), test.labels_N
-    answers, _ = checkpoint.answer(net, test.pixels_NCHW)
+    images, labels = inference.to_float(test.pixels_NCHW), test.labels_N
+    answers, _ = inference.answer(net, test.pixels_NCHW)
     params = pgd.Params(steps=steps, step_size=max(0.02, THREAT.epsilon / steps), restarts=restarts)
     under = {"PGD": attack(pgd, net, images, labels, THREAT, params, 0, precision="bf16").answers == labels}
     kinds: dict[str, tuple[Any, Any]] = {
@@ -94,7 +94,7 @@ def measure(quick: bool, root: Path | None) -> list[Measured]:
     real = root is not None and not quick
     images, test = _nets.images(root, "train"), _nets.images(root, "test")
     trained = train(images, 60_000 if quick else 1_200_000)
-    answers, _ = checkpoint.answer(trained.net, test.pixels_NCHW)
+    answers, _ = inference.answer(trained.net, test.pixels_NCHW)
     clean = float((answers == test.labels_N).double().mean()) * 100
     few = _nets.some(test, 40 if quick else 1000)
     found = stand(trained.net, few, *((5, 1, 20) if quick else (40, 5, 1000)))

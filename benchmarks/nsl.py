@@ -29,10 +29,10 @@ from benchmarks import _nets
 from benchmarks._frame import Measured, finish, table
 from data.shards import Images
 from models import nsl_cnn
-from tasks import checkpoint
 from tasks.attacks import attack, fgsm, pgd
+from tasks.config.params import Threat
+from tasks.engine import inference
 from tasks.losses import nsl, plain
-from tasks.params import Threat
 
 EPOCHS, BATCH, RATE, KERAS_EPSILON = 5, 32, 1e-3, 1e-7
 THREAT = Threat(norm="linf", epsilon=0.2)
@@ -64,7 +64,7 @@ def trained(recipe: Recipe, given: Images, epochs: int) -> nn.Module:
     generator, weights_B = torch.Generator().manual_seed(0), torch.ones(BATCH)
     for epoch in range(1, epochs + 1):
         for index in torch.randperm(len(given), generator=generator).split(BATCH):
-            images_BCHW = checkpoint.to_float(given.pixels_NCHW[index]).contiguous(memory_format=torch.channels_last)
+            images_BCHW = inference.to_float(given.pixels_NCHW[index]).contiguous(memory_format=torch.channels_last)
             batch = images_BCHW, given.labels_N[index], weights_B[: len(index)]
             optimizer.zero_grad(set_to_none=True)
             with torch.autocast("cpu", torch.bfloat16):
@@ -77,7 +77,7 @@ def trained(recipe: Recipe, given: Images, epochs: int) -> nn.Module:
 
 def accuracy(net: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> float:
     """Per cent."""
-    answers = torch.cat([checkpoint.logits_of(net, part).argmax(1) for part in images.split(512)])
+    answers = torch.cat([inference.logits_of(net, part).argmax(1) for part in images.split(512)])
     return 100 * float((answers == labels).double().mean())
 
 
@@ -96,7 +96,7 @@ def under_pgd(net: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> flo
 
 def figures(recipe: Recipe, net: nn.Module, base: nn.Module, test: Images, real: bool) -> list[Measured]:
     """real: trained on all of MNIST, so that what others published may be held against it."""
-    images, labels = checkpoint.to_float(test.pixels_NCHW), test.labels_N
+    images, labels = inference.to_float(test.pixels_NCHW), test.labels_N
     transfer = accuracy(net, one_step(base, images, labels, THREAT), labels)
     itself = accuracy(net, one_step(net, images, labels, THREAT), labels)
     error = 100 - accuracy(net, one_step(net, images, labels, GOODFELLOW), labels)
@@ -112,9 +112,9 @@ def figures(recipe: Recipe, net: nn.Module, base: nn.Module, test: Images, real:
 
 def picture(path: Path, base: nn.Module, regularized: nn.Module, test: Images) -> None:
     """The first images of the test split, moved by one step on the base, with the class and both answers below."""
-    images, labels = checkpoint.to_float(test.pixels_NCHW[:SHOWN]), test.labels_N[:SHOWN]
+    images, labels = inference.to_float(test.pixels_NCHW[:SHOWN]), test.labels_N[:SHOWN]
     made = one_step(base, images, labels, THREAT)
-    answers = [checkpoint.logits_of(net, made).argmax(1).tolist() for net in (base, regularized)]
+    answers = [inference.logits_of(net, made).argmax(1).tolist() for net in (base, regularized)]
     side, line = test.size * ZOOM, 13
     width, height = side + 12, side + 3 * line + 10
     sheet = Image.new("RGB", (COLUMNS * width, -(-SHOWN // COLUMNS) * height), "white")

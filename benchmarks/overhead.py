@@ -22,8 +22,8 @@ from typing import Any
 
 from benchmarks._frame import Measured, main
 from benchmarks._workspaces import cloned
-from flows.stack import down, up
-from tasks.services import Services
+from flows.stack.lifecycle import down, up
+from tasks.workspace.services import Services
 
 WORKED = re.compile(r"^(?:attack|train|rift|evaluate) \d{3}: worked (\d+\.\d) s$", re.MULTILINE)
 COMMANDS = ("open", "collect", "simulate", "collect", "close")

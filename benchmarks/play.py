@@ -30,7 +30,9 @@ from PIL import Image
 
 from benchmarks._frame import Measured, main
 from data.layout import Workspace
-from tasks import checkpoint, ink, strokes
+from tasks.engine import checkpoint
+from tasks.labelling import drawing
+from tasks.simulation import strokes
 
 PLAYERS = 8
 ROOT = Path(__file__).resolve().parent.parent
@@ -59,7 +61,7 @@ def drawings(count: int) -> list[bytes]:
         if number % 4 == 0:
             lines: list[strokes.Points] = []
         lines.append(np.cumsum(rng.normal(0, 0.04, (40, 2)), axis=0) % 0.9 + 0.05)
-        alpha = strokes.redraw(lines, ink.canvas_size(28), 0.0, np.random.default_rng(1))
+        alpha = strokes.redraw(lines, drawing.canvas_size(28), 0.0, np.random.default_rng(1))
         pixels = np.full((*alpha.shape, 4), 255, dtype=np.uint8)
         pixels[..., 3] = alpha
         buffer = io.BytesIO()

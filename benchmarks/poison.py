@@ -17,9 +17,9 @@ from pathlib import Path
 
 from benchmarks._frame import Measured, main
 from data.records import HUMAN, Candidate, Vote
-from tasks.params import Validate, read
-from tasks.publish import people_wanted
-from tasks.trust import Answer, conduct, set_aside
+from tasks.config.params import Validate, read
+from tasks.quality.consensus import people_wanted
+from tasks.quality.trust import Answer, conduct, set_aside
 from tasks.validate import validate
 
 ACCOUNTS, DRAWN, CLASSES = 30, 20, 10

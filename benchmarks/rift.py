@@ -30,12 +30,14 @@ from torch import nn
 
 from benchmarks import _frame, _nets
 from benchmarks._frame import Measured, finish
-from data.others import corrupted
+from data.external_sets import corrupted
 from data.shards import Images
 from data.splitting import split_train
-from tasks import checkpoint, evaluate, rift, stage
-from tasks.compute import launched
-from tasks.params import Params, module_of
+from tasks import evaluate, rift
+from tasks.config.kinds import module_of
+from tasks.config.params import Params
+from tasks.engine import inference, stage
+from tasks.engine.devices import launched
 
 Figures = dict[str, float]  # clean, OOD and robust, per cent
 PUBLISHED: Mapping[tuple[str, str], tuple[str, str, str]] = {  # PGD-AT: clean, OOD and robust, before → after
@@ -141,7 +143,7 @@ def share(answers_N: torch.Tensor, labels_N: torch.Tensor) -> float:
 def official(net: nn.Module, folder: Path) -> float:
     """Per cent over all kinds and severities of CIFAR-10-C or CIFAR-100-C: a file for each kind, and labels.npy."""
     kinds, labels_N = corrupted(folder)
-    return mean(share(checkpoint.answer(net, pixels_NCHW)[0], labels_N) for pixels_NCHW in kinds.values())
+    return mean(share(inference.answer(net, pixels_NCHW)[0], labels_N) for pixels_NCHW in kinds.values())
 
 
 def one_seed(given: argparse.Namespace, seed: int) -> dict[str, tuple[Figures, Figures]]:

@@ -24,8 +24,8 @@ from benchmarks import _nets
 from benchmarks._frame import Measured, finish
 from data.shards import Images
 from models import space_cnn
-from tasks import checkpoint
-from tasks.params import kind
+from tasks.config.kinds import kind
+from tasks.engine import inference
 
 EPOCHS, BATCH, RATE, MOMENTUM = 20, 128, 0.01, 0.5
 PRINTED = 89.0  # per cent
@@ -51,7 +51,7 @@ def trained(given: Images, epochs: int) -> nn.Module:
     for epoch in range(1, epochs + 1):
         for index in torch.randperm(len(given)).split(BATCH):
             optimizer.zero_grad(set_to_none=True)
-            F.cross_entropy(net(checkpoint.to_float(given.pixels_NCHW[index])), given.labels_N[index]).backward()
+            F.cross_entropy(net(inference.to_float(given.pixels_NCHW[index])), given.labels_N[index]).backward()
             optimizer.step()
         print(f"epoch {epoch}/{epochs}", file=sys.stderr, flush=True)
     return net.eval()
@@ -59,7 +59,7 @@ def trained(given: Images, epochs: int) -> nn.Module:
 
 def accuracy(net: nn.Module, pixels_NCHW: torch.Tensor, labels_N: torch.Tensor) -> float:
     """Per cent."""
-    return 100 * float((checkpoint.answer(net, pixels_NCHW)[0] == labels_N).double().mean())
+    return 100 * float((inference.answer(net, pixels_NCHW)[0] == labels_N).double().mean())
 
 
 def measure(given: argparse.Namespace) -> list[Measured]:
@@ -73,7 +73,7 @@ def measure(given: argparse.Namespace) -> list[Measured]:
     wanted = None if given.quick or given.root is None else PRINTED
     clean = accuracy(net, test.pixels_NCHW, test.labels_N)
     found = [Measured(f"after {epochs} epochs: clean (printed: 89)", clean, "%", wanted, "higher")]
-    images_NCHW, shifted = checkpoint.to_float(test.pixels_NCHW), []
+    images_NCHW, shifted = inference.to_float(test.pixels_NCHW), []
     for name, strength in SHIFTS.items():
         module, own = kind("shifts", name, strength, f"SHIFTS.{name}")
         moved = module.shift(images_NCHW, own, torch.Generator().manual_seed(0)).clamp(0, 1)

@@ -25,9 +25,11 @@ from benchmarks._nets import settings as changed
 from benchmarks._nets import tutorial
 from benchmarks._profile import shares
 from benchmarks.attacks import by_hand
-from tasks import checkpoint, networks, train
-from tasks.compute import keep_memory
-from tasks.params import KindParams, Params, kind
+from tasks import train
+from tasks.config.kinds import kind
+from tasks.config.params import KindParams, Params
+from tasks.engine import inference, networks
+from tasks.engine.devices import keep_memory
 
 NSL, LINF = 0.2, 0.3  # the tutorial's step; the radius of the others
 STEPS = 5  # of the inner PGD
@@ -83,7 +85,7 @@ class Stepper:
         self.index = torch.randperm(2048)[:batch]
         self.loss, self.params, self.generator = loss, params, torch.Generator().manual_seed(0)
         self.optimizer: torch.optim.Optimizer = torch.optim.Adam(self.net.parameters(), params.train.learning_rate)
-        self.floats = checkpoint.to_float(self.pixels)
+        self.floats = inference.to_float(self.pixels)
 
     def naive(self) -> None:
         self.optimizer.zero_grad()
@@ -99,7 +101,7 @@ class Stepper:
         return self
 
     def ours(self) -> None:
-        images = checkpoint.to_float(self.pixels.index_select(0, self.index))
+        images = inference.to_float(self.pixels.index_select(0, self.index))
         images = images.contiguous(memory_format=torch.channels_last)
         batch = (images, self.labels.index_select(0, self.index), torch.ones(len(self.index)))
         self.optimizer.zero_grad(set_to_none=True)

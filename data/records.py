@@ -12,6 +12,8 @@ PROBE = "probe"  # of what validators are tested with; never in a shard
 PLAYED = "played"  # people's too, from the players' page, where only what fools is sent: a rate of it says nothing
 RATED = (HUMAN, SIMULATED)  # the sources that MER and vMER count
 PEOPLE = (*RATED, PLAYED)
+DELETED = "deleted after it was pulled"  # reasons for which an annotation does not count
+SKIPPED = "skipped"
 
 
 class Verdict(StrEnum):

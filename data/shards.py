@@ -15,7 +15,7 @@ import torch
 from PIL import Image
 
 from data.files import write_whole, written_whole
-from data.mapped import mapped
+from data.memmap import mapped
 from data.records import Candidate, Verdict, Vote
 
 _IMAGES = pa.schema([("key", pa.string()), ("label", pa.int32()), ("image", pa.binary())])

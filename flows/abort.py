@@ -11,19 +11,11 @@ from pathlib import Path
 
 from data.files import write_whole
 from data.layout import Round, Workspace, pointer
-from flows.base import say
-from tasks.store import check_remote, dvc
-from tasks.workspace import (
-    WorkspaceError,
-    check_branch,
-    closed,
-    commit,
-    current,
-    drop_from_index,
-    lock,
-    rounds,
-    tracked,
-)
+from flows.context import say
+from tasks.workspace.dvc import check_remote, dvc
+from tasks.workspace.git import WorkspaceError, check_branch, commit, tracked
+from tasks.workspace.lock import lock
+from tasks.workspace.rounds import closed, current, drop_from_index, rounds
 
 
 def abort(root: Path, why: str) -> None:

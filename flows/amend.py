@@ -8,21 +8,14 @@ from pathlib import Path
 
 from data.files import write_whole
 from data.layout import Round, Workspace
-from flows.base import say
-from tasks.params import Params, check_kinds, parse, read
-from tasks.remake import environment
+from flows.context import say
+from tasks.config.kinds import check_kinds
+from tasks.config.params import Params, parse, read
 from tasks.track import flat_params
-from tasks.workspace import (
-    State,
-    WorkspaceError,
-    check_branch,
-    check_committed,
-    commit,
-    current,
-    git,
-    lock,
-    state,
-)
+from tasks.workspace.git import WorkspaceError, check_branch, check_committed, commit, git
+from tasks.workspace.lock import lock
+from tasks.workspace.reproduce import environment
+from tasks.workspace.rounds import State, current, state
 
 AMENDABLE = ("accelerator", "devices", "train", "rift")  # of params.yaml: nothing before the training hangs on them
 
@@ -51,9 +44,9 @@ def amend(root: Path) -> None:
             return
         check_kinds(wanted)
         if wanted.accelerator != "cpu":  # else torch is not asked
-            from tasks import compute
+            from tasks.engine import devices
 
-            compute.check_devices(wanted, frozen=False)
+            devices.check_devices(wanted, frozen=False)
         if {"accelerator", "devices"} & changed.keys() and round_.lineage.exists():  # frozen, and trained elsewhere now
             told = json.loads(round_.lineage.read_text(encoding="utf-8"))
             write_whole(round_.lineage, json.dumps({**told, "environment": environment(wanted)}, indent=2) + "\n")

@@ -9,29 +9,17 @@ from pathlib import Path
 from data.files import write_whole
 from data.layout import Round, pointer
 from data.records import Candidate
-from flows.base import Campaign, campaign_flow, load, say, step
-from flows.collect import Tally, up_to_date
+from flows.collect import up_to_date
+from flows.context import Campaign, campaign_flow, load, say, step
 from flows.open import check_devices
 from tasks import freeze as freezing
-from tasks import plots
-from tasks.params import read
+from tasks.config.params import read
+from tasks.evaluation import plots
 from tasks.promote import champion
-from tasks.store import check_remote, dvc
-from tasks.workspace import (
-    State,
-    WorkspaceError,
-    check_branch,
-    check_committed,
-    check_tag,
-    closed,
-    closing_commit,
-    commit,
-    git,
-    state,
-    tags,
-    target,
-    write_index,
-)
+from tasks.quality.progress import Tally
+from tasks.workspace.dvc import check_remote, dvc
+from tasks.workspace.git import WorkspaceError, check_branch, check_committed, commit, git, tags
+from tasks.workspace.rounds import State, check_tag, closed, closing_commit, state, target, write_index
 
 
 @campaign_flow("close")

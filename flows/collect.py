@@ -2,66 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 from data.layout import Round
 from data.records import Candidate, Vote
-from flows.base import Campaign, campaign_flow, load, say, step
+from flows.context import Campaign, campaign_flow, load, say, step
 from tasks import judge as judging
 from tasks import validate as validating
-from tasks.agreement import alpha, counted
-from tasks.params import Params, read
-from tasks.trust import ASIDE
-from tasks.workspace import State, WorkspaceError, state, target
-
-ENOUGH = 10  # candidates with two votes or more, from which agreement is spoken of
-
-
-@dataclass(frozen=True)
-class Tally:
-    """Where a round stands, people's candidates alone."""
-
-    collected: int
-    fooling: int
-    verified_fooling: int  # without near-duplicates of their author's
-    pending: int  # fooling, without a verdict
-    malformed: int
-    alpha: float | None = None  # agreement of the validators; None where few candidates have two votes
-    late: int = 0  # of the collected: made for an earlier round after it was frozen
-    voters: int = 0  # accounts whose votes count
-    aside: int = 0  # accounts whose votes do not, for they are set aside
-    duplicates: int = 0  # fooling, and near-duplicates of their author's
-
-    @classmethod
-    def of(cls, candidates: Sequence[Candidate]) -> Tally:
-        from tasks.leaderboard import new_fools
-
-        people = [c for c in candidates if c.by_people]
-        fooling, new = [c for c in people if c.fooling], new_fools(people)
-        agreed = alpha(counted(people))
-        votes = [vote for c in candidates for vote in c.votes]
-        return cls(
-            collected=sum(c.wellformed for c in people),
-            fooling=len(fooling),
-            verified_fooling=sum(c.verified for c in new),
-            pending=sum(c.verdict == "pending" for c in fooling),
-            malformed=sum(not c.wellformed for c in people),
-            alpha=agreed["alpha"] if agreed["candidates"] >= ENOUGH else None,
-            late=sum(c.wellformed and c.late for c in people),
-            voters=len({vote.validator for vote in votes if vote.counted}),
-            aside=len({vote.validator for vote in votes if vote.reason.startswith(ASIDE)}),
-            duplicates=len(fooling) - len(new),
-        )
-
-    def __str__(self) -> str:
-        return (
-            f"{self.collected} collected, {self.fooling} fooling, {self.verified_fooling} of them verified, "
-            f"{self.pending} pending, {self.malformed} malformed"
-            + (f", {self.duplicates} near-duplicates" if self.duplicates else "")
-            + (f", {self.late} late" if self.late else "")
-        )
+from tasks.config.params import Params, read
+from tasks.quality.progress import Tally
+from tasks.workspace.git import WorkspaceError
+from tasks.workspace.rounds import State, state, target
 
 
 @campaign_flow("collect")
@@ -109,7 +61,8 @@ def pull(campaign: Campaign, round_: Round) -> None:
 @step("decode")
 def decode(campaign: Campaign, round_: Round, params: Params) -> tuple[list[Candidate], Mapping[str, list[Vote]]]:
     """annotations.jsonl and attack.parquet → candidates and votes."""
-    from tasks.pull import candidates, cast_votes
+    from tasks.record.candidates import candidates
+    from tasks.record.votes import cast_votes
 
     return candidates(round_, params, campaign.splits), cast_votes(round_)
 
@@ -125,7 +78,7 @@ def judge(round_: Round, candidates: list[Candidate]) -> list[Candidate]:
 @step("validate")
 def validate(candidates: list[Candidate], votes: Mapping[str, list[Vote]], round_: Round) -> list[Candidate]:
     """Votes → verdicts, without those of accounts that the campaign's record says not to trust."""
-    from tasks.pull import past
+    from tasks.record.history import past
 
     return validating.validate(candidates, votes, read(round_.params).validate_, past(round_))
 

@@ -10,21 +10,14 @@ from pathlib import Path
 from data.files import write_whole
 from data.layout import Round
 from data.shards import read_candidates
-from flows.base import Campaign, campaign_flow, load, say, step
-from tasks.init import check_same
-from tasks.params import check_kinds, read
+from flows.context import Campaign, campaign_flow, load, say, step
+from tasks.config.kinds import check_kinds
+from tasks.config.params import read
+from tasks.prepare import check_same
 from tasks.promote import champion
-from tasks.store import check_remote, dvc
-from tasks.workspace import (
-    State,
-    WorkspaceError,
-    check_branch,
-    check_committed,
-    check_elsewhere,
-    commit,
-    state,
-    write_index,
-)
+from tasks.workspace.dvc import check_remote, dvc
+from tasks.workspace.git import WorkspaceError, check_branch, check_committed, commit
+from tasks.workspace.rounds import State, check_elsewhere, state, write_index
 
 
 @campaign_flow("open")
@@ -68,9 +61,9 @@ def check_devices(campaign: Campaign, round_: Round) -> None:
     frozen = round_.params.exists()
     params = read(round_.params) if frozen else campaign.params
     if params.accelerator != "cpu":  # else torch, which takes seconds to import, is not asked
-        from tasks import compute
+        from tasks.engine import devices
 
-        compute.check_devices(params, frozen)
+        devices.check_devices(params, frozen)
 
 
 def check_target(campaign: Campaign, round_: Round) -> None:

@@ -39,8 +39,8 @@ def watch(root: Path) -> Callable[[], list[Candidate]]:
 
     def look() -> list[Candidate]:
         from data.shards import read_candidates
-        from tasks.target import collecting
-        from tasks.workspace import read_index
+        from tasks.serving.target import collecting
+        from tasks.workspace.rounds import read_index
 
         open_round = collecting(workspace)
         found: list[Candidate] = []
@@ -64,9 +64,9 @@ def watch(root: Path) -> Callable[[], list[Candidate]]:
 
 
 def _pull(round_: _Apart) -> int:
-    from tasks.labelling import connect
+    from tasks.labelling.client import connect
     from tasks.pull import pull
-    from tasks.services import find
+    from tasks.workspace.services import find
 
     return pull(connect(find(round_.workspace.root)), round_)
 
@@ -74,11 +74,13 @@ def _pull(round_: _Apart) -> int:
 def _candidates(round_: _Apart) -> list[Candidate]:
     import json
 
+    from tasks.config.params import read
     from tasks.judge import judge
-    from tasks.params import read
-    from tasks.pull import candidates, cast_votes, past
+    from tasks.record.candidates import candidates
+    from tasks.record.history import past
+    from tasks.record.votes import cast_votes
     from tasks.validate import validate
-    from tasks.workspace import read_index
+    from tasks.workspace.rounds import read_index
 
     params, splits = read(round_.params), json.loads(round_.workspace.splits.read_text(encoding="utf-8"))
     target = round_.workspace.root / read_index(round_.workspace)["collected"][round_.name]["target"]
@@ -88,7 +90,7 @@ def _candidates(round_: _Apart) -> list[Candidate]:
 
 def app() -> FastAPI:
     """What each of several processes serves; run at the workspace's root."""
-    from tasks.play import app as page
+    from tasks.serving.play_server import app as page
 
     return page(Path.cwd(), watch(Path.cwd()))
 

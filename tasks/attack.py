@@ -7,11 +7,15 @@ import torch
 from data.layout import Round
 from data.records import Candidate
 from data.shards import Images, decode_png, encode_png, write_candidates
-from tasks import attacks, checkpoint, stage
-from tasks.compute import ALONE, Compute
-from tasks.params import Params, Threat, kind
-from tasks.seeds import derive, seed_images
-from tasks.workspace import read_index
+from tasks import attacks
+from tasks.config.kinds import kind
+from tasks.config.params import Params, Threat
+from tasks.config.seeds import derive
+from tasks.engine import checkpoint, inference, stage
+from tasks.engine.devices import ALONE, Compute
+from tasks.record.pool import seed_images
+from tasks.workspace import inputs
+from tasks.workspace.rounds import read_index
 
 
 def attack(round_: Round, params: Params, where: Compute) -> None:
@@ -20,7 +24,7 @@ def attack(round_: Round, params: Params, where: Compute) -> None:
     if entry is None:
         raise ValueError(f"data/rounds/index.json must name the target of round {round_.name}; `dadc open` does")
     net, card = checkpoint.load(round_.workspace.root / entry["target"])
-    pool = stage.images(round_.workspace, "pool")
+    pool = inputs.images(round_.workspace, "pool")
     card.check(pool, "the pool")
     net = net.to(where.device)
     chosen = seed_images(round_.number, params, len(pool)).attacks
@@ -43,7 +47,7 @@ def candidates(
     """One attack on these seed images: judged candidates whose images, as stored, are within the threat model."""
     module, own = kind("attacks", name, params.attack.kinds[name], f"attack.kinds.{name}")
     seed = derive(params.seed, "attack", round_.name, name)
-    start_NCHW = checkpoint.to_float(seeds.pixels_NCHW)
+    start_NCHW = inference.to_float(seeds.pixels_NCHW)
     share = where.share(torch.arange(len(seeds)))
     towards_N = towards(seeds.labels_N, len(seeds.classes), derive(seed, "targets"))[share]
     found = attacks.attack(
@@ -60,7 +64,7 @@ def candidates(
     threat = None if attacks.own_budget(module) else params.threat
     blobs = [encode_png(pixels) for pixels in rounded(made_NCHW, start_NCHW, threat)]
     stored_NCHW = torch.stack([decode_png(blob, seeds.channels) for blob in blobs])
-    answers_N, probabilities_NK = checkpoint.answer(net, stored_NCHW)
+    answers_N, probabilities_NK = inference.answer(net, stored_NCHW)
     return [
         Candidate(
             key=f"{round_.name}/{name}/{key}",

@@ -18,13 +18,16 @@ from data.files import write_json
 from data.layout import Round
 from data.records import Candidate
 from data.shards import Images, candidate_images, read_candidates, write_table
-from tasks import attacks, checkpoint, stage
+from tasks import attacks
 from tasks.attacks import pgd
 from tasks.attacks._battery import CURVE_STEPS, battery, curve
-from tasks.compute import Compute
-from tasks.params import Params, kind
-from tasks.predictions import CHALLENGER, OTHER, SURE, TARGET, Answered, measured, to_table
-from tasks.seeds import derive
+from tasks.config.kinds import kind
+from tasks.config.params import Params
+from tasks.config.seeds import derive
+from tasks.engine import checkpoint, inference, stage
+from tasks.engine.devices import Compute
+from tasks.evaluation.predictions import CHALLENGER, OTHER, SURE, TARGET, Answered, measured, to_table
+from tasks.workspace import inputs
 
 Column = Mapping[str, torch.Tensor]
 AT_ONCE = 1 << 26  # pixel values evaluated at a time, in fp32 and several copies of it
@@ -32,11 +35,11 @@ AT_ONCE = 1 << 26  # pixel values evaluated at a time, in fp32 and several copie
 
 def evaluate(round_: Round, params: Params, here: Compute) -> None:
     """Write the round's predictions.parquet and metrics.json."""
-    lineage = stage.lineage(round_)
+    lineage = inputs.lineage(round_)
     net, card = checkpoint.load(round_.model)
     net = net.to(here.device)
     target = checkpoint.load(lineage.target)[0].to(here.device) if lineage.target else None
-    test, validation = (stage.images(round_.workspace, split) for split in ("test", "validation"))
+    test, validation = (inputs.images(round_.workspace, split) for split in ("test", "validation"))
     card.check(test, "the test split")
     campaign = list(chain.from_iterable(read_candidates(path) for path in lineage.shards))
     candidates = candidate_images([c for c in campaign if c.fooling and c.verified], test.channels, test.classes)
@@ -56,7 +59,7 @@ def evaluate(round_: Round, params: Params, here: Compute) -> None:
         if len(candidates):
             parts.append(answered(name, "candidates", candidates, clean(each, candidates)))
     for name in params.evaluate.sets:
-        other = stage.other(round_.workspace, name)
+        other = inputs.other(round_.workspace, name)
         parts.append(answered(CHALLENGER, f"{OTHER}{name}", other, in_parts(other, partial(clean, net), here)))
     seeds = seed_images(round_, campaign)
     if target is not None and seeds is not None:
@@ -94,7 +97,7 @@ def answer_all(net: nn.Module, images: Images, params: Params, *, shifts: bool) 
     """
     chosen, labels_N = params.evaluate, images.labels_N
     columns = clean(net, images)
-    start_NCHW, worst_N, blind = checkpoint.to_float(images.pixels_NCHW), columns["clean"], []
+    start_NCHW, worst_N, blind = inference.to_float(images.pixels_NCHW), columns["clean"], []
     for name, given in chosen.attacks.items():
         module, own = kind("attacks", name, given, f"evaluate.attacks.{name}")
         seed = derive(params.seed, "evaluate", "attack", name)
@@ -122,13 +125,13 @@ def answer_all(net: nn.Module, images: Images, params: Params, *, shifts: bool) 
         moved_NCHW = module.shift(start_NCHW, own, stage.generator(params, "evaluate", "shift", name))
         # Rounded to 8 bits, as a file would hold it.
         moved_NCHW = (moved_NCHW.clamp(0, 1) * 255).round().to(torch.uint8)
-        columns[f"shift_{name}"], _ = checkpoint.answer(net, moved_NCHW)
+        columns[f"shift_{name}"], _ = inference.answer(net, moved_NCHW)
     return columns
 
 
 def radii(net: nn.Module, images: Images, clean_N: torch.Tensor, params: Params) -> dict[str, torch.Tensor]:
     """Which images stand under PGD at each radius of params.evaluate.epsilons; rising radii, falling accuracy."""
-    start_NCHW, seed = checkpoint.to_float(images.pixels_NCHW), derive(params.seed, "evaluate", "curve")
+    start_NCHW, seed = inference.to_float(images.pixels_NCHW), derive(params.seed, "evaluate", "curve")
     chosen, labels_N = params.evaluate, images.labels_N
     found = curve(chosen.epsilons, net, start_NCHW, labels_N, clean_N, params.threat, seed, precision=chosen.precision)
     return {f"radius_{epsilon:g}": stands_N for epsilon, stands_N in found.items()}
@@ -143,21 +146,21 @@ def transferred(
     """
     index = (worst_N == images.labels_N).nonzero()[:, 0]
     tried_N, broke_N = torch.zeros(2, len(images), dtype=torch.bool)
-    start_NCHW, labels_N = checkpoint.to_float(images.pixels_NCHW[index]), images.labels_N[index]
+    start_NCHW, labels_N = inference.to_float(images.pixels_NCHW[index]), images.labels_N[index]
     own = pgd.Params(steps=CURVE_STEPS)
     seed = derive(params.seed, "evaluate", "transfer")
     found = attacks.attack(
         pgd, other, start_NCHW, labels_N, params.threat, own, seed, precision=params.evaluate.precision
     )
     tried_N[index] = True
-    for part in torch.arange(len(index)).split(checkpoint.CACHED):  # on a GPU logits_of takes what it is given at once
-        broke_N[index[part]] = checkpoint.logits_of(net, found.images[part]).argmax(1).cpu() != labels_N[part]
+    for part in torch.arange(len(index)).split(inference.CACHED):  # on a GPU logits_of takes what it is given at once
+        broke_N[index[part]] = inference.logits_of(net, found.images[part]).argmax(1).cpu() != labels_N[part]
     return {"tried_transfer": tried_N, "broke_transfer": broke_N}
 
 
 def clean(net: nn.Module, images: Images) -> dict[str, torch.Tensor]:
     """The network's answers to the images as they are, and how sure it is of each."""
-    answers_N, probabilities_NK = checkpoint.answer(net, images.pixels_NCHW)
+    answers_N, probabilities_NK = inference.answer(net, images.pixels_NCHW)
     return {"clean": answers_N, SURE: probabilities_NK.amax(1)}
 
 
@@ -172,7 +175,7 @@ def seed_images(round_: Round, campaign: Sequence[Candidate]) -> Images | None:
     wanted = {c.seed_image for c in campaign if c.round == round_.number and not c.by_people}
     if not wanted:
         return None
-    pool = stage.images(round_.workspace, "pool")
+    pool = inputs.images(round_.workspace, "pool")
     return pool.take([i for i, key in enumerate(pool.keys) if key in wanted])
 
 

@@ -12,12 +12,13 @@ from data.files import md5, write_whole
 from data.layout import SPLITS, Round
 from data.records import PEOPLE, Candidate
 from data.shards import read_columns, write_candidates
-from tasks.annotations import pulled
-from tasks.metrics import BY_ANNOTATOR
-from tasks.params import Params
-from tasks.remake import environment
-from tasks.seeds import derive
-from tasks.workspace import WorkspaceError, closed, git
+from tasks.config.params import Params
+from tasks.config.seeds import derive
+from tasks.evaluation.metrics import BY_ANNOTATOR
+from tasks.record.annotations import pulled
+from tasks.workspace.git import WorkspaceError, git
+from tasks.workspace.reproduce import environment
+from tasks.workspace.rounds import closed
 
 PATTERN = ("train", "train", "validation", "train", "test")  # dealt out in turn: three fifths train
 
@@ -35,9 +36,10 @@ def freeze(round_: Round, candidates: Sequence[Candidate], params: Params, targe
 
 def take_weights(round_: Round, params: Params) -> None:
     """The user's weights → the round's folder, once they have been seen to fit: a clone gets them by `dvc pull`."""
-    from tasks import networks, stage
+    from tasks.engine import networks
+    from tasks.workspace import inputs
 
-    base = stage.base(round_.workspace)
+    base = inputs.base(round_.workspace)
     path = networks.check_given(
         params, round_.number, round_.workspace.root, len(base.classes), base.channels, base.size
     )
@@ -118,7 +120,7 @@ def lineage(round_: Round, params: Params, target: Round | None) -> dict[str, An
 
 def network(round_: Round, params: Params) -> dict[str, Any]:
     """The network's name and, of a user's own, the digest of its file. WorkspaceError if that is not committed."""
-    from tasks import networks
+    from tasks.engine import networks
 
     path = networks.source(params.model.name)
     if path is None:

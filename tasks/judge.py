@@ -21,7 +21,7 @@ def judge(candidates: Sequence[Candidate], target: Path) -> list[Candidate]:
     import torch
 
     from data.shards import decode_png
-    from tasks import checkpoint
+    from tasks.engine import checkpoint, inference
 
     net, card = checkpoint.load(target)
     sound = [c for c in candidates if c.wellformed]
@@ -30,7 +30,7 @@ def judge(candidates: Sequence[Candidate], target: Path) -> list[Candidate]:
     pixels_NCHW = torch.stack([decode_png(c.image, card.channels) for c in sound])
     if pixels_NCHW.shape[-1] != card.size:
         raise ValueError(f"candidates of {card.size} pixels were wanted, which {target} sees, got {pixels_NCHW.shape}")
-    answers_N, probabilities_NK = checkpoint.answer(net, pixels_NCHW)
+    answers_N, probabilities_NK = inference.answer(net, pixels_NCHW)
     judged = {
         c.key: replace(c, answer=int(answer), probability=float(probabilities_K[answer]))
         for c, answer, probabilities_K in zip(sound, answers_N, probabilities_NK, strict=True)
@@ -40,8 +40,8 @@ def judge(candidates: Sequence[Candidate], target: Path) -> list[Candidate]:
 
 def rightly_classified(seeds: Images, target: Path) -> list[str]:
     """Keys of the seed images that the target answers rightly: an attack's success is a share of those."""
-    from tasks import checkpoint
+    from tasks.engine import checkpoint, inference
 
     net, _ = checkpoint.load(target)
-    answers_N, _ = checkpoint.answer(net, seeds.pixels_NCHW)
+    answers_N, _ = inference.answer(net, seeds.pixels_NCHW)
     return [key for key, right in zip(seeds.keys, (answers_N == seeds.labels_N).tolist(), strict=True) if right]

@@ -1,6 +1,6 @@
 """Challenger → champion, or not: the gate's verdict in metrics.json, over which a person may decide.
 
-The verdict itself is `tasks.metrics.gate`, computed by the evaluate stage; here it is only read.
+The verdict itself is `tasks.evaluation.gate`, computed by the evaluate stage; here it is only read.
 """
 
 from __future__ import annotations

@@ -9,15 +9,17 @@ from typing import Any
 import torch
 
 from data.layout import Round
-from data.records import Candidate, Verdict
+from data.records import Candidate
 from data.shards import read_images
-from tasks import ink, pages, projects, stage
-from tasks.annotations import DELETED, SKIPPED, edit_bases, probes
-from tasks.labelling import LabelStudio
-from tasks.params import Params, Validate, read
-from tasks.seeds import derive
-from tasks.services import ServiceDown, Services
-from tasks.shown import digest, picture, shown
+from tasks.config.params import Params, read
+from tasks.config.seeds import derive
+from tasks.labelling import drawing, label_config, projects
+from tasks.labelling.client import LabelStudio
+from tasks.labelling.image_digests import digest, picture, shown
+from tasks.quality.consensus import people_wanted
+from tasks.record.candidates import edit_bases, probes
+from tasks.workspace import inputs
+from tasks.workspace.services import ServiceDown, Services
 
 EVERYBODY = 1000  # people the practice task and the probes are given to
 FAINT = 0.6  # brightness of the picture that is traced in it
@@ -36,7 +38,7 @@ def publish_drawing(studio: LabelStudio, round_: Round, params: Params, splits: 
     practice = studio.tasks(project)[guide]
     if practice.people < EVERYBODY:
         studio.ask_for(practice.id, EVERYBODY)
-    task = {"image": ink.blank(splits["size"], splits["channels"]), "note": pages.DRAW_NOTE}
+    task = {"image": drawing.blank(splits["size"], splits["channels"]), "note": label_config.DRAW_NOTE}
     return studio.publish(project, dict.fromkeys(projects.drawing_keys(round_, params), task))
 
 
@@ -46,7 +48,7 @@ def publish_editing(studio: LabelStudio, round_: Round, params: Params, splits: 
     if not bases:
         return 0
     project = _project(studio, round_, params, splits, "edit")
-    tasks = {key: {"image": ink.picture(pixels), "note": pages.EDIT_NOTE} for key, pixels in bases.items()}
+    tasks = {key: {"image": drawing.picture(pixels), "note": label_config.EDIT_NOTE} for key, pixels in bases.items()}
     return studio.publish(project, tasks)
 
 
@@ -73,10 +75,10 @@ def _made_of(params: Params, splits: Mapping[str, Any], kind: projects.Kind) -> 
     """A project's page, instruction and how many people are given a task."""
     classes = splits["classes"]
     if kind == "draw":
-        return pages.draw_page(classes), pages.DRAW_HELP, 1
+        return label_config.draw_page(classes), label_config.DRAW_HELP, 1
     if kind == "edit":
-        return pages.edit_page(classes, splits["channels"]), pages.EDIT_HELP, 1
-    return pages.validate_page(classes), pages.VALIDATE_HELP, params.validate_.consensus
+        return label_config.edit_page(classes, splits["channels"]), label_config.EDIT_HELP, 1
+    return label_config.validate_page(classes), label_config.VALIDATE_HELP, params.validate_.consensus
 
 
 def attach_model(studio: LabelStudio, round_: Round, params: Params, services: Services) -> None:
@@ -106,7 +108,7 @@ def publish_validation(
     first, look the same, and are given to everybody. A task of nothing that is asked any more, because its drawing was
     corrected or withdrawn, is taken back; a picture that somebody changed is put back.
     """
-    judged, base = [c for c in candidates if due(c, params)], stage.base(round_.workspace)
+    judged, base = [c for c in candidates if due(c, params)], inputs.base(round_.workspace)
     splits = {"channels": base.channels, "classes": base.classes}
     known = probes(round_, params, splits) if judged else []
     wanted = sorted([*judged, *known], key=lambda c: (derive(params.seed, "order", c.key), c.key))
@@ -145,16 +147,6 @@ def due(candidate: Candidate, params: Params) -> bool:
     return candidate.fooling or drawn < params.validate_.non_fooling_share
 
 
-def people_wanted(candidate: Candidate, rules: Validate) -> int:
-    """How many annotations the candidate's task is to have, those that do not count included."""
-    counted = [vote.choice for vote in candidate.votes if vote.counted]
-    there = sum(vote.reason not in (DELETED, SKIPPED) for vote in candidate.votes)
-    if candidate.verdict is not Verdict.PENDING or len(counted) >= rules.max_votes:
-        return there
-    best = max((counted.count(choice) for choice in counted), default=0)
-    return there + min(rules.consensus - best, rules.max_votes - len(counted))
-
-
 def unfinished(studio: LabelStudio, round_: Round) -> int:
     """Tasks of the round that still want somebody; the practice and the probes, which always do, are none of them."""
     params, left = read(round_.params), 0
@@ -164,7 +156,7 @@ def unfinished(studio: LabelStudio, round_: Round) -> int:
             continue
         wanting = {key for key, task in studio.tasks(project).items() if task.open}
         if kind == "validate":
-            base = stage.base(round_.workspace)
+            base = inputs.base(round_.workspace)
             known = probes(round_, params, {"channels": base.channels})
             wanting -= {projects.vote_key(params, probe) for probe in known}
         else:
@@ -179,4 +171,7 @@ def _guide(round_: Round, params: Params, splits: dict[str, Any]) -> dict[str, s
     pool = read_images(round_.workspace.split("pool"), splits["channels"])
     index = derive(params.seed, "guide") % len(pool)
     faint = (pool.pixels_NCHW[index].float() * FAINT).to(torch.uint8)
-    return {"image": ink.picture(faint), "note": pages.guide_note(splits["classes"][int(pool.labels_N[index])])}
+    return {
+        "image": drawing.picture(faint),
+        "note": label_config.guide_note(splits["classes"][int(pool.labels_N[index])]),
+    }

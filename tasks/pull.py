@@ -1,34 +1,26 @@
-"""Label Studio → the round's record, annotations.jsonl, and the record → candidates and votes.
+"""Label Studio → the round's record, annotations.jsonl.
 
-The record is append-only and pulled by cursor: only tasks that changed since its latest line are asked for. A pull that
-was killed, or runs twice, loses and doubles nothing.
+The record is pulled by cursor: only tasks that changed since its latest line are asked for. A pull that was killed, or
+runs twice, loses and doubles nothing.
 """
 
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from datetime import datetime, timedelta
-from pathlib import Path
 from typing import Any
 
 from data.layout import Round
-from data.records import Vote
-from tasks.annotations import Annotation, Line, candidates, gather, lines, pulled, votes
-from tasks.labelling import LabellingError, LabelStudio
-from tasks.params import read
-from tasks.past import probed, recorded, remembered
-from tasks.projects import KINDS, Kind, title
-from tasks.shown import digest
-from tasks.trust import Conduct, conduct, together
-from tasks.workspace import State, closed, rounds, state
+from tasks.config.params import read
+from tasks.labelling.client import LabellingError, LabelStudio
+from tasks.labelling.image_digests import digest
+from tasks.labelling.projects import KINDS, Kind, title
+from tasks.record.annotations import Annotation, Line, append, cursor, gather, lines, pulled, repair
+from tasks.record.history import recorded
+from tasks.workspace.rounds import State, closed, rounds, state
 
-__all__ = ["candidates", "cast_votes", "past", "probed", "pull"]
-
-OVERLAP = timedelta(seconds=10)  # asked for again: a change may be stamped before and stored after another
 TRIES = 3  # looks at what changed, while people submit between it and the count of all
 MAX_RAW = 8 * 2**20  # characters of one annotation that the record keeps
 Projects = dict[str, tuple[int, int]]  # title → id and annotations in it
@@ -110,20 +102,6 @@ def late(studio: LabelStudio, round_: Round, known: Sequence[Line], there: Proje
     return found
 
 
-def cast_votes(round_: Round) -> dict[str, list[Vote]]:
-    """The votes on the round's candidates, by the candidate's key."""
-    params = read(round_.params)
-    splits: dict[str, Any] = json.loads(round_.workspace.splits.read_text(encoding="utf-8"))
-    return votes(round_, params, splits, candidates(round_, params, splits))
-
-
-def past(round_: Round) -> dict[str, Conduct]:
-    """What the record holds of people besides the round's candidates: what they did in the closed rounds before it, and
-    their answers to probes. The errors of `tasks.past.recorded`."""
-    before = [r for r in closed(round_.workspace) if 0 < r.number < round_.number]
-    return together([*(remembered(each) for each in before), conduct((), probed(round_))])
-
-
 def news(
     studio: LabelStudio, project: int, kind: Kind, known: Sequence[Annotation], emails: Emails, total: int
 ) -> list[Line]:
@@ -145,35 +123,6 @@ def news(
     there, told = {int(task["id"]) for task in tasks}, {line.id for line in found}
     gone = [a for a in known if not a.deleted and a.first.task_id not in there and a.first.id not in told]
     return found + [_deleted(a, a.forms[-1].task_at) for a in gone]
-
-
-def cursor(known: Iterable[Annotation]) -> str | None:
-    """From when on tasks are asked for: the latest change in the record, less an overlap. None if there is none."""
-    latest = max((_time(line.task_at) for annotation in known for line in annotation.forms), default=None)
-    return None if latest is None else (latest - OVERLAP).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
-
-
-def append(path: Path, new: Sequence[Line]) -> None:
-    """Add lines at the end and flush them to disk. In the order of `task_at`, so that the cursor of a torn file is not
-    beyond what was lost."""
-    if not new:
-        return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("ab") as file:
-        file.write("".join(line.dump() for line in new).encode("ascii"))
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def repair(path: Path) -> None:
-    """Cut off a last line that a crash tore; it will be pulled again."""
-    if not path.exists():
-        return
-    with path.open("r+b") as file:
-        content = file.read()
-        whole = content.rfind(b"\n") + 1
-        if whole != len(content):
-            file.truncate(whole)
 
 
 def _differences(
@@ -225,7 +174,3 @@ def _account(number: object, emails: Emails) -> str:
     if not isinstance(number, int):
         return ""
     return emails[number]
-
-
-def _time(text: str) -> datetime:
-    return datetime.fromisoformat(text)

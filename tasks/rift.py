@@ -24,12 +24,15 @@ from torch.nn import functional
 from data.files import write_json, write_whole
 from data.layout import Round
 from data.shards import Images
-from tasks import attacks, augments, checkpoint, stage
-from tasks.compute import Compute
-from tasks.metrics import paired
-from tasks.params import Params, kind
-from tasks.params import Rift as Choices
-from tasks.seeds import derive
+from tasks import attacks, augments
+from tasks.config.kinds import kind
+from tasks.config.params import Params
+from tasks.config.params import Rift as Choices
+from tasks.config.seeds import derive
+from tasks.engine import checkpoint, inference, stage
+from tasks.engine.devices import Compute
+from tasks.evaluation.metrics import paired
+from tasks.workspace import inputs
 
 ALPHAS = tuple(step / 10 for step in range(11))
 MOMENTUM = 0.9  # of the fine-tuning's SGD
@@ -94,7 +97,7 @@ def rift(round_: Round, params: Params, where: Compute) -> None:
         write_json(round_.rift, {"enabled": False, "alpha": 0.0})
         stage.say(f"rift {round_.name}: not enabled, the trained weights are kept")
         return
-    train, validation = (stage.images(round_.workspace, split) for split in ("train", "validation"))
+    train, validation = (inputs.images(round_.workspace, split) for split in ("train", "validation"))
     found = tune(net.to(where.device), train, validation, params)
     if found["alpha"] == 0:
         write_whole(round_.model, round_.trained.read_bytes())
@@ -198,7 +201,7 @@ def in_use(net: nn.Module, fixed: Fixed) -> dict[str, torch.Tensor]:
 
 def attacked_once(net: nn.Module, images: Images, params: Params) -> Fixed:
     """The worst images that `rift.attack` finds on the weights as they are."""
-    device = checkpoint.device_of(net)
+    device = inference.device_of(net)
     return Fixed(_attacked(net, images, params).images.detach().to(device), images.labels_N.to(device))
 
 
@@ -285,7 +288,7 @@ def fine_tuned(net: nn.Module, names: Sequence[str], train: Images, params: Para
     Images are augmented as `train.augment` says. The network stays in eval mode: no statistics move and nothing is
     dropped.
     """
-    choices, device = params.rift, checkpoint.device_of(net)
+    choices, device = params.rift, inference.device_of(net)
     moving = [net.get_parameter(name) for name in names]
     start = [weight.detach().clone() for weight in moving]
     what = names[0] if len(names) == 1 else "all parameters"
@@ -328,7 +331,7 @@ def path(net: nn.Module, tuned: Tensors, images: Images, params: Params) -> list
         for alpha in ALPHAS:
             place(net, start, 1.0)
             place(net, tuned, alpha)
-            answers_N, _ = checkpoint.answer(net, images.pixels_NCHW)
+            answers_N, _ = inference.answer(net, images.pixels_NCHW)
             robust = _attacked(net, images, params, drop=True).answers == images.labels_N
             points.append(Point(alpha, tuple((answers_N == images.labels_N).tolist()), tuple(robust.tolist())))
     finally:
@@ -371,7 +374,7 @@ def place(net: nn.Module, tuned: Tensors, alpha: float) -> None:
 def _attacked(net: nn.Module, images: Images, params: Params, *, drop: bool = False) -> attacks.Attacked:
     """drop: leave an image as soon as it fools, for the verdict alone; else go on to the worst image."""
     module, own = kind("attacks", "pgd", {**params.rift.attack, "drop": drop}, "rift.attack")
-    start_NCHW = checkpoint.to_float(images.pixels_NCHW)
+    start_NCHW = inference.to_float(images.pixels_NCHW)
     seed = derive(params.seed, "rift", "attack")
     return attacks.attack(module, net, start_NCHW, images.labels_N, params.threat, own, seed)
 

@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Any
 
 from data.files import md5
 from data.layout import Round, Workspace
-from tasks.params import read
-from tasks.services import ServiceDown, Services
-from tasks.workspace import added, closed
+from tasks.config.params import read
+from tasks.workspace.git import added
+from tasks.workspace.rounds import closed
+from tasks.workspace.services import ServiceDown, Services
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

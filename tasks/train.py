@@ -18,14 +18,17 @@ from data.layout import Round
 from data.records import Candidate
 from data.shards import Images, candidate_images, read_candidates
 from models._pretrained import start_from
-from tasks import attacks, augments, checkpoint, networks, resume, stage
-from tasks.checkpoint import Card
-from tasks.compute import ALONE, Compute
+from tasks import attacks, augments
+from tasks.config.kinds import kind
+from tasks.config.params import Loss, Params, TrainCandidates
+from tasks.config.params import Train as Choices
+from tasks.config.seeds import derive
+from tasks.engine import checkpoint, inference, networks, stage, train_state
+from tasks.engine.checkpoint import Card
+from tasks.engine.devices import ALONE, Compute
 from tasks.losses import repeatable
 from tasks.losses._awp import perturbed
-from tasks.params import Loss, Params, TrainCandidates, kind
-from tasks.params import Train as Choices
-from tasks.seeds import derive
+from tasks.workspace import inputs
 
 UNDEFENDED = ("plain",)  # losses that promise nothing under attack: what they have of it may fall
 QUICK = 256  # validation images, at most, that PGD is tried on after each epoch
@@ -63,9 +66,9 @@ class TrainingSet:
 
 def train(round_: Round, params: Params, where: Compute) -> None:
     """Write the round's train.safetensors and train.json."""
-    lineage = stage.lineage(round_)
-    base = stage.images(round_.workspace, "train")
-    validation = stage.images(round_.workspace, "validation")
+    lineage = inputs.lineage(round_)
+    base = inputs.images(round_.workspace, "train")
+    validation = inputs.images(round_.workspace, "validation")
     candidates = chain.from_iterable(map(read_candidates, lineage.shards))  # one shard in memory at a time
     training = training_set(base, candidates, params.train.candidates)
     net = start(params, base, lineage)
@@ -81,7 +84,7 @@ def train(round_: Round, params: Params, where: Compute) -> None:
         f"train {round_.name}: {len(base)} images and {len(training.labels) - len(base)} verified candidates, "
         f"{params.model.name} from {params.train.init if lineage.target else 'scratch'}, loss {loss.name}"
     )
-    kept = resume.store(round_, "train")
+    kept = train_state.store(round_, "train")
     best, history = fit(net, training, validation, params, loss, round_.name, where=where, store=kept)
     if where.first:
         checkpoint.save(round_.trained, best, card)
@@ -112,7 +115,7 @@ def training_set(base: Images, candidates: Iterable[Candidate], choices: TrainCa
     )
 
 
-def start(params: Params, base: Images, lineage: stage.Lineage) -> nn.Module:
+def start(params: Params, base: Images, lineage: inputs.Lineage) -> nn.Module:
     """A new network, with the user's weights where the lineage has some, or the target's, as `train.init` says.
 
     ValueError if the weights or the target are another network's.
@@ -139,7 +142,7 @@ def fit(
     name: str,
     *,
     where: Compute = ALONE,
-    store: resume.Store | None = None,
+    store: train_state.Store | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Train `net` and give back its best epoch, by the mean of clean and quick PGD accuracy on validation.
 
@@ -237,7 +240,7 @@ def _state(
     return {
         **{f"net.{key}": value for key, value in net.state_dict().items()},
         **{f"best.{key}": value for key, value in best.items()},
-        **resume.optimizer_tensors(optimizer),
+        **train_state.optimizer_tensors(optimizer),
         **{f"draws.{part}": generator.get_state() for part, generator in draws.items()},
     }
 
@@ -254,7 +257,7 @@ def _restore(
     net.load_state_dict({key: tensors[f"net.{key}"] for key in net.state_dict()})
     for key, value in best.items():
         value.copy_(tensors[f"best.{key}"])
-    resume.load_optimizer(optimizer, tensors)
+    train_state.load_optimizer(optimizer, tensors)
     for part, generator in draws.items():
         generator.set_state(tensors[f"draws.{part}"])
     return Done(told["epochs"], told["kept"], (told["score"][0], told["score"][1]), told["stopped"])
@@ -316,7 +319,7 @@ def _backward(
 
     if choices.awp is None:
         whole, found = batch[2].sum().clamp_min(torch.finfo(batch[2].dtype).tiny), 0.0
-        for part in checkpoint.pieces(net, batch[0]):
+        for part in inference.pieces(net, batch[0]):
             one = [values[part] for values in batch]
             with precision():
                 value = module.loss(net, *one, own, params.threat, noise) * (one[2].sum() / whole)
@@ -362,9 +365,9 @@ def quick(
     """Clean accuracy on validation, and PGD accuracy on a `few` of its images; leaves the network in eval mode."""
     net.eval()
     own, some = where.share(torch.arange(len(validation))), where.share(few)
-    answers_N, _ = checkpoint.answer(net, validation.pixels_NCHW[own])
+    answers_N, _ = inference.answer(net, validation.pixels_NCHW[own])
     right_N = where.together(answers_N == validation.labels_N[own], len(validation))
-    images_NCHW, labels_N = checkpoint.to_float(validation.pixels_NCHW[some]), validation.labels_N[some]
+    images_NCHW, labels_N = inference.to_float(validation.pixels_NCHW[some]), validation.labels_N[some]
     module, chosen = kind("attacks", "pgd", {"steps": QUICK_STEPS, "drop": True}, "train")
     seed = derive(params.seed, "train", "quick")
     found = attacks.attack(module, net, images_NCHW, labels_N, params.threat, chosen, seed)

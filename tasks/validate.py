@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 
-from data.records import UNREADABLE, Candidate, Verdict, Vote
-from tasks.params import Validate
-from tasks.trust import ASIDE, Aside, Conduct, Count, count, set_aside
+from data.records import Candidate, Vote
+from tasks.config.params import Validate
+from tasks.quality.consensus import _settled, count
+from tasks.quality.trust import Conduct, set_aside
 
 
 def validate(
@@ -24,25 +24,3 @@ def validate(
     """
     aside = set_aside(candidates, votes, rules, past or {})
     return [_settled(c, count(votes.get(c.key, ()), rules, aside), aside, rules) for c in candidates]
-
-
-def _settled(candidate: Candidate, votes: Count, aside: Mapping[str, Aside], rules: Validate) -> Candidate:
-    if not candidate.wellformed:
-        return candidate
-    verdict, reason = _verdict(votes, candidate.intended, rules)
-    author = aside.get(candidate.annotator) if candidate.by_people else None
-    if author is not None and author.candidates:
-        verdict, reason = Verdict.REJECTED, ASIDE + author.reason
-    return replace(candidate, votes=votes.cast, verdict=verdict, reason=reason)
-
-
-def _verdict(votes: Count, intended: int, rules: Validate) -> tuple[Verdict, str]:
-    if votes.settled == intended:
-        return Verdict.VERIFIED, ""
-    if votes.settled == UNREADABLE:
-        return Verdict.REJECTED, "validators found it unreadable"
-    if votes.settled is not None:
-        return Verdict.REJECTED, "validators saw another class"
-    if votes.counted >= rules.max_votes:
-        return Verdict(rules.unsettled), f"no consensus in {votes.counted} votes"
-    return Verdict.PENDING, ""

@@ -128,9 +128,9 @@ def copy_checkout(folder: Path, changes: dict[str, dict[str, object]] | None = N
 
 def frozen(root: Path) -> Round:
     """Round 000 of a new workspace, its data and its lineage frozen: ready to be trained."""
+    from tasks.config.params import read
     from tasks.freeze import freeze
-    from tasks.init import freeze_data
-    from tasks.params import read
+    from tasks.prepare import freeze_data
 
     workspace = Workspace(root)
     params = read(workspace.params)
@@ -190,7 +190,7 @@ def unset() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The root of a workspace whose Label Studio, Prefect, MLflow and model server are up for the whole session."""
-    from flows.stack import down, up
+    from flows.stack.lifecycle import down, up
 
     root = copy_checkout(tmp_path_factory.mktemp("stack") / "workspace", SMALL)
     try:
@@ -203,7 +203,7 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def shared_secret(stack: Path) -> str:
     """The stack's own, for other workspaces that use its Label Studio: they play accounts of the same names."""
-    from tasks.services import find, read_secrets
+    from tasks.workspace.services import find, read_secrets
 
     with unset():
         find(stack).key("")
@@ -213,7 +213,7 @@ def shared_secret(stack: Path) -> str:
 @pytest.fixture
 def services(stack: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Any workspace uses the session's servers, as a user with servers of their own would; the stack's root."""
-    from tasks.services import find
+    from tasks.workspace.services import find
 
     found = find(stack)
     values = {

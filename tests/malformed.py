@@ -15,8 +15,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from tasks import ink
-from tasks.projects import INTENDED, SEEN
+from tasks.labelling import drawing
+from tasks.labelling.projects import INTENDED, SEEN
 
 PREFIX = "data:image/png;base64,"
 EVIL = {
@@ -63,7 +63,7 @@ STRINGS |= {f"origin of the {part}": (n, "origin") for n, part in enumerate(("in
 def _sound() -> str:
     alpha = np.zeros((280, 280), np.uint8)
     alpha[60:220, 120:160] = 255
-    return json.dumps([ink.region(alpha, "ink"), ink.chosen(INTENDED, "class", "3")])
+    return json.dumps([drawing.region(alpha, "ink"), drawing.chosen(INTENDED, "class", "3")])
 
 
 def sound() -> list[Any]:
@@ -73,7 +73,7 @@ def sound() -> list[Any]:
 
 
 def voted(name: Any = "3") -> list[Any]:
-    return [ink.chosen(SEEN, "seen", name)]
+    return [drawing.chosen(SEEN, "seen", name)]
 
 
 def at(result: list[Any], path: tuple[str | int, ...], value: Any) -> list[Any]:
@@ -142,14 +142,14 @@ def drawings() -> dict[str, list[Any]]:
         "no region": [],
         "no ink": sound()[1:],
         "no class": sound()[:1],
-        "two classes": [*sound(), ink.chosen(INTENDED, "other", "4")],
+        "two classes": [*sound(), drawing.chosen(INTENDED, "other", "4")],
         "the same class twice": [*sound(), sound()[1]],
         "two classes at once": at(sound(), PATHS["the classes"], ["3", "4"]),
         "a region of another tag's": [*sound(), {"from_name": "mask", "type": "brushlabels", "value": {"rle": [1]}}],
         "a rectangle": [*sound(), {"from_name": "box", "type": "rectanglelabels", "value": {"x": 1}}],
         "a vote": [*sound(), *voted()],
         "a broken region among sound ones": [*sound(), at(sound(), PATHS["its picture"], PREFIX + "AAAA")[0]],
-        "too many regions": [sound()[1], *sound()[:1] * (ink.MAX_REGIONS + 1)],
+        "too many regions": [sound()[1], *sound()[:1] * (drawing.MAX_REGIONS + 1)],
     }
     for name, odd in ODD.items():
         for place, path in PATHS.items():
@@ -183,7 +183,7 @@ def drawings() -> dict[str, list[Any]]:
         "a file": "file:///etc/passwd",
         "an address": "http://127.0.0.1:1/a.png",
         "a script": "javascript:alert(1)",
-        "too long": PREFIX + "A" * (ink.MAX_TEXT + 4),
+        "too long": PREFIX + "A" * (drawing.MAX_TEXT + 4),
     }.items():
         made[f"address: {name}"] = at(sound(), PATHS["its picture"], url)
     return made

@@ -26,16 +26,18 @@ from conftest import copy_checkout, dadc, run
 
 from data.layout import Round, Workspace
 from data.shards import read_images
-from tasks import ink, projects
-from tasks.annotations import Line, candidates, votes
+from tasks.config.params import Params, read
 from tasks.freeze import freeze
 from tasks.judge import judge
-from tasks.params import Params, read
-from tasks.pull import append, past
-from tasks.seeds import seed_images
-from tasks.strokes import redraw, strokes
+from tasks.labelling import drawing, projects
+from tasks.record.annotations import Line, append
+from tasks.record.candidates import candidates
+from tasks.record.history import past
+from tasks.record.pool import seed_images
+from tasks.record.votes import votes
+from tasks.simulation.strokes import redraw, strokes
 from tasks.validate import validate
-from tasks.workspace import write_index
+from tasks.workspace.rounds import write_index
 
 PARAMS: dict[str, dict[str, object]] = {
     "data": {"limit": 240, "pool": 60, "validation": 60},
@@ -104,7 +106,7 @@ def drawn(round_: Round, params: Params, splits: dict[str, Any]) -> Iterator[Lin
     """Every pool image of the round redrawn, or painted over, by one of six annotators."""
     pool = read_images(round_.workspace.split("pool"), splits["channels"])
     chosen = seed_images(round_.number, params, len(pool))
-    canvas, rng = ink.canvas_size(splits["size"]), np.random.default_rng(0)
+    canvas, rng = drawing.canvas_size(splits["size"]), np.random.default_rng(0)
     tasks = [*projects.drawing_keys(round_, params), *projects.editing_keys(round_, params)]
     for number, (task, index) in enumerate(zip(tasks, [*chosen.drawings, *chosen.edits], strict=True)):
         kind: projects.Kind = "draw" if "/draw/" in task else "edit"
@@ -115,7 +117,7 @@ def drawn(round_: Round, params: Params, splits: dict[str, Any]) -> Iterator[Lin
             alpha, pen = np.zeros((canvas, canvas), np.uint8), "white"
             alpha[canvas // 3 : canvas // 2, canvas // 4 : 3 * canvas // 4] = 255
         name = splits["classes"][int(pool.labels_N[index])]
-        result = [ink.region(alpha, f"ink{number}", pen), ink.chosen(projects.INTENDED, f"class{number}", name)]
+        result = [drawing.region(alpha, f"ink{number}", pen), drawing.chosen(projects.INTENDED, f"class{number}", name)]
         yield line(kind, task, number + 1, f"annotator{number % 6}@example.org", result)
 
 
@@ -126,7 +128,7 @@ def voted(round_: Round, params: Params, splits: dict[str, Any]) -> Iterator[Lin
         name = splits["classes"][candidate.intended if right else (candidate.intended + 1) % len(splits["classes"])]
         for voter in range(2):
             at = 100 + 2 * number + voter
-            result = [ink.chosen(projects.SEEN, f"seen{at}", name)]
+            result = [drawing.chosen(projects.SEEN, f"seen{at}", name)]
             task = projects.vote_key(params, candidate)
             yield replace(line("validate", task, at, f"validator{voter}@example.org", result), task_id=1000 + number)
 

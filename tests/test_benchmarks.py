@@ -18,8 +18,8 @@ from torch import nn
 
 from benchmarks import _nets, rift
 from benchmarks._frame import Measured, apart, interleaved, table
-from tasks.compute import Compute
-from tasks.params import check_kinds
+from tasks.config.kinds import check_kinds
+from tasks.engine.devices import Compute
 
 ROOT = Path(__file__).parent.parent
 LONG = ("growth", "overhead", "rift")  # minutes, even when quick: with DADC_BENCHMARKS=all

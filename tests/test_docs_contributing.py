@@ -21,7 +21,11 @@ BESIDE = {  # the page and the row below which a family's next row stands
 }
 TESTS = (
     *("tests/test_docs_kinds.py", "tests/test_docs_robustness.py", "tests/test_repository.py"),
-    *("tests/tasks/attacks/test_contract.py", "tests/tasks/shifts/test_contract.py", "tests/tasks/test_augments.py"),
+    *(
+        "tests/tasks/attacks/test_contract.py",
+        "tests/tasks/shifts/test_contract.py",
+        "tests/tasks/augments/test_contract.py",
+    ),
     "tests/models/test_contract.py",
 )
 

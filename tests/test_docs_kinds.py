@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.params import names_in
+from tasks.config.kinds import names_in
 
 PAGE = (Path(__file__).parent.parent / "docs" / "networks-and-data.md").read_text()
 ROWS = {name: line for line in PAGE.splitlines() if line.startswith("| `") for name in re.findall(r"`(\w+)`", line)}

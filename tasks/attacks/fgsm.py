@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tasks.attacks import direction, input_gradient, project
-from tasks.params import Frozen, Threat
+from tasks.config.params import Frozen, Threat
 
 
 class Params(Frozen):

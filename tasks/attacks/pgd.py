@@ -12,7 +12,7 @@ from pydantic import Field
 from torch import nn
 
 from tasks.attacks import check_steps, direction, input_gradient, project, random_start, usual_step
-from tasks.params import Count, Frozen, Threat
+from tasks.config.params import Count, Frozen, Threat
 
 
 class Params(Frozen):

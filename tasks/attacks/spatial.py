@@ -16,9 +16,9 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from tasks import imaging
 from tasks.attacks import margin
-from tasks.params import Count, Frozen, Share, Threat
+from tasks.config.params import Count, Frozen, Share, Threat
+from tasks.engine import imaging
 
 OWN_BUDGET = True  # tells the base that the norm ball does not hold here
 

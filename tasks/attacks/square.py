@@ -15,7 +15,7 @@ from pydantic import Field
 from torch import nn
 
 from tasks.attacks import margin
-from tasks.params import Count, Frozen, Threat
+from tasks.config.params import Count, Frozen, Threat
 
 GRADIENT_FREE = True  # tells a battery to run it last: what it alone breaks, gradients may have hidden
 SHRINK = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)  # queries, of 10,000, at which the share is halved

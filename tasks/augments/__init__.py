@@ -16,8 +16,9 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from tasks.checkpoint import to_float
-from tasks.params import Frozen, KindParams, Share, kind
+from tasks.config.kinds import kind
+from tasks.config.params import Frozen, KindParams, Share
+from tasks.engine.inference import to_float
 
 
 class Augment(Frozen):

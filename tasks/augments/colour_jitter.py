@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Generator, Tensor
 
-from tasks import imaging
 from tasks.augments import Augment
+from tasks.engine import imaging
 
 
 class Params(Augment):

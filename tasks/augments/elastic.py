@@ -5,9 +5,9 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Generator, Tensor
 
-from tasks import imaging
 from tasks.augments import Augment
-from tasks.imaging import Fill
+from tasks.engine import imaging
+from tasks.engine.imaging import Fill
 
 
 class Params(Augment):

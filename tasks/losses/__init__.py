@@ -18,9 +18,9 @@ from torch import nn
 from torch.nn import functional as F
 
 from tasks.attacks import Rise, check_steps, direction, project, random_start, uphill, usual_step
-from tasks.attacks._fast import stepping
-from tasks.checkpoint import evaluating
-from tasks.params import Count, Frozen, Threat, check_length
+from tasks.config.params import Count, Frozen, Threat, check_length
+from tasks.engine.bf16 import stepping
+from tasks.engine.inference import evaluating
 
 
 def weighted_cross_entropy(logits_BK: torch.Tensor, labels_B: torch.Tensor, weights_B: torch.Tensor) -> torch.Tensor:

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-from tasks.params import Awp
+from tasks.config.params import Awp
 
 
 @contextmanager

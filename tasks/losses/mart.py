@@ -13,8 +13,8 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
+from tasks.config.params import Threat
 from tasks.losses import Inner, adversarial, check_inner, divergence, weighted_mean
-from tasks.params import Threat
 
 LEAST = 1e-6  # of 1 − a probability under a logarithm
 

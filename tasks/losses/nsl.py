@@ -19,10 +19,10 @@ from pydantic import Field
 from torch import nn
 
 from tasks.attacks import check_steps, direction, project, uphill
-from tasks.attacks._fast import stepping
-from tasks.checkpoint import evaluating
+from tasks.config.params import Count, Frozen, Threat, check_length
+from tasks.engine.bf16 import stepping
+from tasks.engine.inference import evaluating
 from tasks.losses import cross_entropy, weighted_cross_entropy
-from tasks.params import Count, Frozen, Threat, check_length
 
 
 class Params(Frozen):

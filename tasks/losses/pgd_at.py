@@ -11,8 +11,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from tasks.config.params import Share, Threat
 from tasks.losses import Inner, adversarial, check_inner, weighted_cross_entropy
-from tasks.params import Share, Threat
 
 
 class Params(Inner):

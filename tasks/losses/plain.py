@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import nn
 
+from tasks.config.params import Frozen, Threat
 from tasks.losses import weighted_cross_entropy
-from tasks.params import Frozen, Threat
 
 
 class Params(Frozen):

@@ -15,8 +15,8 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
+from tasks.config.params import Threat
 from tasks.losses import Inner, adversarial, check_inner, weighted_mean
-from tasks.params import Threat
 
 
 class Params(Inner):

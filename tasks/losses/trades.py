@@ -15,10 +15,10 @@ from torch import nn
 
 from models._convolution import in_bf16
 from tasks.attacks import Rise
-from tasks.attacks._fast import stepping
-from tasks.checkpoint import evaluating
+from tasks.config.params import Threat
+from tasks.engine.bf16 import stepping
+from tasks.engine.inference import evaluating
 from tasks.losses import Inner, check_inner, climb, divergence, weighted_cross_entropy, weighted_mean
-from tasks.params import Threat
 
 START = 0.001  # standard deviation of the first move; at x itself the KL has no gradient
 

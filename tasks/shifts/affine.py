@@ -7,8 +7,8 @@ import math
 import torch
 from pydantic import Field
 
-from tasks import imaging
-from tasks.params import Frozen
+from tasks.config.params import Frozen
+from tasks.engine import imaging
 
 
 class Params(Frozen):

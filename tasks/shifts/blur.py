@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import Field
 from torch import Generator, Tensor
 
-from tasks import imaging
-from tasks.params import Frozen
+from tasks.config.params import Frozen
+from tasks.engine import imaging
 from tasks.shifts._kernels import convolved, gaussians
 
 

@@ -6,8 +6,8 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
-from tasks import imaging
-from tasks.params import Frozen
+from tasks.config.params import Frozen
+from tasks.engine import imaging
 
 
 class Params(Frozen):

@@ -7,7 +7,7 @@ from pydantic import Field
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from tasks.params import Frozen
+from tasks.config.params import Frozen
 
 OCTAVES = 4
 

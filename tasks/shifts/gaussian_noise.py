@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from pydantic import Field
 
-from tasks import imaging
-from tasks.params import Frozen
+from tasks.config.params import Frozen
+from tasks.engine import imaging
 
 
 class Params(Frozen):

@@ -9,8 +9,8 @@ from pydantic import Field
 from torch import Generator, Tensor
 
 from data.shards import decode_png, to_image
-from tasks.checkpoint import to_float
-from tasks.params import Frozen
+from tasks.config.params import Frozen
+from tasks.engine.inference import to_float
 
 
 class Params(Frozen):

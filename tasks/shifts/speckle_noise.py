@@ -6,7 +6,7 @@ import torch
 from pydantic import Field
 from torch import Generator, Tensor
 
-from tasks.params import Frozen
+from tasks.config.params import Frozen
 
 
 class Params(Frozen):

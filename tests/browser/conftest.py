@@ -12,15 +12,16 @@ from typing import Any
 
 import pytest
 from conftest import chromium
-from people import ModelProcess, Play, make_round, model_server, train
+from open_round import ModelProcess, Play, make_round, model_server, train
 
 from data.sets import digits
-from tasks import projects, pull
-from tasks.annotations import candidates
+from tasks import pull
 from tasks.judge import judge
-from tasks.labelling import LabelStudio, connect
+from tasks.labelling import projects
+from tasks.labelling.client import LabelStudio, connect
 from tasks.publish import attach_model, publish_drawing, publish_editing
-from tasks.services import find
+from tasks.record.candidates import candidates
+from tasks.workspace.services import find
 
 PICTURES = Path(__file__).parents[2] / "docs" / "images"
 PASSWORD = "correct-horse-7"

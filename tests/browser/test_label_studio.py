@@ -18,10 +18,12 @@ from conftest import run
 
 from data.records import UNREADABLE
 from data.shards import decode_png
-from flows.report import invitation
-from tasks import projects, pull
-from tasks.annotations import edit_bases
+from flows.reports.status import invitation
+from tasks import pull
+from tasks.labelling import projects
 from tasks.publish import publish_validation, unfinished
+from tasks.record.candidates import edit_bases
+from tasks.record.votes import cast_votes
 from tasks.validate import validate
 
 from .conftest import Scene, Someone, images, judged, says
@@ -201,7 +203,7 @@ def votes_counted(scene: Scene, made: dict[str, Any]) -> dict[str, list[int]]:
 
 def settled(scene: Scene, made: dict[str, Any]) -> list[Any]:
     pull.pull(scene.studio, scene.play.round)
-    return validate(list(made.values()), pull.cast_votes(scene.play.round), scene.play.params.validate_)
+    return validate(list(made.values()), cast_votes(scene.play.round), scene.play.params.validate_)
 
 
 def assert_blind(person: Someone, made: Any) -> None:

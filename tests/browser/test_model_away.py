@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from people import ModelProcess, make_round, under_git, wait_for
+from open_round import ModelProcess, make_round, under_git, wait_for
 
-from tasks import projects
-from tasks.pages import AWAY
-from tasks.services import find
+from tasks.labelling import projects
+from tasks.labelling.label_config import AWAY
+from tasks.workspace.services import find
 
 from .conftest import Scene, Someone, judged, open_scene
 

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from people import make_round, train, under_git
+from open_round import make_round, train, under_git
 from PIL import Image
 from sklearn.datasets import load_sample_images
 
 from data.sets import folder
 from data.shards import Images, decode_png
-from tasks.annotations import edit_bases
-from tasks.pages import PENS
+from tasks.labelling.label_config import PENS
+from tasks.record.candidates import edit_bases
 
 from .conftest import Scene, Someone, judged, open_scene, says
 

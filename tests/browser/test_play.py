@@ -21,20 +21,23 @@ import pytest
 import torch
 import uvicorn
 from conftest import chromium
-from people import Play, make_round, train, under_git
+from open_round import Play, make_round, train, under_git
 
 from data.records import PLAYED, Candidate, Verdict
 from data.sets import digits
 from data.shards import decode_png, encode_png, write_candidates
 from flows.play import watch
-from tasks import checkpoint, ink, projects, pull
-from tasks.annotations import candidates, gather, lines
+from tasks import pull
+from tasks.engine import inference
 from tasks.judge import judge
-from tasks.labelling import LabelStudio, connect
-from tasks.play import app
+from tasks.labelling import drawing, projects
+from tasks.labelling.client import LabelStudio, connect
 from tasks.publish import publish_drawing, publish_validation
-from tasks.services import find
-from tasks.workspace import write_index
+from tasks.record.annotations import gather, lines
+from tasks.record.candidates import candidates
+from tasks.serving.play_server import app
+from tasks.workspace.rounds import write_index
+from tasks.workspace.services import find
 
 from .conftest import FLAGS, PASSWORD, PICTURES
 
@@ -146,7 +149,7 @@ def trained(play: Play) -> list[Candidate]:
     """Train the target for some seconds; fools of an earlier round, of which it has healed the first half."""
     found = digits.load("train", root=play.round.workspace.root, size=None, channels=None, seed=0)
     net = train(play, found)
-    answers_N, _ = checkpoint.answer(net, found.pixels_NCHW)
+    answers_N, _ = inference.answer(net, found.pixels_NCHW)
     right, wrong = (
         torch.nonzero(mask).flatten().tolist() for mask in (answers_N == found.labels_N, answers_N != found.labels_N)
     )
@@ -302,7 +305,7 @@ def test_what_is_verified_is_shown(table: Table, ann: Somebody, bob: Somebody, t
     project = studio.find(projects.title(play.params.campaign, play.round, "validate"))
     assert project is not None
     task = studio.tasks(project)[projects.vote_key(play.params, own)]
-    seen = [ink.chosen(projects.SEEN, "seen", play.splits["classes"][own.intended])]
+    seen = [drawing.chosen(projects.SEEN, "seen", play.splits["classes"][own.intended])]
     for name in ("vera", "vito"):
         email = f"{name}.{play.params.campaign}@example.org"
         person = studio.person(email, PASSWORD)

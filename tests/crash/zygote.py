@@ -24,9 +24,9 @@ def load() -> None:
     """Import all that a command imports."""
     from importlib import import_module
 
-    for name in ("label_studio_sdk.base_client", "mlflow", "torch", "flows.campaign", "flows.cli", "tasks.labelling"):
+    for name in ("label_studio_sdk.base_client", "mlflow", "torch", "flows.run", "flows.cli", "tasks.labelling.client"):
         import_module(name)
-    for name in ("publish", "pull", "simulate", "track"):
+    for name in ("publish", "pull", "simulation.people", "track"):
         import_module(f"tasks.{name}")
 
 

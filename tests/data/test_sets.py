@@ -16,7 +16,7 @@ from torchvision.datasets import MNIST
 
 from data.sets import digits, mnist
 from data.shards import Images, encode_png
-from tasks.params import names_in
+from tasks.config.kinds import names_in
 
 NAMES = names_in("data.sets")
 NATIVE: dict[str, Any] = {"size": None, "channels": None, "seed": 0}

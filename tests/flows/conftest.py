@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from ground import Ground, make_ground
+from campaign_copies import Ground, make_ground
 
 
 @pytest.fixture(scope="session")

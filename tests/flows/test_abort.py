@@ -7,15 +7,16 @@ from pathlib import Path
 
 import pytest
 from conftest import dadc
-from rounds import closed, opened
+from round_states import closed, opened
 
 from data.files import md5
 from data.layout import Round
 from flows.abort import abort
-from flows.base import load
+from flows.context import load
 from flows.open import to_open
-from tasks.store import dvc_remote
-from tasks.workspace import State, WorkspaceError, commit, git, read_index, rounds, state
+from tasks.workspace.dvc import dvc_remote
+from tasks.workspace.git import WorkspaceError, commit, git
+from tasks.workspace.rounds import State, read_index, rounds, state
 
 
 def gone(round_: Round) -> None:

@@ -9,12 +9,13 @@ from typing import Any
 import pytest
 import yaml
 from conftest import dadc
-from rounds import closed, opened
+from round_states import closed, opened
 
 from data.layout import Round, Workspace
 from flows.amend import amend
-from tasks.params import read
-from tasks.workspace import State, WorkspaceError, commit, git, state
+from tasks.config.params import read
+from tasks.workspace.git import WorkspaceError, commit, git
+from tasks.workspace.rounds import State, state
 
 
 def say(root: Path, **values: Any) -> None:

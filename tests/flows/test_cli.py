@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 from conftest import dadc, run
 from PIL import Image
-from rounds import mark_closed, mark_opened
+from round_states import mark_closed, mark_opened
 
 from data.layout import Round, Workspace
-from tasks.workspace import State, rounds, state
+from tasks.workspace.rounds import State, rounds, state
 
 Make = Callable[..., Path]
 

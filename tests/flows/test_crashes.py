@@ -16,13 +16,13 @@ import sys
 from pathlib import Path
 
 import pytest
+from campaign_copies import COMMANDS, Ground, assert_same, outcome
 from conftest import run
-from ground import COMMANDS, Ground, assert_same, outcome
 
 from data.layout import Workspace
-from flows.stack import up
-from tasks.services import find, read_stack
-from tasks.workspace import State, state
+from flows.stack.lifecycle import up
+from tasks.workspace.rounds import State, state
+from tasks.workspace.services import find, read_stack
 
 pytestmark = pytest.mark.timeout(5400 if os.environ.get("DADC_CRASH") == "all" else 1800)  # the ground is made in it
 CHAINS = {"open": (1, 5), "simulate": (1, 4), "close": (2, 13), "decide": (1, 3)}  # rounds, and kills in all of them

@@ -10,15 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from campaign_copies import Ground
 from conftest import run
-from ground import Ground
 
 from data.files import md5, write_whole
 from data.layout import Workspace
 from data.records import Verdict
 from data.shards import read_candidates, write_candidates
-from flows.base import load
-from flows.verify import verify
+from flows.audit.verify import verify
+from flows.context import load
 from tasks.track import flat_metrics
 
 pytestmark = pytest.mark.timeout(1800)  # the ground is made within the first test
@@ -81,7 +81,7 @@ def test_everything_is_made_again_to_the_same_bytes(clone: Path) -> None:
 
 
 def test_a_closed_round_is_never_redefined(clone: Path) -> None:
-    path = clone / "tasks" / "predictions.py"
+    path = clone / "tasks" / "evaluation" / "predictions.py"
     path.write_text(path.read_text().replace('"masking": metrics', '"masked": metrics'))
     done = run(clone, "dvc", "repro", "--force", "--single-item", "evaluate@001", check=False)
     assert done.returncode != 0

@@ -27,9 +27,10 @@ from conftest import run
 from data.files import md5
 from data.layout import Workspace
 from data.shards import read_candidates
-from tasks.params import read
-from tasks.services import find, read_secrets
-from tasks.workspace import State, git, state
+from tasks.config.params import read
+from tasks.workspace.git import git
+from tasks.workspace.rounds import State, state
+from tasks.workspace.services import find, read_secrets
 
 # Secrets that a user's shell may hold while the commands run; nobody asks for them here.
 GIVEN = {

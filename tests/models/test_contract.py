@@ -10,9 +10,9 @@ import pytest
 import torch
 
 from models import nsl_cnn, space_cnn
-from tasks.checkpoint import Card, load, save
-from tasks.networks import check
-from tasks.params import names_in
+from tasks.config.kinds import names_in
+from tasks.engine.checkpoint import Card, load, save
+from tasks.engine.networks import check
 
 NAMES = names_in("models")
 SMALL = ("nsl_cnn", "space_cnn")

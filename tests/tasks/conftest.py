@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 from conftest import unset
-from people import Play, make_round
-from people import model_server as serve
+from open_round import Play, make_round
+from open_round import model_server as serve
 
-from tasks.labelling import LabelStudio, connect
-from tasks.services import Services, find
+from tasks.labelling.client import LabelStudio, connect
+from tasks.workspace.services import Services, find
 
 
 @pytest.fixture

@@ -13,12 +13,15 @@ import torch
 
 from data.layout import Round, Workspace
 from data.shards import decode_png, read_candidates
-from tasks import checkpoint, stage
 from tasks.attack import attack, candidates, rounded, towards
-from tasks.init import freeze_data
-from tasks.params import Threat, module_of, read
-from tasks.seeds import derive, seed_images
-from tasks.workspace import write_index
+from tasks.config.kinds import module_of
+from tasks.config.params import Threat, read
+from tasks.config.seeds import derive
+from tasks.engine import checkpoint, inference, stage
+from tasks.prepare import freeze_data
+from tasks.record.pool import seed_images
+from tasks.workspace import inputs
+from tasks.workspace.rounds import write_index
 
 COUNT = 5
 
@@ -34,7 +37,7 @@ def opened(make_workspace: Callable[..., Path]) -> Round:
     for each in (target, round_):
         each.folder.mkdir(parents=True)
         shutil.copyfile(workspace.params, each.params)
-    base = stage.base(workspace)
+    base = inputs.base(workspace)
     with stage.reproducible(params, "target"):
         net = module_of("models", params.model.name, "model.name").build(len(base.classes), base.channels, base.size)
     checkpoint.save(target.model, net, checkpoint.Card(params.model.name, base.classes, base.channels, base.size, 0))
@@ -44,7 +47,7 @@ def opened(make_workspace: Callable[..., Path]) -> Round:
 
 def test_every_candidate_is_written_judged_and_within_the_threat_model(opened: Round) -> None:
     stage.run("attack", attack, opened)
-    params, pool = read(opened.params), stage.images(opened.workspace, "pool")
+    params, pool = read(opened.params), inputs.images(opened.workspace, "pool")
     made = read_candidates(opened.attack)
     assert sorted(c.source for c in made) == ["fgsm"] * COUNT + ["pgd"] * COUNT
     net, _ = checkpoint.load(opened.workspace.round(0).model)
@@ -56,7 +59,7 @@ def test_every_candidate_is_written_judged_and_within_the_threat_model(opened: R
         away = (pixels.int() - seeds[c.seed_image].int()).abs().max().item()
         assert away <= params.threat.epsilon * 255 + 1e-3
         moved += away > 0
-        answers_N, probabilities_NK = checkpoint.answer(net, pixels[None])
+        answers_N, probabilities_NK = inference.answer(net, pixels[None])
         assert (c.answer, c.intended) == (answers_N.item(), labels[c.seed_image])
         assert c.probability == pytest.approx(probabilities_NK.max().item(), abs=1e-6)
         assert not c.by_people
@@ -80,7 +83,7 @@ def test_the_command_makes_the_same_bytes_again(opened: Round) -> None:
 
 def test_targeted_candidates_are_answered_with_the_class_drawn_for_them(opened: Round) -> None:
     opened.params.write_text(opened.params.read_text().replace("targeted: false", "targeted: true"))
-    params, pool = read(opened.params), stage.images(opened.workspace, "pool")
+    params, pool = read(opened.params), inputs.images(opened.workspace, "pool")
     assert params.attack.targeted
     net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(pool.pixels_NCHW[0].numel(), len(pool.classes)))
     wide = Threat(norm="linf", epsilon=0.5)
@@ -116,7 +119,7 @@ def test_another_pool_than_the_frozen_one_is_an_error(opened: Round) -> None:
 @pytest.mark.parametrize(("epsilon", "levels"), [(0.1, 25), (8 / 255, 8), (0.03137, 8), (0.003, 0)])
 def test_rounding_stays_in_the_ball_and_in_the_picture(epsilon: float, levels: int) -> None:
     seeds = torch.tensor([0, 100, 250, 255], dtype=torch.uint8).reshape(1, 1, 2, 2)
-    threat, floats = Threat(norm="linf", epsilon=epsilon), checkpoint.to_float(seeds)
+    threat, floats = Threat(norm="linf", epsilon=epsilon), inference.to_float(seeds)
     up, down = (rounded((floats + sign * epsilon).clamp(0, 1), floats, threat).int() for sign in (1, -1))
     assert up.flatten().tolist() == [min(255, value + levels) for value in (0, 100, 250, 255)]
     assert down.flatten().tolist() == [max(0, value - levels) for value in (0, 100, 250, 255)]
@@ -125,10 +128,10 @@ def test_rounding_stays_in_the_ball_and_in_the_picture(epsilon: float, levels: i
 def test_rounding_stays_within_a_length_too() -> None:
     torch.manual_seed(0)
     seeds = torch.randint(0, 256, (50, 3, 8, 8), dtype=torch.uint8)
-    floats, change = checkpoint.to_float(seeds), torch.randn(50, 3, 8, 8)
+    floats, change = inference.to_float(seeds), torch.randn(50, 3, 8, 8)
     for epsilon in (0.05, 0.5, 2.0):
         moved = floats + change * (epsilon / change.flatten(1).norm(dim=1))[:, None, None, None]
-        found = checkpoint.to_float(rounded(moved.clamp(0, 1), floats, Threat(norm="l2", epsilon=epsilon)))
+        found = inference.to_float(rounded(moved.clamp(0, 1), floats, Threat(norm="l2", epsilon=epsilon)))
         length = (found - floats).flatten(1).norm(dim=1)
         assert length.max() <= epsilon + 1e-5
         assert epsilon < 0.1 or length.min() > 0.5 * epsilon

@@ -11,24 +11,26 @@ from typing import Any
 
 import pytest
 import torch
-from rounds import mark_closed
+from round_states import mark_closed
 
 from data.layout import Round, Workspace
 from data.records import Candidate, Verdict
 from data.shards import Images, encode_png, read_candidates
-from tasks import checkpoint, stage
 from tasks.attack import attack
-from tasks.compute import ALONE
+from tasks.config.params import Params, read
+from tasks.engine import checkpoint, inference, stage
+from tasks.engine.devices import ALONE
 from tasks.evaluate import answer_all, evaluate, in_parts, transferred
+from tasks.evaluation.metrics import accuracy
+from tasks.evaluation.predictions import Answered, elsewhere, measured, ood, trained_on
+from tasks.evaluation.predictions import read as read_predictions
 from tasks.freeze import freeze
-from tasks.init import check_same, freeze_data, freeze_others
-from tasks.metrics import accuracy
-from tasks.params import Params, read
-from tasks.predictions import Answered, elsewhere, measured, ood, trained_on
-from tasks.predictions import read as read_predictions
-from tasks.store import dvc
+from tasks.prepare import check_same, freeze_data, freeze_others
 from tasks.train import train
-from tasks.workspace import WorkspaceError, write_index
+from tasks.workspace import inputs
+from tasks.workspace.dvc import dvc
+from tasks.workspace.git import WorkspaceError
+from tasks.workspace.rounds import write_index
 
 PGD = {"steps": 4, "step_size": 0.01, "restarts": 1}
 SECTIONS = {
@@ -62,7 +64,7 @@ def finish(round_: Round) -> dict[str, Any]:
 def people(net: torch.nn.Module, pool: Images) -> list[Candidate]:
     """Judged candidates of two annotators, pool images upside down, one of each kind that the rates tell apart."""
     flipped = pool.pixels_NCHW.flip(2)
-    answers_N, _ = checkpoint.answer(net, flipped)
+    answers_N, _ = inference.answer(net, flipped)
     fools = [i for i in range(len(pool)) if answers_N[i] != pool.labels_N[i]][:18]
     harmless = [i for i in range(len(pool)) if answers_N[i] == pool.labels_N[i]][:2]
     assert (len(fools), len(harmless)) == (18, 2)
@@ -84,7 +86,7 @@ def people(net: torch.nn.Module, pool: Images) -> list[Candidate]:
 
 def put_elsewhere(workspace: Workspace, params: Params) -> None:
     """Ten pool images, upside down, in a folder for each class; frozen as `dadc init` does it."""
-    pool = stage.images(workspace, "pool")
+    pool = inputs.images(workspace, "pool")
     for i in range(10):
         folder = workspace.root / "other" / pool.classes[int(pool.labels_N[i])]
         folder.mkdir(parents=True, exist_ok=True)
@@ -115,7 +117,7 @@ def campaign(make_workspace: Callable[..., Path]) -> tuple[Round, Round, dict[st
     machines = [replace(c, verdict=Verdict.VERIFIED) for c in read_candidates(second.attack)]
     net, _ = checkpoint.load(first.model)
     broken = Candidate("001/p/broken", 1, "simulated", b"", -1, annotator="0@x").rejected("no ink", wellformed=False)
-    freeze(second, [*people(net, stage.images(workspace, "pool")), broken, *machines], params, first)
+    freeze(second, [*people(net, inputs.images(workspace, "pool")), broken, *machines], params, first)
     shutil.copyfile(first.model, second.model)
     return first, second, told
 
@@ -140,8 +142,8 @@ def test_two_rounds(campaign: tuple[Round, Round, dict[str, Any]]) -> None:
     assert metrics["split_by"] == "task"
     assert metrics["by_source"]["simulated"]["mer"] == 0.9
 
-    test, net = stage.images(second.workspace, "test"), checkpoint.load(second.model)[0]
-    answers, _ = checkpoint.answer(net, test.pixels_NCHW)
+    test, net = inputs.images(second.workspace, "test"), checkpoint.load(second.model)[0]
+    answers, _ = inference.answer(net, test.pixels_NCHW)
     assert table["key"] == list(test.keys)
     assert table["clean"] == answers.tolist()
     columns = {"clean": metrics["clean"], **{f"attack_{k}": v for k, v in metrics["robust"].items()}}
@@ -161,8 +163,8 @@ def test_two_rounds(campaign: tuple[Round, Round, dict[str, Any]]) -> None:
         assert told["accuracy"] == right / len(test), column
         assert told["n"] == len(test)
         assert told["low"] < told["accuracy"] < told["high"] or told["accuracy"] in (0, 1)
-    other = stage.other(second.workspace, "drawn")
-    answers, _ = checkpoint.answer(net, other.pixels_NCHW)
+    other = inputs.other(second.workspace, "drawn")
+    answers, _ = inference.answer(net, other.pixels_NCHW)
     told = metrics["ood"]["drawn"]
     assert (told["n"], told["accuracy"]) == (10, (answers == other.labels_N).double().mean().item())
     shifts = [metrics["ood"][name]["accuracy"] for name in metrics["ood_home_made"]]
@@ -200,8 +202,8 @@ def test_two_rounds(campaign: tuple[Round, Round, dict[str, Any]]) -> None:
     assert set(metrics["gate"]["challenger"]) == {"clean", "robust", "candidates"}
     assert metrics["gate"]["champion"]["candidates"] == 0, "they fooled the champion"
 
-    told, pool = metrics["by_source"]["pgd"], stage.images(second.workspace, "pool")
-    answers, _ = checkpoint.answer(net, pool.pixels_NCHW)
+    told, pool = metrics["by_source"]["pgd"], inputs.images(second.workspace, "pool")
+    answers, _ = inference.answer(net, pool.pixels_NCHW)
     right_keys = {k for k, a, b in zip(pool.keys, answers.tolist(), pool.labels_N.tolist(), strict=True) if a == b}
     tried = [c for c in shard if c.source == "pgd" and c.seed_image in right_keys]
     assert tried
@@ -277,7 +279,7 @@ def test_what_transfer_breaks_is_told_where_gradients_are_masked() -> None:
     with torch.no_grad():
         open_[1].weight.copy_(torch.tensor([-1.0, 1.0])[:, None].expand(2, 64))
         open_[1].bias.copy_(torch.tensor([32.0, -32.0]))
-    level = float(checkpoint.to_float(pixels).mean())
+    level = float(inference.to_float(pixels).mean())
     with torch.no_grad():
         open_[1].bias.copy_(torch.tensor([64 * level, -64 * level]))
     masked = torch.nn.Sequential(open_, Rounded())

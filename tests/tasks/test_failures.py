@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from misbehaving import Fault, misbehaving
+from bad_networks import Fault, misbehaving
 from mlflow import MlflowClient
 
 from data.layout import Workspace
-from tasks import track, wire
-from tasks.labelling import LabellingError, LabelStudio, connect
-from tasks.services import ServiceDown, find
+from tasks import track
+from tasks.labelling import http
+from tasks.labelling.client import LabellingError, LabelStudio, connect
+from tasks.workspace.services import ServiceDown, find
 
 PAGE = '<View><Image name="image" value="$image"/></View>'
 
@@ -45,7 +46,7 @@ def test_what_keeps_failing_is_said_and_a_wrong_token_is_not_tried_again(
 
 
 def test_one_that_does_not_answer_is_asked_again(stack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(wire, "TIMEOUT", 1.0)
+    monkeypatch.setattr(http, "TIMEOUT", 1.0)
     known = find(stack)
     fault = Fault(lambda method, path: path == "/api/projects/", times=1, status=0)
     with misbehaving(known.label_studio_url or "", fault) as url:

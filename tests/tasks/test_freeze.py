@@ -7,8 +7,8 @@ from pathlib import Path
 from data.layout import Workspace
 from data.records import Candidate
 from data.shards import write_candidates
+from tasks.evaluation.metrics import BY_ANNOTATOR
 from tasks.freeze import split, used
-from tasks.metrics import BY_ANNOTATOR
 
 
 def drawn(round_: int, annotator: str, n: int) -> list[Candidate]:

@@ -15,10 +15,13 @@ from PIL import Image
 
 from data.records import UNREADABLE, Candidate, Verdict, Vote
 from data.shards import encode_png
-from tasks import annotations, pages, projects, publish
-from tasks.labelling import LabelStudio
-from tasks.params import Validate
-from tasks.seeds import seed_images
+from tasks import publish
+from tasks.config.params import Validate
+from tasks.labelling import label_config, projects
+from tasks.labelling.client import LabelStudio
+from tasks.quality import consensus
+from tasks.record import candidates
+from tasks.record.pool import seed_images
 
 
 def candidate(number: int, **changes: Any) -> Candidate:
@@ -75,7 +78,7 @@ def test_no_edits_no_project(studio: LabelStudio, open_round: Callable[..., Any]
 def test_a_second_project_of_the_same_title_is_not_used(studio: LabelStudio, open_round: Callable[..., Any]) -> None:
     play = open_round()
     title = projects.title(play.params.campaign, play.round, "draw")
-    page = pages.draw_page(play.pool.classes)
+    page = label_config.draw_page(play.pool.classes)
     first = studio.ensure_project(title, page, instruction="")
     assert studio.ensure_project(title, page, instruction="") == first
     assert studio.find(title[:-1]) is None, "a title is compared whole"
@@ -112,7 +115,7 @@ def test_probes_look_like_candidates_and_are_given_to_everybody(
     assert raw(studio, project) == [], "where there is nothing to hide among, no probe"
     made = [candidate(n) for n in range(9)]
     assert publish.publish_validation(studio, play.round, made, play.params) == 9
-    known = annotations.probes(play.round, play.params, play.splits)
+    known = candidates.probes(play.round, play.params, play.splits)
     assert [(p.source, p.by_people, len(p.image) > 0) for p in known] == [("probe", False, True)] * 3
     keys = {projects.vote_key(play.params, p) for p in known}
     tasks = sorted(raw(studio, project), key=lambda task: int(task["id"]))
@@ -159,4 +162,4 @@ def test_people_wanted(choices: tuple[int, ...], uncounted: int, wanted: int) ->
     rules = Validate(consensus=2, max_votes=4, non_fooling_share=0.0, unsettled="pending")
     cast = [Vote(f"{n}@x", choice, n, "") for n, choice in enumerate(choices)]
     cast += [Vote(f"u{n}@x", 3, 90 + n, "", counted=False, reason="own") for n in range(uncounted)]
-    assert publish.people_wanted(candidate(1, votes=tuple(cast)), rules) == wanted
+    assert consensus.people_wanted(candidate(1, votes=tuple(cast)), rules) == wanted

@@ -10,14 +10,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.records import HUMAN, SIMULATED, UNREADABLE, Candidate, Verdict
+from data.records import DELETED, HUMAN, SIMULATED, UNREADABLE, Candidate, Verdict
 from data.shards import decode_png
-from tasks import ink, projects, pull
-from tasks.annotations import DELETED, Line, candidates, drawings, gather, lines
+from tasks import pull
 from tasks.judge import judge
-from tasks.labelling import LabellingError, LabelStudio, Person
-from tasks.projects import INTENDED, SEEN, drawing_keys
-from tasks.publish import people_wanted, publish_drawing, publish_validation, put_back, unfinished
+from tasks.labelling import drawing as ink
+from tasks.labelling import projects
+from tasks.labelling.client import LabellingError, LabelStudio, Person
+from tasks.labelling.projects import INTENDED, SEEN, drawing_keys
+from tasks.publish import publish_drawing, publish_validation, put_back, unfinished
+from tasks.quality.consensus import people_wanted
+from tasks.record.annotations import Line, append, gather, lines
+from tasks.record.candidates import candidates, drawings
+from tasks.record.votes import cast_votes
 from tasks.validate import validate
 
 
@@ -89,7 +94,7 @@ def test_people_s_drawings_and_votes(studio: LabelStudio, open_round: Callable[.
     pushed = bob.submit(other, seen("9"), 1.0)
     eve.edit(pushed, seen("1"))
     assert pull.pull(studio, round_) == 5
-    votes = pull.cast_votes(round_)
+    votes = cast_votes(round_)
     on_first = [(v.validator.split(".")[0], v.choice, v.counted) for v in votes["001/draw/0000"]]
     assert on_first == [("ann", 3, False), ("bob", 3, True), ("bob", 3, False), ("eve", UNREADABLE, True)]
     assert [v.reason for v in votes["001/draw/0000"]][:3] == [
@@ -120,7 +125,7 @@ class Voting:
         pull.pull(self.studio, self.play.round)
         found = candidates(self.play.round, self.play.params, self.play.splits)
         judged = judge(found, self.play.round.workspace.round(0).model)
-        (made,) = validate(judged, pull.cast_votes(self.play.round), self.play.params.validate_)
+        (made,) = validate(judged, cast_votes(self.play.round), self.play.params.validate_)
         return made
 
     def published(self) -> list[str]:
@@ -306,7 +311,7 @@ def test_what_is_malformed_is_kept_with_its_reason(open_round: Callable[..., Any
     play = open_round()
     good = line({"result": drawn("3"), "lead_time": 2.0}, id=8, task="001/draw/0001")
     stored = play.round.annotations
-    pull.append(stored, [HOSTILE[name], good])
+    append(stored, [HOSTILE[name], good])
     made = drawings(gather(lines(stored), "draw"), play.round, play.params, play.splits)
     assert [c.wellformed for c in made] == [False, True], "and the good one beside it goes through"
     bad: Candidate = made[0]

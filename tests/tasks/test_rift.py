@@ -15,9 +15,9 @@ from torch.nn import functional
 
 from data.layout import Round
 from data.shards import Images
-from tasks import checkpoint, stage
-from tasks.params import Params, read
-from tasks.plots import interpolated
+from tasks.config.params import Params, read
+from tasks.engine import checkpoint, inference, stage
+from tasks.evaluation.plots import interpolated
 from tasks.rift import (
     Fixed,
     Point,
@@ -35,6 +35,7 @@ from tasks.rift import (
     weights,
 )
 from tasks.train import train
+from tasks.workspace import inputs as inputs_
 
 PARAMS = read(Path(__file__).parents[2] / "params.yaml")
 ATTACK = {"steps": 2, "step_size": 0.1, "restarts": 1}
@@ -69,7 +70,7 @@ def network() -> nn.Module:
     net = nn.Sequential(*layers)
     net.train()
     for _ in range(50):
-        net(checkpoint.to_float(blobs(32).pixels_NCHW))
+        net(inference.to_float(blobs(32).pixels_NCHW))
     return net.eval()
 
 
@@ -113,7 +114,7 @@ def test_ascent_beats_chance_and_stays_in_the_ball() -> None:
     params = params.model_copy(update={"threat": params.threat.model_copy(update={"epsilon": 1e-6})})
     images = blobs(20)
     (found,) = characterise(net, attacked_once(net, images, params), params)
-    inputs, weight = checkpoint.to_float(images.pixels_NCHW).flatten(1), net[1].weight
+    inputs, weight = inference.to_float(images.pixels_NCHW).flatten(1), net[1].weight
     radius = params.rift.radius * weight.norm()
     with torch.no_grad():
 
@@ -135,7 +136,7 @@ def test_fine_tuning_lowers_the_loss_by_one_weight_only() -> None:
     tuned = fine_tuned(net, ["5.weight"], images, given(epochs=5, learning_rate=0.01, batch=16))
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
     assert not net.training
-    inputs = checkpoint.to_float(images.pixels_NCHW)
+    inputs = inference.to_float(images.pixels_NCHW)
     with torch.no_grad():
         start = functional.cross_entropy(net(inputs), images.labels_N)
         place(net, tuned, 1.0)
@@ -195,7 +196,7 @@ def test_the_path_begins_at_the_network_and_ends_at_the_tuned_one() -> None:
     before = state(net)
     points = path(net, {"5.weight": torch.zeros(2, 144)}, images, given())
     assert [each.alpha for each in points] == [i / 10 for i in range(11)]
-    answers, _ = checkpoint.answer(net, images.pixels_NCHW)
+    answers, _ = inference.answer(net, images.pixels_NCHW)
     assert points[0].clean == tuple((answers == images.labels_N).tolist())
     assert len(set(points[-1].clean)) == 2, "a weight of zero gives every image the same answer"
     assert sum(points[-1].clean) == 10
@@ -239,7 +240,7 @@ def test_tuning_gains_and_moves_one_weight(selection: str, tried: int) -> None:
 def test_robust_accuracy_falls_with_the_module_and_an_ascent_that_stops_short_is_told() -> None:
     net, images = network(), blobs(20)
     place(net, fine_tuned(net, ["0.weight", "5.weight"], images, given(epochs=30, learning_rate=0.02, batch=5)), 1.0)
-    fixed = Fixed(checkpoint.to_float(images.pixels_NCHW), images.labels_N)
+    fixed = Fixed(inference.to_float(images.pixels_NCHW), images.labels_N)
     strong, weak = given(radius=1.0, steps=20, ascent_rate=20.0), given(radius=1.0, steps=1, ascent_rate=1e-3)
     found = {each.module: each for each in characterise(net, fixed, strong)}
     assert all(0 < each.drop <= 1 for each in found.values())
@@ -306,8 +307,8 @@ def test_the_stage_gains_on_an_undertrained_network_and_makes_the_same_bytes_aga
     before, _ = checkpoint.load(trained.trained)
     changed = [n for n, value in net.state_dict().items() if not torch.equal(before.state_dict()[n], value)]
     assert changed == [f"{found['module']}.weight"]
-    _, second = halves(stage.images(trained.workspace, "validation"))
-    answers, _ = checkpoint.answer(net, second.pixels_NCHW)
+    _, second = halves(inputs_.images(trained.workspace, "validation"))
+    answers, _ = inference.answer(net, second.pixels_NCHW)
     at = next(each for each in found["path"] if each["alpha"] == found["alpha"])
     assert (answers == second.labels_N).double().mean().item() == pytest.approx(at["clean"])
     assert card.round == 0

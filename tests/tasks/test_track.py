@@ -17,17 +17,17 @@ from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
-from rounds import mark_closed
+from round_states import mark_closed
 
 from data.files import md5, write_whole
 from data.layout import Round, Workspace
 from data.records import Candidate
 from data.shards import encode_png, write_candidates
 from models import nsl_cnn
-from tasks import checkpoint
-from tasks.services import ServiceDown, Services, find
+from tasks.engine import checkpoint
 from tasks.track import disagreements, flat_metrics, flat_params, rebuild, track
-from tasks.workspace import git
+from tasks.workspace.git import git
+from tasks.workspace.services import ServiceDown, Services, find
 
 PICTURES = Path(__file__).parents[2] / "docs" / "images"  # written anew with DADC_SCREENSHOTS=1
 CLEAN = {0: 0.91, 1: 0.94}

@@ -21,10 +21,12 @@ from torch import nn
 from data.layout import Round
 from data.records import Candidate, Verdict
 from data.shards import Images, encode_png, write_candidates
-from tasks import checkpoint, networks, resume, stage
+from tasks.config.kinds import kind
+from tasks.config.params import Awp, Loss, Params, TrainCandidates, read
+from tasks.engine import checkpoint, networks, stage, train_state
 from tasks.freeze import freeze
-from tasks.params import Awp, Loss, Params, TrainCandidates, kind, read
 from tasks.train import QUICK, _backward, _why_stop, batches, fit, quick, rate, train, training_set
+from tasks.workspace import inputs
 
 CHOICES = TrainCandidates(weight=0.5, repeat=3, non_fooling=False)
 PLAIN = Loss(name="plain", params={})
@@ -108,7 +110,7 @@ def test_it_learns_keeps_the_best_epoch_and_makes_the_same_bytes_again(closing: 
     assert told["epochs"][-1]["clean"] > 0.6
     assert told["epochs"][-1]["loss"] < told["epochs"][0]["loss"]
 
-    params, validation = read(round_.params), stage.images(round_.workspace, "validation")
+    params, validation = read(round_.params), inputs.images(round_.workspace, "validation")
     net, card = checkpoint.load(round_.trained)
     few = torch.randperm(len(validation), generator=stage.generator(params, "train", "quick"))[:QUICK]
     assert quick(net, validation, few, params) == (kept["clean"], kept["robust"])
@@ -288,30 +290,30 @@ def test_a_training_goes_on_to_the_same_weights(
     loss = Loss(name="pgd_at", params={"steps": 2})
     training, validation = training_set(images(20), [], CHOICES), images(8)
 
-    def once(store: resume.Store | None) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
+    def once(store: train_state.Store | None) -> tuple[dict[str, torch.Tensor], dict[str, object]]:
         with stage.reproducible(params, "test"):
             layers = nn.Conv2d(1, 4, 3), nn.ReLU(), nn.Flatten(), nn.Dropout(0.3), nn.Linear(144, 2)
             net, told = fit(nn.Sequential(*layers), training, validation, params, loss, "001", store=store)
         return net.state_dict(), told
 
     wanted, history = once(None)
-    store = resume.Store(tmp_path / "x.safetensors", "this one")
-    write = resume.Store.write
+    store = train_state.Store(tmp_path / "x.safetensors", "this one")
+    write = train_state.Store.write
 
-    def killed_after_two(self: resume.Store, told: dict[str, object], tensors: dict[str, torch.Tensor]) -> None:
+    def killed_after_two(self: train_state.Store, told: dict[str, object], tensors: dict[str, torch.Tensor]) -> None:
         write(self, told, tensors)
         if len(told["epochs"]) == 2:  # type: ignore[arg-type]
             raise Killed
 
     with monkeypatch.context() as patch:
-        patch.setattr(resume.Store, "write", killed_after_two)
+        patch.setattr(train_state.Store, "write", killed_after_two)
         with pytest.raises(Killed):
             once(store)
     found, told = once(store)
     assert told == history
     assert all(torch.equal(found[name], value) for name, value in wanted.items())
 
-    other = resume.Store(store.path, "another")
+    other = train_state.Store(store.path, "another")
     assert other.read() is None
     store.path.write_bytes(store.path.read_bytes()[:-9])
     assert store.read() is None
@@ -323,7 +325,7 @@ def test_a_killed_training_ends_with_the_bytes_of_an_unharmed_one(
     round_ = closing(train={"epochs": 6, "batch": 16})
     stage.run("train", train, round_)
     wanted = round_.trained.read_bytes(), round_.history.read_bytes()
-    kept = resume.store(round_, "train").path
+    kept = train_state.store(round_, "train").path
     assert not kept.exists(), "it goes away at the end"
     round_.trained.unlink()
     round_.history.unlink()

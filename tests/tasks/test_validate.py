@@ -12,9 +12,9 @@ import torch
 
 from data.records import UNREADABLE, Candidate, Verdict, Vote
 from data.shards import encode_png
-from tasks import checkpoint
+from tasks.config.params import Validate
+from tasks.engine import checkpoint, inference
 from tasks.judge import judge
-from tasks.params import Validate
 from tasks.validate import validate
 
 RULES = Validate(consensus=2, max_votes=3, non_fooling_share=0.0, unsettled="pending")
@@ -86,7 +86,7 @@ def test_the_judge_is_the_frozen_target_itself(open_round: Callable[..., Any]) -
     malformed = CANDIDATE.rejected("no ink", wellformed=False)
     judged = judge([malformed, *made], target)
     net, _ = checkpoint.load(target)
-    answers, probabilities = checkpoint.answer(net, pixels)
+    answers, probabilities = inference.answer(net, pixels)
     assert [c.answer for c in judged[1:]] == answers.tolist()
     assert [c.probability for c in judged[1:]] == pytest.approx(probabilities.max(1).values.tolist())
     assert judged[0] == malformed

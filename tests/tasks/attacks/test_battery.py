@@ -10,9 +10,9 @@ from torch import nn
 
 from tasks.attacks import apgd_ce, attack, fgsm, pgd, spatial, square
 from tasks.attacks._battery import battery, curve
-from tasks.checkpoint import logits_of
-from tasks.params import Threat
-from tasks.seeds import derive
+from tasks.config.params import Threat
+from tasks.config.seeds import derive
+from tasks.engine.inference import logits_of
 
 THREAT = Threat(norm="linf", epsilon=0.01)
 KINDS = {

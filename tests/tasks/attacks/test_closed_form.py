@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from tasks.attacks import attack, direction, fgsm, input_gradient, pgd, project, random_start
-from tasks.params import Threat
+from tasks.config.params import Threat
 
 THREAT = Threat(norm="linf", epsilon=0.1)
 

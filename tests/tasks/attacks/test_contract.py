@@ -13,8 +13,9 @@ from torch.nn import functional as F
 
 from models import nsl_cnn, space_cnn
 from tasks.attacks import Attacked, attack, own_budget
-from tasks.checkpoint import logits_of
-from tasks.params import Frozen, Threat, names_in
+from tasks.config.kinds import names_in
+from tasks.config.params import Frozen, Threat
+from tasks.engine.inference import logits_of
 
 NAMES = names_in("tasks.attacks")
 THREAT = Threat(norm="linf", epsilon=0.1)

@@ -13,8 +13,8 @@ from torch.nn import functional as F
 
 from data.sets import digits
 from tasks.attacks import apgd_ce, apgd_t, attack, fgsm, pgd, square
-from tasks.checkpoint import logits_of, to_float
-from tasks.params import Threat
+from tasks.config.params import Threat
+from tasks.engine.inference import logits_of, to_float
 
 EPSILON, EDGE = 0.08, 0.05
 KINDS: dict[str, Any] = {

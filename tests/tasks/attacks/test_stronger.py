@@ -13,8 +13,8 @@ from torch import nn
 from models import nsl_cnn
 from tasks.attacks import apgd_ce, apgd_t, attack, cost, fgsm, margin, pgd, spatial, square
 from tasks.attacks._apgd import checkpoints
-from tasks.checkpoint import logits_of
-from tasks.params import Threat
+from tasks.config.params import Threat
+from tasks.engine.inference import logits_of
 
 LINF, L2 = Threat(norm="linf", epsilon=0.1), Threat(norm="l2", epsilon=0.4)
 STEPS: dict[str, Any] = {

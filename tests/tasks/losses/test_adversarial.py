@@ -11,9 +11,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from models import nsl_cnn
+from tasks.config.kinds import module_of
+from tasks.config.params import Awp, Threat
 from tasks.losses import Inner, divergence, mart, nsl, pgd_at, plain, repeatable, score, trades, weighted_mean
 from tasks.losses._awp import perturbed
-from tasks.params import Awp, Threat, module_of
 
 THREAT = Threat(norm="linf", epsilon=0.1)
 ONE = torch.ones(1)

@@ -10,8 +10,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from models import nsl_cnn, space_cnn
+from tasks.config.params import Threat
 from tasks.losses import nsl, plain, weighted_cross_entropy
-from tasks.params import Threat
 
 THREAT = Threat(norm="linf", epsilon=0.1)
 G = torch.Generator()

@@ -12,7 +12,8 @@ import torch
 from torch import nn
 
 from models import nsl_cnn
-from tasks.params import Frozen, Threat, names_in
+from tasks.config.kinds import names_in
+from tasks.config.params import Frozen, Threat
 
 NAMES = names_in("tasks.losses")
 THREAT = Threat(norm="linf", epsilon=0.1)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from tasks.params import names_in
+from tasks.config.kinds import names_in
 from tasks.shifts import affine, gaussian_noise
 
 NAMES = names_in("tasks.shifts")

@@ -1,0 +1,1 @@
+"""Whether a campaign is sound, and a copy of it."""

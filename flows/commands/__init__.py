@@ -1,0 +1,1 @@
+"""The commands of `dadc`, one file for each panel of its help."""

@@ -1,0 +1,79 @@
+"""The subcommands about the record of a campaign: what it says, whether it is sound, and where else it is kept."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from flows.commands.shell import RECORD, command, meant, root
+
+if TYPE_CHECKING:
+    from data.layout import Workspace
+
+
+@command(RECORD)
+def track() -> None:
+    """Write every closed round to MLflow again, from the rounds' own files."""
+    from data.layout import Workspace
+
+    log_all_rounds(Workspace(root()))
+
+
+def log_all_rounds(workspace: Workspace) -> None:
+    from tasks.promote import champion
+    from tasks.track import rebuild
+    from tasks.workspace.rounds import closed
+    from tasks.workspace.services import find
+
+    rebuild(workspace, find(workspace.root), champion(closed(workspace)))
+
+
+@command(RECORD)
+def verify(number: Annotated[int, typer.Argument(metavar="ROUND", help="a closed round")]) -> None:
+    """Work every number of a round out again from its record, and say where it is told otherwise."""
+    from flows.audit.verify import verify as compare
+    from flows.context import load
+
+    seen, faults = compare(load(root()), number)
+    print(f"round {number:03d}: worked out again: {'; '.join(seen)}")
+    for fault in faults:
+        print(f"round {number:03d}: {fault}")
+    if faults:
+        raise typer.Exit(1)
+    print(f"round {number:03d}: all agree")
+
+
+@command(RECORD)
+def reconcile() -> None:
+    """Count every annotation in Label Studio, and what became of it."""
+    from flows.audit.reconcile import reconcile as account_for
+    from flows.context import load
+
+    for line in account_for(load(root())):
+        print(line)
+
+
+@command(RECORD)
+def backup(folder: Annotated[Path, typer.Argument(metavar="PATH", help="a folder that is not there yet")]) -> None:
+    """Write the campaign, its Label Studio projects included, into a folder."""
+    from flows.audit.backup import backup as write
+
+    write(root(), meant(folder))
+
+
+@command(RECORD)
+def restore(
+    folder: Annotated[Path, typer.Argument(metavar="PATH", help="a folder made by `dadc backup`")],
+    into: Annotated[
+        Path | None, typer.Argument(metavar="WORKSPACE", help="a new folder [here: put its Label Studio projects back]")
+    ] = None,
+) -> None:
+    """Make a workspace of a backup; then, within it, put its projects into the Label Studio that is up there."""
+    from flows.audit import backup
+
+    if into is not None:
+        backup.restore(meant(folder), meant(into))
+    else:
+        backup.restore_projects(root(), meant(folder))

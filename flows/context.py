@@ -1,0 +1,142 @@
+"""What every flow starts from: the campaign at a workspace's root, and a voice."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, TypeVar, cast
+
+from prefect import flow, task
+from prefect.cache_policies import NO_CACHE
+from prefect.context import FlowRunContext, TaskRunContext
+from prefect.logging import get_run_logger
+from prefect.runtime import flow_run
+from prefect.states import Completed
+
+from data.layout import Round, Workspace
+from tasks.config.params import Params, read
+from tasks.workspace.checkout import check_initialised
+from tasks.workspace.lock import MOMENT, Busy, lock
+from tasks.workspace.rounds import State, closed, current, states
+
+if TYPE_CHECKING:
+    from tasks.labelling.client import LabelStudio
+    from tasks.workspace.services import Services
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def step(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """A Prefect task; what is done already is seen from the round's files, not from a cache."""
+
+    def wrap(function: Callable[P, T]) -> Callable[P, T]:
+        made: Callable[P, T] = task(name=name, cache_policy=NO_CACHE)(function)
+        return made
+
+    return wrap
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """A workspace with its checked parameters and frozen splits."""
+
+    workspace: Workspace
+    params: Params
+    splits: dict[str, Any]
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        return tuple(self.splits["classes"])
+
+    @property
+    def current(self) -> Round | None:
+        """The round that is neither closed nor aborted."""
+        return current(self.workspace)
+
+    @property
+    def closed(self) -> list[Round]:
+        return closed(self.workspace)
+
+    @property
+    def services(self) -> Services:
+        """Where the campaign's servers are."""
+        from tasks.workspace.services import find
+
+        return find(self.workspace.root)
+
+    @property
+    def studio(self) -> LabelStudio:
+        """A client of Label Studio; ServiceDown if it does not answer."""
+        from tasks.labelling.client import connect
+
+        return connect(self.services)
+
+    def check_studio(self) -> None:
+        """The same errors if Label Studio does not let us in, before a flow is started."""
+        from tasks.labelling.client import connect
+
+        connect(self.services)
+
+    def check_mlflow(self) -> None:
+        """ServiceDown if MLflow, which a round is told to last, does not answer now."""
+        from tasks.track import check
+
+        check(self.services)
+
+    @property
+    def next(self) -> Round:
+        """The round that comes after all there are."""
+        begun = [r for r, how in states(self.workspace).items() if how is not State.ABSENT]
+        return self.workspace.round(begun[-1].number + 1 if begun else 0)
+
+
+def load(root: Path) -> Campaign:
+    """The campaign at a workspace's root; clear errors for what is missing."""
+    workspace = Workspace(root)
+    return Campaign(workspace, read(workspace.params), check_initialised(workspace))
+
+
+def campaign_flow(
+    name: str, *, patience: float | None = None
+) -> Callable[[Callable[Concatenate[Path, P], T]], Callable[Concatenate[Path, P], T]]:
+    """A Prefect flow over one campaign, named after it and its round, alone in the workspace while it runs.
+
+    patience: seconds that a scheduled run waits for another command, a moment at least; it then ends as done, `Busy`,
+    and leaves a hint, with which the schedule comes again when the other has ended. None: it fails.
+    """
+
+    def wrap(function: Callable[Concatenate[Path, P], T]) -> Callable[Concatenate[Path, P], T]:
+        @wraps(function)
+        def alone(root: Path, *args: P.args, **kwargs: P.kwargs) -> Any:
+            try:
+                with lock(Workspace(Path(root)), patience or MOMENT):
+                    return function(Path(root), *args, **kwargs)
+            except Busy as busy:
+                if patience is None:
+                    raise
+                Workspace(Path(root)).hint.touch()
+                say(str(busy))
+                return Completed(name="Busy", message=str(busy))
+
+        made = flow(name=name, flow_run_name=_run_name, validate_parameters=False)(alone)
+        return cast(Callable[Concatenate[Path, P], T], made)
+
+    return wrap
+
+
+def _run_name() -> str:
+    here = load(Path(flow_run.parameters["root"]))
+    begun = here.next if str(flow_run.flow_name).startswith("open") else (here.closed or [here.next])[-1]
+    number = flow_run.parameters.get("number") or (here.current or begun).name
+    return f"{here.params.campaign} {number} {flow_run.flow_name}"
+
+
+def say(text: str) -> None:
+    """A line for whoever watches: on the terminal, and in the Prefect UI from within a run."""
+    print(text, flush=True)
+    if FlowRunContext.get() or TaskRunContext.get():
+        get_run_logger().log(logging.INFO, text)

@@ -1,0 +1,1 @@
+"""The local services: how they are started, looked after and ended."""

@@ -1,0 +1,1 @@
+"""params.yaml: schema, kinds by name, the words of its errors, and seeds."""

@@ -1,0 +1,275 @@
+"""params.yaml: its schema, read and checked here and nowhere else.
+
+A wrong file gives one line for each fault: the path of the key, what was wanted, what came.
+"""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+
+from tasks.config import errors
+
+Share = Annotated[float, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+KindName = Annotated[str, Field(pattern=errors.KIND)]
+NetworkName = Annotated[str, Field(pattern=errors.NETWORK)]
+KindParams = dict[str, Any]  # checked against the kind's own Params by `check_kinds`
+
+
+class ParamsError(ValueError):
+    """params.yaml does not say what it must; the message has a line for each fault."""
+
+
+class Frozen(BaseModel):
+    """Base of every set of parameters: no unknown key, no silent conversion, no change."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class Data(Frozen):
+    set: KindName
+    root: str | None
+    size: Annotated[int, Field(ge=8, le=1024)] | None
+    channels: Literal[1, 3] | None
+    limit: Count | None
+    pool: Count
+    validation: Count
+
+
+class Model(Frozen):
+    name: NetworkName  # a file of models/, or package.module:build
+    weights: str | None
+
+
+LARGEST = {"linf": 1.0, "l2": 32.0}  # radii from which on a number is meant for pixels of 0 to 255; 3 is usual in L2
+
+
+def check_length(what: str, norm: str, length: float) -> None:
+    """ValueError, beginning with `what`, for a radius or a step that no image with pixels in [0, 1] bears."""
+    if length >= LARGEST[norm]:
+        raise ValueError(
+            f"{what} under {LARGEST[norm]:g}, pixels lie in [0, 1], got {length:g}; "
+            f"for {length:g}/255 write {length / 255:.5f}"
+        )
+
+
+class Threat(Frozen):
+    """A threat model: what an attack may do to an image."""
+
+    norm: Literal["linf", "l2"]
+    epsilon: float = Field(gt=0)  # radius in that norm, pixels in [0, 1]
+
+    @field_validator("epsilon")
+    @classmethod
+    def _in_pixels(cls, epsilon: float, known: ValidationInfo) -> float:
+        if "norm" in known.data:
+            check_length("a radius", known.data["norm"], epsilon)
+        return epsilon
+
+
+class Attack(Frozen):
+    count: Annotated[int, Field(ge=0)]
+    kinds: dict[KindName, KindParams]
+    targeted: bool = False
+
+
+class Collect(Frozen):
+    drawings: Count
+    edits: Annotated[int, Field(ge=0)]
+    threshold: Count
+    deadline: float | None = Field(gt=0)
+    every: Count
+
+
+class Validate(Frozen):
+    consensus: Count
+    max_votes: Count
+    non_fooling_share: Share
+    unsettled: Literal["pending", "rejected"]
+    # Defaults: what a round is held to that was opened before there were these rules.
+    probes: Annotated[int, Field(ge=0)] = 0
+    probe_votes: Count = 1
+    probe_accuracy: Share = 0.0
+    judged_from: Count = 1
+    annotator_rejected: Share = 1.0
+    validator_dissent: Share = 1.0
+    validator_siding: Share = 1.0
+
+    @model_validator(mode="after")
+    def _enough_votes(self) -> Validate:
+        if self.max_votes < self.consensus:
+            raise ValueError(f"max_votes of at least consensus ({self.consensus}), got {self.max_votes}")
+        return self
+
+
+class Loss(Frozen):
+    name: KindName
+    params: KindParams
+
+
+class TrainCandidates(Frozen):
+    weight: float = Field(ge=0)
+    repeat: Count
+    non_fooling: bool
+
+
+class Awp(Frozen):
+    """Adversarial weight perturbation (arXiv:2004.05884), an addition to any loss."""
+
+    gamma: float = Field(gt=0, lt=1)  # length of the move of a weight, as a share of its own
+
+
+class Train(Frozen):
+    init: Literal["scratch", "target"]
+    optimizer: Literal["adam", "sgd"]
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    batch: Count
+    epochs: Count
+    precision: Literal["fp32", "bf16"]
+    augment: dict[KindName, KindParams]
+    loss: Loss
+    candidates: TrainCandidates
+    schedule: Literal["constant", "cosine", "one_cycle", "step"] = "constant"
+    patience: Count | None = None
+    awp: Awp | None = None  # defaults, here and elsewhere: what a round has that was opened before there was the key
+
+
+class First(Frozen):
+    """Round 000: what differs from the rounds after it."""
+
+    loss: Loss
+    rift: bool
+    weights: str | None = None  # the network itself, trained elsewhere; round 000 then trains nothing
+
+
+class Rift(Frozen):
+    enabled: bool
+    radius: float = Field(gt=0)
+    steps: Count
+    ascent_rate: float = Field(gt=0)
+    candidates: Count
+    selection: Literal["paper", "trial"]
+    epochs: Count
+    learning_rate: float = Field(gt=0)
+    weight_decay: float = Field(ge=0)
+    batch: Count
+    tolerance: Share
+    attack: KindParams
+    report: bool = False
+
+
+class Evaluate(Frozen):
+    attacks: dict[KindName, KindParams]
+    shifts: dict[KindName, KindParams]
+    masking: Share
+    battery: dict[KindName, KindParams] = {}
+    epsilons: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(), strict=False)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    sets: dict[KindName, Annotated[str, Field(min_length=1)]] = {}
+
+    @model_validator(mode="after")
+    def _named_once(self) -> Evaluate:
+        both = sorted(self.attacks.keys() & self.battery.keys())
+        if both:
+            raise ValueError(f"each attack in attacks or in battery, {', '.join(both)} stands in both")
+        taken = sorted(self.sets.keys() & {*self.shifts, "mean"})
+        if taken:
+            raise ValueError(f"sets under names of their own, {', '.join(taken)} is a shift's or the mean's")
+        return self
+
+
+class Promote(Frozen):
+    clean_drop: Share
+    robust_drop: Share
+
+
+class Schedule(Frozen):
+    rounds: Annotated[int, Field(ge=0)] | None
+    vmer: Share | None
+    alpha: float | None = Field(ge=-1, le=1)
+    notify: Annotated[str, Field(pattern=errors.BLOCK)] | None
+
+
+class Simulate(Frozen):
+    annotators: Annotated[int, Field(ge=1, le=50)]
+    validators: Annotated[int, Field(ge=1, le=50)]
+    tries: Count
+    label_error: Share
+    vote_error: Share
+
+
+class Params(Frozen):
+    """All of params.yaml."""
+
+    campaign: str = Field(pattern=errors.CAMPAIGN)
+    seed: int = Field(ge=0, lt=2**31)
+    threads: Annotated[int, Field(ge=1, le=256)]
+    accelerator: Literal["cpu", "cuda"] = "cpu"
+    devices: Annotated[int, Field(ge=1, le=64)] = 1
+    data: Data
+    model: Model
+    threat: Threat
+    attack: Attack
+    collect: Collect
+    validate_: Validate = Field(alias="validate")  # pydantic has a method of that name
+    train: Train
+    first: First
+    rift: Rift
+    evaluate: Evaluate
+    promote: Promote
+    schedule: Schedule
+    simulate: Simulate
+
+
+class _Loader(yaml.SafeLoader):
+    """Refuses a key that stands twice, of which the last would count without a word."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        made: yaml.MappingNode = super().compose_mapping_node(anchor)
+        first: dict[Any, int] = {}
+        for key in (key for key, _ in made.value if isinstance(key, yaml.ScalarNode)):
+            if key.value in first:
+                said = f"{key.value} stands here again, after line {first[key.value]}; keep one of them"
+                raise yaml.MarkedYAMLError(problem=said, problem_mark=key.start_mark)
+            first[key.value] = key.start_mark.line + 1
+        return made
+
+
+def read(path: Path) -> Params:
+    """The parameters in a file; ParamsError says all that is wrong with it."""
+    if not path.exists():
+        raise ParamsError(f"{path} is wanted and is not there; run dadc in a checkout of the project")
+    return parse(path.read_bytes(), path)
+
+
+def parse(text: str | bytes, path: Path) -> Params:
+    """The parameters in a text; ParamsError, which names the file it is of, says all that is wrong with it."""
+    try:
+        content = yaml.load(text.decode() if isinstance(text, bytes) else text, _Loader)  # noqa: S506  a safe one
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ParamsError(f"{path} is not sound YAML: {errors.of_yaml(error)}") from error
+    if not isinstance(content, dict):
+        raise ParamsError(f"{path} must be a mapping of keys, got {type(content).__name__}")
+    try:
+        return Params.model_validate(_floats(content))
+    except ValidationError as error:
+        raise ParamsError(errors.of_keys(error, path.name, "")) from error
+
+
+def _floats(value: Any) -> Any:
+    """YAML reads 1e-3 as a string: mend that one case, so that nobody trains with a string."""
+    if isinstance(value, dict):
+        return {key: _floats(inner) for key, inner in value.items()}
+    if isinstance(value, str):
+        try:
+            number = float(value)
+        except ValueError:
+            return value
+        return number if math.isfinite(number) and "e" in value.lower() else value
+    return value

@@ -1,0 +1,1 @@
+"""What runs networks: checkpoints, inference, devices, images."""

@@ -1,0 +1,135 @@
+"""What the stage commands have in common: `python -m tasks.<stage> NNN`, run at the workspace's root by DVC.
+
+A stage makes the same bytes from the same inputs: threads, seeds and algorithms are fixed here. It holds a lock of its
+own, because a stage whose DVC was killed may run on beside its retry.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock, Timeout
+
+from data.layout import Round, Workspace
+from tasks.config.params import Params, read
+from tasks.config.seeds import derive
+from tasks.engine import devices
+from tasks.engine.devices import Compute
+from tasks.workspace.reproduce import as_closed
+
+Work = Callable[[Round, Params, Compute], None]
+GPU_FULL = ("CUDA error: out of memory", "_ALLOC_FAILED")  # what the driver, cuBLAS and cuDNN say of it
+LOWER = {"train": "train.batch", "rift": "rift.batch"}  # what a stage's memory hangs on, in params.yaml
+
+
+def main(name: str, work: Work, arguments: Sequence[str] | None = None) -> None:
+    """Run a stage for the round the command line names; a fault of the input is one line and exit code 1."""
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    if len(given) != 1 or not (len(given[0]) == 3 and given[0].isdigit()):
+        print(f"usage: python -m tasks.{name} NNN, a round of three digits such as 001", file=sys.stderr)
+        raise SystemExit(2)
+    round_ = Workspace(Path.cwd()).round(int(given[0]))
+    try:
+        run(name, work, round_)
+    except (ValueError, OSError, MemoryError, RuntimeError) as error:
+        if not (said := out_of_memory(name, error)) and isinstance(error, RuntimeError):
+            raise  # a fault of the code, whose frames are wanted
+        print(f"error: {name} {round_.name}: {said or error}", file=sys.stderr)
+        raise SystemExit(1) from error
+
+
+def out_of_memory(name: str, error: Exception) -> str:
+    """What to do where a stage had too little memory, of a GPU or of the machine; nothing for any other error."""
+    text = str(error).splitlines()[0] if str(error) else ""
+    if isinstance(error, torch.OutOfMemoryError) or any(said in str(error) for said in GPU_FULL):
+        where = "the GPU ran out of memory"
+    elif isinstance(error, MemoryError) or "can't allocate memory" in text:
+        where = "the machine ran out of memory"
+    else:
+        return ""
+    advice = "`dadc abort` it and take a smaller model.name in params.yaml"
+    advice = f"{amended(f'lower {LOWER[name]}')}, or {advice}" if name in LOWER else advice
+    return f"{where} ({text or 'MemoryError'}); what the round has is kept: go on where there is more, or {advice}"
+
+
+def amended(what: str) -> str:
+    """The cure for parameters with which a round cannot be finished: its own params.yaml is not read anew by itself."""
+    return f"{what} in params.yaml, commit that, and `dadc amend` has the round take it"
+
+
+def run(name: str, work: Work, round_: Round) -> None:
+    """Run a stage under its lock, by the parameters frozen in the round's folder, in as many processes as they say.
+
+    A closed round stays what it is.
+    """
+    params = read(round_.params)
+    devices.keep_memory()
+    first = devices.first_process()
+    with (
+        locked(name, round_) if first else nullcontext(),
+        devices.launched(params) as where,
+        reproducible(params, name, round_.name, strict=where.device.type == "cpu"),
+        as_closed(name, round_, params, say) if first else nullcontext(),
+    ):
+        began = time.monotonic()
+        work(round_, params, where)
+        where.say(f"{name} {round_.name}: worked {time.monotonic() - began:.1f} s")
+
+
+@contextmanager
+def locked(name: str, round_: Round) -> Iterator[None]:
+    """No stage runs beside its retry: wait, and say so, until the other has ended."""
+    path = round_.workspace.local / "locks" / f"stage-{name}-{round_.name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"{name} {round_.name} still runs in another process; waiting for it to end")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+@contextmanager
+def reproducible(params: Params, *names: object, strict: bool = True) -> Iterator[None]:
+    """Fix threads, algorithms, the precision of fp32 and torch's own generator; what was set before comes back.
+
+    strict: refuse an operation that has no deterministic form, instead of warning of it; a GPU lacks some.
+    """
+    threads, before = torch.get_num_threads(), torch.get_deterministic_debug_mode()
+    state = torch.get_rng_state()
+    exact: tuple[Any, ...] = (torch.backends.cuda.matmul, torch.backends.cudnn.conv)  # type: ignore[attr-defined]
+    precisions = [kind.fp32_precision for kind in exact]
+    torch.set_num_threads(params.threads)
+    # Not use_deterministic_algorithms: that imports torch's compiler, which takes as long as torch.
+    torch.set_deterministic_debug_mode("error" if strict else "warn")
+    for kind in exact:
+        kind.fp32_precision = "ieee"  # no TF32: what is reported as fp32 is fp32
+    torch.manual_seed(derive(params.seed, *names))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+        torch.set_deterministic_debug_mode(before)
+        for kind, precision in zip(exact, precisions, strict=True):
+            kind.fp32_precision = precision
+        torch.set_rng_state(state)
+
+
+def say(line: str) -> None:
+    """A line of progress, at once: DVC and Prefect pass it on."""
+    print(line, flush=True)
+
+
+def generator(params: Params, *names: object, device: torch.device | str = "cpu") -> torch.Generator:
+    """A generator for what `names` name, which draws on a device."""
+    return torch.Generator(device).manual_seed(derive(params.seed, *names))

@@ -1,0 +1,268 @@
+"""The campaign's data set → four frozen splits under DVC, and the remote they are pushed to."""
+
+from __future__ import annotations
+
+import json
+import secrets
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from data.files import md5, write_whole
+from data.layout import SPLITS, Workspace, pointer
+from data.shards import write_images
+from tasks.config.kinds import check_kinds, module_of
+from tasks.config.params import Params
+from tasks.config.seeds import derive
+from tasks.workspace.checkout import initialised
+from tasks.workspace.dvc import dvc
+from tasks.workspace.git import WorkspaceError, commit
+from tasks.workspace.rounds import rounds
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from data.shards import Images
+from tasks.workspace.dvc import check_remote_address, remote_set
+
+LISTED = 5  # classes of which each is told; of more the smallest and the largest
+ASKED = ("size", "channels", "limit", "pool", "validation")  # keys of `data` that say what was frozen
+
+
+@dataclass(frozen=True)
+class Found:
+    """A data set as it was read, and the rows of its training part that each split takes."""
+
+    train: Images
+    test: Images
+    rows: dict[str, Tensor]
+
+    @property
+    def shape(self) -> dict[str, Any]:
+        """What splits.json tells of every image."""
+        return {"classes": list(self.train.classes), "channels": self.train.channels, "size": self.train.size}
+
+
+def init(workspace: Workspace, params: Params, remote: str | None, say: Callable[[str], None]) -> None:
+    """Set the remote, freeze the data, add them to DVC, push, commit. What is done already is left alone.
+
+    What can be refused is refused before anything is frozen. The commit comes last and says that all is done.
+    remote: a folder's absolute path or an address DVC knows; None: the one that is set, else `.dadc/remote`.
+    """
+    check_kinds(params)
+    check_remote_address(remote)
+    anew = to_freeze(workspace, params)
+    others = list(params.evaluate.sets) if anew else _wanted(workspace, params)
+    for name in others:
+        _folder(workspace, params, name)
+    with remote_set(workspace, remote):
+        found, read = read_all(workspace, params, anew, others, say)
+    if found is not None:
+        shutil.rmtree(workspace.base, ignore_errors=True)  # of an init that was cut short
+        write_set(workspace, params, found, say)
+    write_others(workspace, read, say)
+    files = [*map(workspace.split, SPLITS), *map(workspace.other, params.evaluate.sets)]
+    missing = [path for path in files if not pointer(path).exists()]
+    if missing:
+        dvc(workspace, "add", *map(str, missing), quiet=True, say=say)
+    pointers = list(map(pointer, files))
+    dvc(workspace, "push", *map(str, pointers), quiet=True, say=say)
+    config = workspace.root / ".dvc" / "config"
+    commit(workspace, "Freeze the campaign's data", workspace.splits, workspace.base / ".gitignore", config, *pointers)
+
+
+def to_freeze(workspace: Workspace, params: Params) -> bool:
+    """Whether the set is still to be frozen: it never was, or otherwise by an `init` that was cut short.
+
+    WorkspaceError where frozen data are not those of params.yaml and something may hang on them.
+    """
+    done = initialised(workspace)
+    if not workspace.splits.exists():
+        if done:
+            raise WorkspaceError(f"{workspace.splits} is committed and gone; `git restore data/base` brings it back")
+        return True
+    try:
+        check_data(workspace, params)
+    except WorkspaceError:
+        if done or rounds(workspace):
+            raise
+        return True
+    return False
+
+
+def read_all(
+    workspace: Workspace, params: Params, anew: bool, others: Sequence[str], say: Callable[[str], None]
+) -> tuple[Found | None, dict[str, Images]]:
+    """The set, if it is to be frozen anew, and these of `evaluate.sets`; the network is seen to fit them."""
+    found = read_set(workspace, params, say) if anew else None
+    shape = json.loads(workspace.splits.read_text()) if found is None else found.shape
+    check_network(workspace, params, shape)
+    return found, read_others(workspace, params, shape, others)
+
+
+def freeze_data(workspace: Workspace, params: Params, say: Callable[[str], None]) -> None:
+    """Load the set, split its training part by the seed, write the images and splits.json."""
+    write_set(workspace, params, read_set(workspace, params, say), say)
+
+
+def read_set(workspace: Workspace, params: Params, say: Callable[[str], None]) -> Found:
+    """Load the set and split its training part by the seed. ValueError for a set that cannot be used."""
+    from data.memmap import scratch
+    from data.splitting import split_rows
+
+    choice = params.data
+    module = module_of("data.sets", choice.set, "data.set")
+    root = _place(workspace, "data.root", choice.root) if choice.root else workspace.local / "data"
+    say(f"reading {choice.set}")
+    given = {"root": root, "size": choice.size, "channels": choice.channels, "seed": params.seed}
+    with scratch(workspace.local / "scratch"):
+        train, test = module.load("train", **given), module.load("test", **given)
+    if train.classes != test.classes:
+        raise ValueError(f"train and test must have the same classes, got {train.classes} and {test.classes}")
+    bare = [name for name, count in zip(test.classes, _counts(test.labels_N, test.classes), strict=True) if count == 0]
+    if bare:
+        raise ValueError(
+            f"every class needs test images, none of {', '.join(bare[:LISTED])} was found; bring some, or take the "
+            "class out of the training part: an accuracy without it would mislead"
+        )
+    rows = split_rows(
+        train,
+        pool=choice.pool,
+        validation=choice.validation,
+        limit=choice.limit,
+        seed=derive(params.seed, "splits"),
+    )
+    return Found(train, test, rows)
+
+
+def write_set(workspace: Workspace, params: Params, found: Found, say: Callable[[str], None]) -> None:
+    """Write the images of the splits, and splits.json, which is there once all of them are."""
+    train, sizes = found.train, {}
+    for name in SPLITS:
+        part, rows = (train, found.rows[name]) if name in found.rows else (found.test, None)
+        labels_N = part.labels_N if rows is None else part.labels_N[rows]
+        sizes[name] = len(labels_N)
+        write_images(workspace.split(name), part, rows)
+        say(f"  {name:<10} {sizes[name]:>7} images: {by_class(labels_N, train.classes)}")
+    described = {
+        "campaign": params.campaign,
+        "id": secrets.token_hex(3),  # tells it from others of its name on the same servers
+        "set": params.data.set,
+        **found.shape,
+        "seed": params.seed,
+        "asked": {key: getattr(params.data, key) for key in ASKED},
+        "splits": {n: {"n": sizes[n], "md5": md5(workspace.split(n))} for n in SPLITS},
+    }
+    write_whole(workspace.splits, json.dumps(described, indent=2, ensure_ascii=False) + "\n")
+
+
+def freeze_others(workspace: Workspace, params: Params, say: Callable[[str], None]) -> None:
+    """Write the images of `evaluate.sets` that are not frozen yet, at the campaign's size and channels."""
+    frozen = json.loads(workspace.splits.read_text())
+    write_others(workspace, read_others(workspace, params, frozen, _wanted(workspace, params)), say)
+
+
+def read_others(workspace: Workspace, params: Params, shape: dict[str, Any], names: Sequence[str]) -> dict[str, Images]:
+    """These sets of `evaluate.sets`, by their names. shape: the campaign's, as in splits.json."""
+    if not names:
+        return {}
+    from data.external_sets import load_other
+    from data.memmap import scratch
+
+    folders = {name: _folder(workspace, params, name) for name in names}
+    given = {"size": shape["size"], "channels": shape["channels"]}
+    with scratch(workspace.local / "scratch"):
+        return {name: load_other(folder, shape["classes"], **given) for name, folder in folders.items()}
+
+
+def write_others(workspace: Workspace, others: dict[str, Images], say: Callable[[str], None]) -> None:
+    """Write each set's images; its .dvc file says that it is frozen."""
+    for name, found in others.items():
+        write_images(workspace.other(name), found)
+        say(f"  {name:<10} {len(found):>7} images from elsewhere: {by_class(found.labels_N, found.classes)}")
+
+
+def by_class(labels_N: Tensor, classes: Sequence[str]) -> str:
+    """How many images each class has: all of a few classes, the smallest and the largest of many."""
+    counts = _counts(labels_N, classes)
+    if len(classes) <= LISTED:
+        return ", ".join(f"{count} {name}" for name, count in zip(classes, counts, strict=True))
+    least, most = counts.index(min(counts)), counts.index(max(counts))
+    if counts[least] == counts[most]:
+        return f"{counts[least]} of each class"
+    return f"from {counts[least]} of {classes[least]} to {counts[most]} of {classes[most]}"
+
+
+def check_same(workspace: Workspace, params: Params) -> None:
+    """Refuse a params.yaml whose campaign, data, network or further sets are not those of the frozen data."""
+    check_data(workspace, params)
+    check_network(workspace, params, json.loads(workspace.splits.read_text()))
+    missing = _wanted(workspace, params)
+    if missing:
+        raise WorkspaceError(f"evaluate.sets.{missing[0]} is not frozen yet; `dadc init` does it")
+
+
+def check_data(workspace: Workspace, params: Params) -> None:
+    """Refuse a params.yaml of another campaign than the frozen data, or that asks for other data.
+
+    `data.root` may be another: where a set lies differs from machine to machine, and nothing is read there any more.
+    """
+    frozen = json.loads(workspace.splits.read_text())
+    asked = frozen.get("asked") or _seen(frozen, params.data.limit)
+    held = {"campaign": frozen["campaign"], "data.set": frozen["set"], "seed": frozen["seed"]}
+    held |= {f"data.{key}": asked[key] for key in ASKED}
+    now = {"campaign": params.campaign, "data.set": params.data.set, "seed": params.seed}
+    now |= {f"data.{key}": getattr(params.data, key) for key in ASKED}
+    for key, wanted in held.items():
+        own = frozen[key.removeprefix("data.")] if key in ("data.size", "data.channels") else wanted
+        if now[key] not in (wanted, own):
+            raise WorkspaceError(
+                f"params.yaml: {key}: wanted {_yaml(wanted)}, by which this workspace's data are frozen, got "
+                f"{_yaml(now[key])}; set it back, another campaign goes into another clone"
+            )
+
+
+def _seen(frozen: dict[str, Any], limit: int | None) -> dict[str, Any]:
+    """What a campaign asked for that was frozen before this was written down, as far as its splits tell."""
+    sizes = {name: part["n"] for name, part in frozen["splits"].items()}
+    taken = sizes["train"] + sizes["pool"] + sizes["validation"]
+    return {"size": None, "channels": None, "limit": limit and max(limit, taken), **sizes}
+
+
+def check_network(workspace: Workspace, params: Params, shape: dict[str, Any]) -> None:
+    """Refuse a network or weights of the user's own that do not fit the images. shape: as in splits.json."""
+    if ":" in params.model.name or params.model.weights is not None or params.first.weights is not None:
+        from tasks.engine.networks import check_given
+
+        for number in (0, 1):
+            check_given(params, number, workspace.root, len(shape["classes"]), shape["channels"], shape["size"])
+
+
+def _wanted(workspace: Workspace, params: Params) -> list[str]:
+    return [name for name in params.evaluate.sets if not pointer(workspace.other(name)).exists()]
+
+
+def _folder(workspace: Workspace, params: Params, name: str) -> Path:
+    folder = _place(workspace, f"evaluate.sets.{name}", params.evaluate.sets[name])
+    if not folder.is_dir():
+        raise FileNotFoundError(f"evaluate.sets.{name}: a folder is wanted at {folder} and is not there")
+    return folder
+
+
+def _place(workspace: Workspace, key: str, given: str) -> Path:
+    """A path in params.yaml, from the workspace's root; ~ is a user's home."""
+    try:
+        return workspace.root / Path(given).expanduser()
+    except RuntimeError as error:
+        raise WorkspaceError(f"params.yaml: {key}: wanted a path, got {given!r}, and there is no such user") from error
+
+
+def _counts(labels_N: Tensor, classes: Sequence[str]) -> list[int]:
+    counts: list[int] = labels_N.bincount(minlength=len(classes)).tolist()
+    return counts
+
+
+def _yaml(value: object) -> str:
+    return "null" if value is None else repr(value)

@@ -1,0 +1,1 @@
+"""What votes and candidates are worth: consensus, trust, agreement, the leaderboard. Pure functions."""

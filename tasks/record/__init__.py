@@ -1,0 +1,1 @@
+"""A round's record as it stands: annotations, candidates, votes."""

@@ -1,0 +1,213 @@
+"""The round's record → candidates.
+
+What the lines hold is untrusted: a malformed annotation becomes a rejected candidate with its reason, never an error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
+from itertools import pairwise
+from typing import Any
+
+import torch
+
+from data.layout import Round
+from data.records import DELETED, HUMAN, PLAYED, PROBE, SIMULATED, Candidate
+from data.shards import encode_png, read_candidates, read_images, read_table
+from tasks.config.params import Params, read
+from tasks.labelling import drawing
+from tasks.labelling.projects import (
+    INTENDED,
+    PLAYER_DOMAIN,
+    SIMULATED_DOMAIN,
+    drawing_keys,
+    editing_keys,
+    guide_key,
+    vote_key,
+)
+from tasks.record.annotations import Annotation, Line, gather, lines
+from tasks.record.pool import seed_images
+from tasks.workspace.rounds import target
+
+
+def candidates(round_: Round, params: Params, splits: dict[str, Any]) -> list[Candidate]:
+    """Every candidate of the round, people's or a machine's, malformed ones too; not yet judged or validated.
+    FileNotFoundError if what the machine made is not here, as in a clone that was given Git's files alone."""
+    if not round_.attack.exists() and target(round_):
+        told = f"`dvc pull` brings it, `dvc repro -s attack@{round_.name}` makes it again"
+        raise FileNotFoundError(f"{round_.attack} is wanted and is not there; {told}")
+    machines = read_candidates(round_.attack) if round_.attack.exists() else []
+    everything = lines(round_.annotations)
+    found = [line for line in everything if not line.late]
+    voted = _voted(found)
+    drawn = drawings(gather(found, "draw"), round_, params, splits, voted)
+    edited = edits(gather(found, "edit"), round_, params, splits, voted)
+    return [*machines, *drawn, *edited, *_late([line for line in everything if line.late], round_, splits)]
+
+
+def _late(found: Sequence[Line], round_: Round, splits: dict[str, Any]) -> list[Candidate]:
+    """What was made for closed rounds after they were frozen: candidates of this round, under the keys of its tasks."""
+    made = []
+    for name in sorted({line.late for line in found}):
+        theirs = round_.workspace.round(int(name))
+        params, own = read(theirs.params), [line for line in found if line.late == name]
+        rest = [round_.workspace.round(number) for number in range(theirs.number, round_.number)]
+        taken = {c.key for each in rest if each.candidates.exists() for c in read_candidates(each.candidates)}
+        for c in (
+            *drawings(gather(own, "draw"), theirs, params, splits),
+            *edits(gather(own, "edit"), theirs, params, splits),
+        ):
+            candidate = replace(c, round=round_.number)
+            if c.key in taken:
+                candidate = replace(candidate, key=f"{c.key}/{c.annotation}", image=b"", intended=-1)
+                candidate = candidate.rejected("the task has a drawing already", wellformed=False)
+            made.append(candidate)
+    return made
+
+
+def _voted(found: Iterable[Line]) -> dict[str, str]:
+    """Validation task → when the first vote in it was cast."""
+    first: dict[str, str] = {}
+    for line in found:
+        if line.kind == "validate" and line.own:
+            at = str(line.raw.get("created_at", ""))
+            first[line.task] = min(first.get(line.task, at), at)
+    return first
+
+
+def drawings(
+    annotations: Sequence[Annotation],
+    round_: Round,
+    params: Params,
+    splits: dict[str, Any],
+    voted: Mapping[str, str] | None = None,
+) -> list[Candidate]:
+    """Drawing annotations → candidates, those of the practice task left out. A task has one drawing, the first that is
+    well-formed, and gives it its key; the key of every other ends in the annotation's id.
+
+    An author may correct a drawing until somebody has voted on it. voted: validation task → when that was.
+    """
+    seeds = _seed_keys(round_, params)
+    redrawn = {key: seeds[key] for key in drawing_keys(round_, params)}
+    real = [a for a in annotations if a.first.task != guide_key(round_)]
+
+    def image(_: str, result: object) -> torch.Tensor:
+        return drawing.drawing(result, splits["size"], splits["channels"])
+
+    made = _made(real, round_, redrawn, splits["classes"], image, params, voted or {})
+    return [c if c.source == SIMULATED else replace(c, seed_image="") for c in made]
+
+
+def edits(
+    annotations: Sequence[Annotation],
+    round_: Round,
+    params: Params,
+    splits: dict[str, Any],
+    voted: Mapping[str, str] | None = None,
+) -> list[Candidate]:
+    """Editing annotations → candidates; a task has one, by the rules of drawings."""
+    bases = edit_bases(round_, params, splits) if annotations else {}
+    seeds = _seed_keys(round_, params) if annotations else {}
+
+    def image(task: str, result: object) -> torch.Tensor:
+        return drawing.edited(result, bases[task])
+
+    started = {key: seeds[key] for key in bases}
+    return _made(annotations, round_, started, splits["classes"], image, params, voted or {})
+
+
+def edit_bases(round_: Round, params: Params, splits: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+    """Editing task → the seed image painted over in it, uint8 C×H×W."""
+    if not params.collect.edits:
+        return {}
+    pool = read_images(round_.workspace.split("pool"), splits["channels"])
+    indices = seed_images(round_.number, params, len(pool)).edits
+    return {key: pool.pixels_NCHW[i] for key, i in zip(editing_keys(round_, params), indices, strict=True)}
+
+
+def _made(
+    annotations: Sequence[Annotation],
+    round_: Round,
+    seeds: Mapping[str, str],
+    classes: Sequence[str],
+    image: Callable[[str, object], torch.Tensor],
+    params: Params,
+    voted: Mapping[str, str],
+) -> list[Candidate]:
+    """Annotations of one kind of task → candidates. seeds: its tasks → pool image; image: task and result → pixels."""
+
+    def drawn(candidate: Candidate, form: Line) -> Candidate:
+        """ValueError for a form that is no drawing."""
+        result = form.raw.get("result")
+        pixels = image(candidate.key, result)
+        return replace(candidate, image=encode_png(pixels), intended=drawing.choice(result, INTENDED, classes))
+
+    taken: set[str] = set()
+    made = []
+    for annotation in annotations:
+        first = annotation.first
+        known = first.task in seeds
+        candidate = Candidate(
+            key=f"{first.task if known else f'{round_.name}/{first.kind}/unknown'}/{first.id}",
+            round=round_.number,
+            source={SIMULATED_DOMAIN: SIMULATED, PLAYER_DOMAIN: PLAYED}.get(first.author.rpartition("@")[2], HUMAN),
+            image=b"",
+            intended=-1,
+            annotator=first.author,
+            seed_image=seeds.get(first.task, ""),
+            annotation=first.id,
+        )
+
+        form = annotation.last
+        for given, after in pairwise(annotation.own if known and voted else ()):
+            try:
+                at = voted.get(vote_key(params, drawn(replace(candidate, key=first.task), given)))
+            except ValueError:
+                continue
+            if at is not None and at < after.at:
+                form = given
+                break
+        candidate = replace(candidate, at=form.at, seconds=form.seconds)
+        reason = DELETED if annotation.deleted else annotation.fault(form)
+        try:
+            if not known:
+                raise ValueError(f"a task of the round was wanted, got {first.task[:40]!r}")
+            whole = drawn(replace(candidate, key=first.task), form)
+        except ValueError as error:
+            made.append(candidate.rejected(reason or str(error), wellformed=False))
+            continue
+        if not reason and first.task in taken:
+            reason = "the task has a drawing already"
+        if reason:
+            made.append(candidate.rejected(reason, wellformed=False))
+            continue
+        taken.add(first.task)
+        made.append(whole)
+    return made
+
+
+def probes(round_: Round, params: Params, splits: Mapping[str, Any]) -> list[Candidate]:
+    """The round's probes, as if they were candidates, which they never become: pool images with their own class."""
+    if not params.validate_.probes:
+        return []
+    pool = read_images(round_.workspace.split("pool"), splits["channels"])
+    return [
+        Candidate(
+            key=f"{round_.name}/probe/{number:04d}",
+            round=round_.number,
+            source=PROBE,
+            image=encode_png(pool.pixels_NCHW[index]),
+            intended=int(pool.labels_N[index]),
+            seed_image=pool.keys[index],
+        )
+        for number, index in enumerate(seed_images(round_.number, params, len(pool)).probes)
+    ]
+
+
+def _seed_keys(round_: Round, params: Params) -> dict[str, str]:
+    """Drawing or editing task → the key of the pool image that is redrawn by simulated annotators or painted over."""
+    pool: list[str] = read_table(round_.workspace.split("pool"), ["key"])["key"].to_pylist()
+    chosen = seed_images(round_.number, params, len(pool))
+    tasks = [*drawing_keys(round_, params), *editing_keys(round_, params)]
+    return {task: pool[index] for task, index in zip(tasks, [*chosen.drawings, *chosen.edits], strict=True)}

@@ -1,0 +1,104 @@
+"""The frozen inputs of a stage: base splits, shards and weights, each held against the digest that was written down."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from data.files import md5
+from data.layout import Round, Workspace, pointer
+from data.shards import Images, read_mapped
+from tasks.workspace.dvc import pointer_digest
+
+
+@dataclass(frozen=True)
+class Base:
+    """What the campaign's frozen images are: splits.json without its digests."""
+
+    classes: tuple[str, ...]
+    channels: int
+    size: int
+
+
+def base(workspace: Workspace) -> Base:
+    """Classes, channels and height = width in pixels of the campaign's images."""
+    content = _splits(workspace)
+    return Base(tuple(content["classes"]), content["channels"], content["size"])
+
+
+def images(workspace: Workspace, split: str) -> Images:
+    """One split's images, over a file of raw pixels; ValueError if the split is not the one that was frozen."""
+    content = _splits(workspace)
+    digest = content["splits"][split]["md5"]
+    path = checked(workspace.split(split), digest)
+    return _mapped(workspace, path, digest, content)
+
+
+def _mapped(workspace: Workspace, path: Path, digest: str, content: dict[str, Any]) -> Images:
+    pixels = workspace.pixels(digest)
+    pixels.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(pixels.with_suffix(".lock")):  # of several processes, one makes the file
+        return read_mapped(path, content["channels"], content["size"], pixels)
+
+
+def other(workspace: Workspace, name: str) -> Images:
+    """The frozen images of a set of `evaluate.sets`, whose digest its .dvc file has."""
+    content, path = _splits(workspace), workspace.other(name)
+    known = pointer(path)
+    if not known.exists():
+        raise FileNotFoundError(f"{known} is wanted and is not there; `dadc init` freezes evaluate.sets.{name}")
+    digest = pointer_digest(known.read_text(encoding="utf-8"))
+    return _mapped(workspace, checked(path, digest), digest, content)
+
+
+def checked(path: Path, digest: str) -> Path:
+    """The path, if its file has that MD5 digest."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} is wanted and is not there; `dvc pull` brings what DVC keeps")
+    found = md5(path)
+    if found != digest:
+        raise ValueError(
+            f"{path} is not what was frozen: wanted md5 {digest}, got {found}; "
+            "`dvc checkout` brings the frozen file back"
+        )
+    return path
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """What a round's challenger is made from; every file in it has the digest that lineage.json gives."""
+
+    target: Path | None  # the target's weights; None in round 000
+    target_round: int | None
+    shards: tuple[Path, ...]  # of all rounds up to this one, in order
+    weights: Path | None = None  # a user's trained weights that it starts from
+
+
+def lineage(round_: Round) -> Lineage:
+    """Read lineage.json and check the target's, the shards' and the base splits' digests."""
+    if not round_.lineage.exists():
+        raise FileNotFoundError(f"{round_.lineage} is wanted and is not there; `dadc close` freezes the round")
+    content = json.loads(round_.lineage.read_text(encoding="utf-8"))
+    root, target = round_.workspace.root, content["target"]
+    shards = sorted(content["shards"], key=lambda shard: int(shard["round"]))
+    frozen = {name: part["md5"] for name, part in _splits(round_.workspace)["splits"].items()}
+    other = [name for name, digest in content["base"].items() if frozen.get(name) != digest]
+    if other:
+        raise ValueError(f"{round_.lineage} names another {other[0]} split than data/base/splits.json")
+    return Lineage(
+        target=None if target is None else checked(root / target["path"], target["md5"]),
+        target_round=None if target is None else int(target["round"]),
+        shards=tuple(checked(root / shard["path"], shard["md5"]) for shard in shards),
+        weights=checked(root / given["path"], given["md5"]) if (given := content.get("weights")) else None,
+    )
+
+
+def _splits(workspace: Workspace) -> dict[str, Any]:
+    if not workspace.splits.exists():
+        raise FileNotFoundError(f"{workspace.splits} is wanted and is not there; `dadc init` freezes the data set")
+    content: dict[str, Any] = json.loads(workspace.splits.read_text(encoding="utf-8"))
+    return content

@@ -1,0 +1,159 @@
+"""params.yaml: every fault in one line with its path, what was wanted, what came."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import yaml
+
+from tasks.config.kinds import check_kinds, names_in
+from tasks.config.params import ParamsError, read
+
+YAML = (Path(__file__).parents[3] / "params.yaml").read_text()
+
+
+@pytest.fixture
+def write(tmp_path: Path) -> Callable[[str], Path]:
+    def to_file(text: str) -> Path:
+        path = tmp_path / "params.yaml"
+        path.write_text(text)
+        return path
+
+    return to_file
+
+
+def changed(path: str, value: object) -> str:
+    content = yaml.safe_load(YAML)
+    *parents, last = path.split(".")
+    inner = content
+    for parent in parents:
+        inner = inner[parent]
+    inner[last] = value
+    return yaml.safe_dump(content)
+
+
+def test_the_committed_file_is_sound(write: Callable[[str], Path]) -> None:
+    params = read(write(YAML))
+    assert params.campaign == "digits"
+    check_kinds(params)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("seed", -1, "params.yaml: seed: wanted greater than or equal to 0, got -1"),
+        ("seed", "one", "params.yaml: seed: wanted a whole number, got 'one'"),
+        ("threads", 1.5, "params.yaml: threads: wanted a whole number, got 1.5"),
+        ("data.pol", 3, "params.yaml: data.pol: no such key"),
+        ("threat.epsilon", 8, "for 8/255 write 0.03137"),
+        ("threat.norm", "l7", "params.yaml: threat.norm"),
+        ("threat.epsilon", 8, "params.yaml: threat.epsilon: wanted "),
+        ("threat.epsilon", "8/255", "params.yaml: threat.epsilon: wanted a number, got '8/255'; write 0.03137"),
+        ("evaluate.epsilons", ["1/255"], "evaluate.epsilons.0: wanted a number, got '1/255'; write 0.003922"),
+        ("campaign", "a b", "campaign: wanted 3 to 29 letters, digits, - and _, beginning with a letter or digit"),
+        (
+            "model.name",
+            "a/b",
+            "model.name: wanted the name of a file of models/, or package.module:function",
+        ),
+        (
+            "schedule.notify",
+            "Slack",
+            "schedule.notify: wanted TYPE/NAME in small letters, digits and -, such as",
+        ),
+        ("evaluate.sets", {"A": "x"}, "evaluate.sets.A: wanted a name of small letters, digits and _, beginning with"),
+        ("evaluate.sets", {"a": ""}, "evaluate.sets.a: wanted at least 1 character, got ''"),
+        ("data", None, "params.yaml: data: wanted keys with their values, got None"),
+        ("validate.max_votes", 1, "max_votes of at least consensus (2), got 1"),
+        ("validate.non_fooling_share", 1.5, "less than or equal to 1, got 1.5"),
+        ("train.learning_rate", "fast", "params.yaml: train.learning_rate: wanted a number, got 'fast'"),
+        ("train.learning_rate", float("nan"), "params.yaml: train.learning_rate"),
+        ("rift.enabled", "yes please", "params.yaml: rift.enabled"),
+    ],
+)
+def test_a_fault_is_one_line_with_its_path(write: Callable[[str], Path], path: str, value: object, said: str) -> None:
+    with pytest.raises(ParamsError) as caught:
+        read(write(changed(path, value)))
+    assert said in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_all_faults_come_at_once(write: Callable[[str], Path]) -> None:
+    text = YAML.replace("seed: 0", "sed: 0").replace("pool: 240", "pool: many")
+    with pytest.raises(ParamsError) as caught:
+        read(write(text))
+    lines = str(caught.value).splitlines()
+    assert "params.yaml: seed: wanted a value, got none" in lines
+    assert "params.yaml: sed: no such key" in lines
+    assert "params.yaml: data.pool: wanted a whole number, got 'many'" in lines
+
+
+@pytest.mark.parametrize("text", ["", "- a", "a: [", "\x00"])
+def test_what_is_no_mapping_is_refused(write: Callable[[str], Path], text: str) -> None:
+    with pytest.raises(ParamsError, match=r"params\.yaml"):
+        read(write(text))
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "said"),
+    [
+        ("pool: 240", "pool: 240\n  pool: 30", "line 15: pool stands here again, after line 14; keep one of them"),
+        ("fgsm: {}", "fgsm: {steps: 1, steps: 2}", "steps stands here again"),
+        ("seed: 0", "\tseed: 0", "line 3: found character '\\t' that cannot start any token"),
+        ("pool: 240", "pool: a: b", "line 14: mapping values are not allowed here"),
+    ],
+)
+def test_a_fault_of_yaml_has_its_line(write: Callable[[str], Path], was: str, now: str, said: str) -> None:
+    assert YAML.splitlines()[13].lstrip().startswith("pool: 240")
+    with pytest.raises(ParamsError) as caught:
+        read(write(YAML.replace(was, now, 1)))
+    assert "params.yaml is not sound YAML: line" in str(caught.value)
+    assert said in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_a_key_of_an_anchor_may_be_set_anew(write: Callable[[str], Path]) -> None:
+    text = YAML.replace("fgsm: {}", "fgsm: &a {steps: 1}", 1).replace("pgd: {steps: 20", "pgd: {<<: *a, steps: 20", 1)
+    assert read(write(text)).evaluate.attacks["pgd"]["steps"] == 20
+
+
+def test_no_file_is_a_clear_word(tmp_path: Path) -> None:
+    with pytest.raises(ParamsError, match="is not there"):
+        read(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("model.name", "resnet1001", "model.name: wanted a file of models/"),
+        ("data.set", "cifar11", "data.set: wanted a file of data/sets/"),
+        ("train.loss.name", "magic", "train.loss: wanted a file of tasks/losses/"),
+        ("attack.kinds", {"pgd": {"stepz": 3}}, "attack.kinds.pgd.stepz: no such key"),
+        ("evaluate.attacks", {}, "evaluate.attacks: wanted an attack within the threat model, such as pgd, here or"),
+        ("evaluate.attacks", {"spatial": {}}, "evaluate.battery, got spatial: what the gate compares as robust"),
+        ("evaluate.shifts", {"fog_of_war": {}}, "evaluate.shifts.fog_of_war: wanted a file of tasks/shifts/"),
+    ],
+)
+def test_a_kind_that_is_not_there_is_named(write: Callable[[str], Path], path: str, value: object, said: str) -> None:
+    params = read(write(changed(path, value)))
+    with pytest.raises(ParamsError) as caught:
+        check_kinds(params)
+    assert said in str(caught.value)
+
+
+def test_yaml_floats_without_a_dot_are_numbers(write: Callable[[str], Path]) -> None:
+    assert read(write(YAML.replace("learning_rate: 0.002", "learning_rate: 2e-3"))).train.learning_rate == 0.002
+
+
+def test_every_key_has_a_comment() -> None:
+    for line in YAML.splitlines():
+        value = line.partition(":")[2].split("#")[0].strip()
+        if value and not line.startswith("#") and not value.startswith("{"):
+            assert "#" in line, f"{line.strip()} has no comment"
+
+
+@pytest.mark.parametrize("family", ["models", "data.sets", "tasks.attacks", "tasks.losses", "tasks.shifts"])
+def test_every_family_has_a_member(family: str) -> None:
+    assert names_in(family)

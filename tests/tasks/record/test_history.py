@@ -1,0 +1,122 @@
+"""What the campaign's record says of people: answers to probes, and the closed rounds."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from round_states import mark_closed
+
+from data.files import md5
+from data.layout import Round, pointer
+from data.records import Candidate, Vote
+from data.shards import write_candidates
+from tasks.labelling import drawing, projects
+from tasks.quality.trust import Answer, Conduct
+from tasks.record import candidates, history
+from tasks.record.annotations import Line, append
+from tasks.record.history import voting_seconds
+from tasks.record.votes import cast_votes
+from tasks.validate import validate
+from tasks.workspace.git import git
+
+
+def answer(play: Any, probe: Candidate, number: int, who: str, class_name: str) -> Line:
+    """A validation annotation, as it is pulled."""
+    task, at = projects.vote_key(play.params, probe), "2026-01-01T00:00:00Z"
+    raw = {"result": [drawing.chosen(projects.SEEN, "seen", class_name)]}
+    return Line("validate", task, 1, number, who, who, at, deleted=False, raw=raw)
+
+
+def answered(play: Any, round_: Round, right: int, wrong: int) -> list[Line]:
+    """Ann answers so many probes rightly, and so many wrongly, as far as there are any."""
+    found = []
+    for number, probe in enumerate(candidates.probes(round_, play.params, play.splits)[: right + wrong]):
+        name = play.splits["classes"][(probe.intended + (number >= right)) % 10]
+        found.append(answer(play, probe, 100 * round_.number + number, "ann@x", name))
+    return found
+
+
+def test_answers_to_probes(open_round: Callable[..., Any]) -> None:
+    play = open_round(validate={"probes": 3})
+    (first, second, third) = candidates.probes(play.round, play.params, play.splits)
+    names = play.splits["classes"]
+    lines = [
+        answer(play, first, 1, "ann@x", names[first.intended]),
+        answer(play, first, 2, "ann@x", names[first.intended - 1]),  # a second one
+        answer(play, second, 3, "ann@x", names[second.intended - 1]),
+        answer(play, third, 4, "ann@x", projects.UNREADABLE_CHOICE),
+        answer(play, third, 5, "bob@x", "<b>"),
+        replace(answer(play, third, 6, "eve@x", names[third.intended]), editor="mal@x"),
+        replace(answer(play, first, 7, "eve@x", names[first.intended]), task="of no probe"),
+    ]
+    append(play.round.annotations, lines)
+    found = history.probed(play.round)
+    assert found == [Answer("ann@x", True), Answer("ann@x", False), Answer("ann@x", False)]
+    assert candidates.candidates(play.round, play.params, play.splits) == []
+    assert cast_votes(play.round) == {}
+
+
+def test_the_time_of_voting_is_what_the_page_tells_if_that_is_sensible(open_round: Callable[..., Any]) -> None:
+    play = open_round(validate={"probes": 1})
+    (probe,) = candidates.probes(play.round, play.params, play.splits)
+    first, second, third = (answer(play, probe, number, "ann@x", "3") for number in (1, 2, 3))
+    other = answer(play, probe, 4, "bob@x", "3")
+    drawn = replace(answer(play, probe, 5, "ann@x", "3"), kind="draw", raw={"lead_time": 100.0})
+    told = [
+        replace(line, raw={**line.raw, "lead_time": seconds})
+        for line, seconds in ((first, 4.0), (second, 2.5), (third, float("nan")), (other, 7), (first, 5.0))
+    ]
+    append(play.round.annotations, [*told, drawn])
+    assert voting_seconds(play.round) == {"ann@x": 7.5, "bob@x": 7.0}, "of each annotation its latest form"
+
+
+def test_rounds_that_are_closed_count_and_must_be_here(open_round: Callable[..., Any]) -> None:
+    play = open_round(validate={"probes": 2, "probe_votes": 4, "probe_accuracy": 0.6})
+    workspace = play.round.workspace
+    made = Candidate("001/draw/0000", 1, "human", b"", intended=3, annotator="eve@x", answer=4)
+    made = replace(made, votes=(Vote("v@x", 5, 1, ""), Vote("w@x", 5, 2, "")))
+    write_candidates(play.round.candidates, [made])
+    append(play.round.annotations, answered(play, play.round, 1, 1))
+    open_ = workspace.round(2)
+    open_.folder.mkdir()
+    shutil.copy(play.round.params, open_.params)
+    append(open_.annotations, answered(play, open_, 0, 2))
+    git(workspace, "init", "--quiet")
+    git(workspace, "-c", "user.name=x", "-c", "user.email=x@x", "commit", "--quiet", "--allow-empty", "-m", "x")
+    assert history.past(open_)["ann@x"].probes == 2, "round 001 is not closed"
+
+    mark_closed(play.round)
+    past = history.past(open_)
+    assert past == {"ann@x": Conduct(probes=4, probes_right=1), "eve@x": Conduct(settled=1, rejected=1)} | {
+        who: Conduct(votes=1, against=1) for who in ("v@x", "w@x")
+    }
+    assert history.past(open_) == past, "worked out once, told the same"
+    stricter = open_.params.read_text().replace("consensus: 2", "consensus: 3")
+    assert stricter != open_.params.read_text()
+    open_.params.write_text(stricter)
+    assert history.past(open_) == past, "a closed round is told by its own rules"
+    votes = {made.key: [Vote("ann@x", 3, 1, ""), Vote("bob@x", 3, 2, "")]}
+    (now,) = validate([made], votes, play.params.validate_, past)
+    assert now.votes[0].reason == "set aside: 1 of 4 probes answered rightly"
+    assert now.votes[1].counted
+    assert set(history.past(play.round)) == {"ann@x"}, "a round is not evidence against itself"
+
+    write_candidates(play.round.candidates, [])
+    assert set(history.past(open_)) == {"ann@x"}, "what was worked out from other files is not told"
+
+    record = play.round.annotations.read_bytes()
+    pointer(play.round.annotations).write_text(f"outs: [{{md5: {md5(play.round.annotations)}}}]")
+    assert set(history.past(open_)) == {"ann@x"}
+    play.round.annotations.write_bytes(record.splitlines(keepends=True)[0])
+    with pytest.raises(ValueError, match="is not what was frozen, .* `dvc pull --force` brings that"):
+        history.past(open_)
+    with pytest.raises(ValueError, match="is not what was frozen"):
+        voting_seconds(play.round)
+
+    play.round.annotations.unlink()
+    with pytest.raises(FileNotFoundError, match="dvc pull"):
+        history.past(open_)
