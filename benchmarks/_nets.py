@@ -72,7 +72,7 @@ def tutorial() -> nn.Module:
 
 
 def fitted(
-    name: str, given: Images, validation: Images, params: Params, where: devices.Compute = devices.ALONE
+    name: str, given: Images, validation: Images, params: Params, where: devices.Compute = devices.ONE_PROCESS
 ) -> nn.Module:
     """A new network, trained on `given` by params.train; in eval mode, on the CPU."""
     none = TrainCandidates(weight=0.0, repeat=1, non_fooling=False)

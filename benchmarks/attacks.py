@@ -28,7 +28,7 @@ from tasks.attacks import attack, pgd
 from tasks.config.kinds import module_of
 from tasks.config.params import Threat
 from tasks.engine import inference
-from tasks.engine.bf16 import fast
+from tasks.engine.bf16 import bf16_copy
 from tasks.engine.devices import keep_memory
 
 PEERS = Path(__file__).parent.parent / ".peers"
@@ -98,7 +98,7 @@ def prepared(variant: str, name: str, channels: int, size: int, n: int) -> Calla
 def unjudged(net: nn.Module, images: torch.Tensor, labels: torch.Tensor, params: pgd.Params) -> torch.Tensor:
     """The steps alone: images, as the others give them, and nobody's word on which of them fool."""
     with torch.autocast("cpu", torch.bfloat16):
-        return pgd.perturb(fast(net, images), images, labels, THREAT, params, torch.Generator().manual_seed(0))
+        return pgd.perturb(bf16_copy(net, images), images, labels, THREAT, params, torch.Generator().manual_seed(0))
 
 
 def side_by_side(name: str, channels: int, size: int, batch: int, target: float, quick: bool) -> list[Measured]:

@@ -133,17 +133,17 @@ def one_round(root: Path) -> dict[str, float]:
 
     with timed("open"):
         campaign_ = load(root)
-        round_ = opening.to_open(campaign_)
+        round_ = opening.round_to_open(campaign_)
         plain(opening.freeze_params)(campaign_, round_)
         plain(opening.attack)(round_)
         plain(opening.record)(round_)
     shutil.copyfile(root.parent / f"{root.name}.jsonl", round_.annotations)  # what a pull brings
     with timed("collect"):
         campaign_ = load(root)
-        candidates = up_to_date(campaign_, collect.open_one(campaign_))
+        candidates = up_to_date(campaign_, collect.the_open_round(campaign_))
     with timed("close"):
         campaign_ = load(root)
-        candidates = up_to_date(campaign_, close.to_close(campaign_))
+        candidates = up_to_date(campaign_, close.round_to_close(campaign_))
         plain(close.freeze)(round_, candidates)
         plain(close.keep)(round_)
         stand_in(round_, read(round_.params))

@@ -34,7 +34,8 @@ from flows.stack.lifecycle import down, up
 from tasks.config.params import Params, read
 from tasks.labelling import drawing as ink
 from tasks.labelling import label_config, projects
-from tasks.labelling.client import LabelStudio, Person, connect
+from tasks.labelling.account import Account
+from tasks.labelling.client import LabelStudio, connect
 from tasks.publish import publish_drawing, publish_validation
 from tasks.pull import pull
 from tasks.record.annotations import lines
@@ -106,7 +107,7 @@ def import_drawn(studio: LabelStudio, round_: Round, params: Params, authors: li
     return project
 
 
-def write_at_once(people: list[Person], tasks: list[int], meanwhile: Callable[[], object]) -> float:
+def write_at_once(people: list[Account], tasks: list[int], meanwhile: Callable[[], object]) -> float:
     """Everybody submits their share of the tasks; `meanwhile` is called over and over. The seconds it took."""
     faults: list[BaseException] = []
     start = threading.Barrier(len(people) + 1)

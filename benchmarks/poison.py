@@ -19,7 +19,7 @@ from benchmarks._frame import Measured, main
 from data.records import HUMAN, Candidate, Vote
 from tasks.config.params import Validate, read
 from tasks.quality.consensus import people_wanted
-from tasks.quality.trust import Answer, conduct, set_aside
+from tasks.quality.trust import ProbeAnswer, account_stats, set_aside
 from tasks.validate import validate
 
 ACCOUNTS, DRAWN, CLASSES = 30, 20, 10
@@ -87,7 +87,7 @@ def play(strategy: Strategy, colluding: int, rules: Validate, seed: int) -> Outc
     def knows(voter: str) -> bool:
         return strategy.probes if voter in gang else rng.random() >= ERROR
 
-    past = conduct((), [Answer(voter, knows(voter)) for voter in accounts for _ in range(rules.probes)])
+    past = account_stats((), [ProbeAnswer(voter, knows(voter)) for voter in accounts for _ in range(rules.probes)])
     votes: dict[str, list[Vote]] = {c.key: [] for c in candidates}
     number = 0
     while True:

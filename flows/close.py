@@ -9,16 +9,16 @@ from pathlib import Path
 from data.files import write_whole
 from data.layout import Round, pointer
 from data.records import Candidate
-from flows.collect import up_to_date
+from flows.collect import candidates_now
 from flows.context import Campaign, campaign_flow, load, say, step
 from flows.open import check_devices
 from tasks import freeze as freezing
 from tasks.config.params import read
 from tasks.evaluation import plots
 from tasks.promote import champion
-from tasks.quality.progress import Tally
+from tasks.quality.progress import Progress
 from tasks.workspace.dvc import check_remote, dvc
-from tasks.workspace.git import WorkspaceError, check_branch, check_committed, commit, git, tags
+from tasks.workspace.git import WorkspaceError, check_branch, check_committed, commit, git, round_tags
 from tasks.workspace.rounds import State, check_tag, closed, closing_commit, state, target, write_index
 
 
@@ -26,13 +26,13 @@ from tasks.workspace.rounds import State, check_tag, closed, closing_commit, sta
 def close_round(root: Path) -> str:
     """Close the open round, or go on closing the one that was begun; its name."""
     campaign = load(root)
-    round_ = to_close(campaign)
+    round_ = round_to_close(campaign)
     if state(round_) is State.CLOSED:
         tag(round_)
         say(f"round {round_.name} is closed")
         return round_.name
     if state(round_) is State.OPEN:
-        candidates = up_to_date(campaign, round_) if round_.number > 0 else []
+        candidates = candidates_now(campaign, round_) if round_.number > 0 else []
         freeze(round_, candidates)
     keep(round_)
     train(round_)
@@ -43,7 +43,7 @@ def close_round(root: Path) -> str:
     return round_.name
 
 
-def to_close(campaign: Campaign) -> Round:
+def round_to_close(campaign: Campaign) -> Round:
     """The round that closing is about; with none open, the last closed one, which closing again leaves as it is."""
     round_ = campaign.current
     if round_ is None:
@@ -67,7 +67,7 @@ def freeze(round_: Round, candidates: list[Candidate]) -> None:
     """Candidates → the shard; from here on late annotations are late."""
     freezing.freeze(round_, candidates, read(round_.params), target(round_))
     if round_.number > 0:
-        say(f"froze round {round_.name}: {Tally.of(candidates)}")
+        say(f"froze round {round_.name}: {Progress.of(candidates)}")
 
 
 @step("keep")
@@ -110,7 +110,7 @@ def record(round_: Round) -> None:
 
 def tag(round_: Round) -> None:
     """Put the round's tag, a name for people, on the commit that closed it."""
-    if round_.tag not in tags(round_.workspace):
+    if round_.tag not in round_tags(round_.workspace):
         git(round_.workspace, "tag", "--no-sign", round_.tag, closing_commit(round_))
 
 

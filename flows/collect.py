@@ -11,24 +11,24 @@ from flows.context import Campaign, campaign_flow, load, say, step
 from tasks import judge as judging
 from tasks import validate as validating
 from tasks.config.params import Params, read
-from tasks.quality.progress import Tally
+from tasks.quality.progress import Progress
 from tasks.workspace.git import WorkspaceError
 from tasks.workspace.rounds import State, state, target
 
 
 @campaign_flow("collect")
-def collect(root: Path) -> Tally:
+def collect(root: Path) -> Progress:
     """Bring the open round up to date; as often as one likes."""
     campaign = load(root)
-    round_ = open_one(campaign)
-    candidates = up_to_date(campaign, round_)
+    round_ = the_open_round(campaign)
+    candidates = candidates_now(campaign, round_)
     publish_votes(campaign, round_, candidates)
-    tally = Tally.of(candidates)
+    tally = Progress.of(candidates)
     say(f"round {round_.name}: {tally}")
     return tally
 
 
-def up_to_date(campaign: Campaign, round_: Round) -> list[Candidate]:
+def candidates_now(campaign: Campaign, round_: Round) -> list[Candidate]:
     """Pull, judge, validate: every candidate of the round with the verdict it has by now."""
     params = read(round_.params)
     pull(campaign, round_)
@@ -36,7 +36,7 @@ def up_to_date(campaign: Campaign, round_: Round) -> list[Candidate]:
     return validate(judge(round_, candidates), votes, round_)
 
 
-def open_one(campaign: Campaign) -> Round:
+def the_open_round(campaign: Campaign) -> Round:
     """The open round; WorkspaceError if there is none."""
     round_ = campaign.current
     if round_ is None:
@@ -78,18 +78,18 @@ def judge(round_: Round, candidates: list[Candidate]) -> list[Candidate]:
 @step("validate")
 def validate(candidates: list[Candidate], votes: Mapping[str, list[Vote]], round_: Round) -> list[Candidate]:
     """Votes → verdicts, without those of accounts that the campaign's record says not to trust."""
-    from tasks.record.history import past
+    from tasks.record.history import stats_before
 
-    return validating.validate(candidates, votes, read(round_.params).validate_, past(round_))
+    return validating.validate(candidates, votes, read(round_.params).validate_, stats_before(round_))
 
 
 @step("publish votes")
 def publish_votes(campaign: Campaign, round_: Round, candidates: list[Candidate]) -> None:
     """Validation tasks for candidates that still need votes, on pages as they were published."""
-    from tasks.publish import publish_validation, put_back
+    from tasks.publish import publish_validation, restore_projects
 
     params = read(round_.params)
-    for line in put_back(campaign.studio, round_, params, campaign.splits):
+    for line in restore_projects(campaign.studio, round_, params, campaign.splits):
         say(line)
     new = publish_validation(campaign.studio, round_, candidates, params, say)
     if new:

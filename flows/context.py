@@ -19,7 +19,7 @@ from prefect.states import Completed
 from data.layout import Round, Workspace
 from tasks.config.params import Params, read
 from tasks.workspace.checkout import check_initialised
-from tasks.workspace.lock import MOMENT, Busy, lock
+from tasks.workspace.lock import WAIT_SECONDS, Busy, lock
 from tasks.workspace.rounds import State, closed, current, states
 
 if TYPE_CHECKING:
@@ -64,9 +64,9 @@ class Campaign:
     @property
     def services(self) -> Services:
         """Where the campaign's servers are."""
-        from tasks.workspace.services import find
+        from tasks.workspace.services import find_services
 
-        return find(self.workspace.root)
+        return find_services(self.workspace.root)
 
     @property
     def studio(self) -> LabelStudio:
@@ -113,7 +113,7 @@ def campaign_flow(
         @wraps(function)
         def alone(root: Path, *args: P.args, **kwargs: P.kwargs) -> Any:
             try:
-                with lock(Workspace(Path(root)), patience or MOMENT):
+                with lock(Workspace(Path(root)), patience or WAIT_SECONDS):
                     return function(Path(root), *args, **kwargs)
             except Busy as busy:
                 if patience is None:

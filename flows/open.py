@@ -24,7 +24,7 @@ from tasks.workspace.rounds import State, check_elsewhere, state, write_index
 def open_round(root: Path) -> str:
     """Open the next round, or go on opening the one that was begun; its name."""
     campaign = load(root)
-    round_ = to_open(campaign)
+    round_ = round_to_open(campaign)
     if state(round_) is State.OPEN:
         say(f"round {round_.name} is open")
         return round_.name
@@ -37,7 +37,7 @@ def open_round(root: Path) -> str:
     return round_.name
 
 
-def to_open(campaign: Campaign) -> Round:
+def round_to_open(campaign: Campaign) -> Round:
     """The round that opening is about; WorkspaceError where the workspace is not fit for it."""
     round_ = campaign.current or campaign.next
     if state(round_) is State.OPEN:

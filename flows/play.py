@@ -66,9 +66,9 @@ def watch(root: Path) -> Callable[[], list[Candidate]]:
 def _pull(round_: _Apart) -> int:
     from tasks.labelling.client import connect
     from tasks.pull import pull
-    from tasks.workspace.services import find
+    from tasks.workspace.services import find_services
 
-    return pull(connect(find(round_.workspace.root)), round_)
+    return pull(connect(find_services(round_.workspace.root)), round_)
 
 
 def _candidates(round_: _Apart) -> list[Candidate]:
@@ -77,7 +77,7 @@ def _candidates(round_: _Apart) -> list[Candidate]:
     from tasks.config.params import read
     from tasks.judge import judge
     from tasks.record.candidates import candidates
-    from tasks.record.history import past
+    from tasks.record.history import stats_before
     from tasks.record.votes import cast_votes
     from tasks.validate import validate
     from tasks.workspace.rounds import read_index
@@ -85,7 +85,7 @@ def _candidates(round_: _Apart) -> list[Candidate]:
     params, splits = read(round_.params), json.loads(round_.workspace.splits.read_text(encoding="utf-8"))
     target = round_.workspace.root / read_index(round_.workspace)["collected"][round_.name]["target"]
     judged = judge(candidates(round_, params, splits), target)
-    return validate(judged, cast_votes(round_), params.validate_, past(round_))
+    return validate(judged, cast_votes(round_), params.validate_, stats_before(round_))
 
 
 def app() -> FastAPI:

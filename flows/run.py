@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
-from flows.close import close_round, to_close
-from flows.collect import collect, open_one
+from flows.close import close_round, round_to_close
+from flows.collect import collect, the_open_round
 from flows.context import Campaign, campaign_flow, load, say, step
-from flows.open import open_round, to_open
+from flows.open import open_round, round_to_open
 from tasks.config.params import read
 from tasks.workspace.rounds import State, state
 
@@ -25,7 +25,7 @@ def campaign(root: Path, rounds: int, simulate: bool = False) -> None:
             open_round(root)
             continue
         if state(current) is State.OPEN and current.number > 0:
-            play(root) if simulate else wait(root)
+            play_simulated(root) if simulate else wait(root)
         close_round(root)
 
 
@@ -34,21 +34,21 @@ def done(here: Campaign, rounds: int) -> bool:
     return here.current is None and bool(here.closed) and here.closed[-1].number >= rounds
 
 
-def to_run(here: Campaign, rounds: int) -> None:
+def check_run(here: Campaign, rounds: int) -> None:
     """The errors of what running until round `rounds` is closed lacks, now or in the end; none where it is closed."""
     if done(here, rounds):
         return
     begun = here.current is not None and state(here.current) is not State.OPENING
-    round_ = to_close(here) if begun else to_open(here)
+    round_ = round_to_close(here) if begun else round_to_open(here)
     if max(rounds, round_.number) > 0:
         here.check_studio()
     here.check_mlflow()
 
 
 @campaign_flow("simulate")
-def play(root: Path) -> None:
+def play_simulated(root: Path) -> None:
     """Simulated annotators and validators, until nothing more is asked of them."""
-    open_one(load(root))
+    the_open_round(load(root))
     draw(root)
     collect(root)
     round_ = load(root).current

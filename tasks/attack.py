@@ -12,7 +12,7 @@ from tasks.config.kinds import kind
 from tasks.config.params import Params, Threat
 from tasks.config.seeds import derive
 from tasks.engine import checkpoint, inference, stage
-from tasks.engine.devices import ALONE, Compute
+from tasks.engine.devices import ONE_PROCESS, Compute
 from tasks.record.pool import seed_images
 from tasks.workspace import inputs
 from tasks.workspace.rounds import read_index
@@ -42,13 +42,13 @@ def attack(round_: Round, params: Params, where: Compute) -> None:
 
 
 def candidates(
-    net: torch.nn.Module, seeds: Images, name: str, round_: Round, params: Params, where: Compute = ALONE
+    net: torch.nn.Module, seeds: Images, name: str, round_: Round, params: Params, where: Compute = ONE_PROCESS
 ) -> list[Candidate]:
     """One attack on these seed images: judged candidates whose images, as stored, are within the threat model."""
     module, own = kind("attacks", name, params.attack.kinds[name], f"attack.kinds.{name}")
     seed = derive(params.seed, "attack", round_.name, name)
     start_NCHW = inference.to_float(seeds.pixels_NCHW)
-    share = where.share(torch.arange(len(seeds)))
+    share = where.shard(torch.arange(len(seeds)))
     towards_N = towards(seeds.labels_N, len(seeds.classes), derive(seed, "targets"))[share]
     found = attacks.attack(
         module,
@@ -60,7 +60,7 @@ def candidates(
         seed,
         targets=towards_N if params.attack.targeted else None,
     )
-    made_NCHW = where.together(found.images, len(seeds))
+    made_NCHW = where.all_gather(found.images, len(seeds))
     threat = None if attacks.own_budget(module) else params.threat
     blobs = [encode_png(pixels) for pixels in rounded(made_NCHW, start_NCHW, threat)]
     stored_NCHW = torch.stack([decode_png(blob, seeds.channels) for blob in blobs])

@@ -59,7 +59,7 @@ def evaluate(round_: Round, params: Params, here: Compute) -> None:
         if len(candidates):
             parts.append(answered(name, "candidates", candidates, clean(each, candidates)))
     for name in params.evaluate.sets:
-        other = inputs.other(round_.workspace, name)
+        other = inputs.external_set(round_.workspace, name)
         parts.append(answered(CHALLENGER, f"{OTHER}{name}", other, in_parts(other, partial(clean, net), here)))
     seeds = seed_images(round_, campaign)
     if target is not None and seeds is not None:
@@ -83,9 +83,9 @@ def in_parts(
     """Answers to all images, of which each process takes its share, and no more at once than fit: the draws of attacks
     and shifts begin anew with every part."""
     at_once = max(1, AT_ONCE // max(1, images.pixels_NCHW.shape[1:].numel()))
-    found = [answering(images.take(part)) for part in here.share(torch.arange(len(images))).split(at_once)]
+    found = [answering(images.take(part)) for part in here.shard(torch.arange(len(images))).split(at_once)]
     own = {name: torch.cat([answers[name] for answers in found]) for name in found[0]}
-    return {name: here.together(column_N, len(images)) for name, column_N in own.items()}
+    return {name: here.all_gather(column_N, len(images)) for name, column_N in own.items()}
 
 
 def answer_all(net: nn.Module, images: Images, params: Params, *, shifts: bool) -> dict[str, torch.Tensor]:
@@ -153,7 +153,9 @@ def transferred(
         pgd, other, start_NCHW, labels_N, params.threat, own, seed, precision=params.evaluate.precision
     )
     tried_N[index] = True
-    for part in torch.arange(len(index)).split(inference.CACHED):  # on a GPU logits_of takes what it is given at once
+    for part in torch.arange(len(index)).split(
+        inference.MICROBATCH
+    ):  # on a GPU logits_of takes what it is given at once
         broke_N[index[part]] = inference.logits_of(net, found.images[part]).argmax(1).cpu() != labels_N[part]
     return {"tried_transfer": tried_N, "broke_transfer": broke_N}
 

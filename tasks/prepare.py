@@ -32,7 +32,7 @@ ASKED = ("size", "channels", "limit", "pool", "validation")  # keys of `data` th
 
 
 @dataclass(frozen=True)
-class Found:
+class ReadSet:
     """A data set as it was read, and the rows of its training part that each split takes."""
 
     train: Images
@@ -54,7 +54,7 @@ def init(workspace: Workspace, params: Params, remote: str | None, say: Callable
     check_kinds(params)
     check_remote_address(remote)
     anew = to_freeze(workspace, params)
-    others = list(params.evaluate.sets) if anew else _wanted(workspace, params)
+    others = list(params.evaluate.sets) if anew else _sets_to_freeze(workspace, params)
     for name in others:
         _folder(workspace, params, name)
     with remote_set(workspace, remote):
@@ -94,7 +94,7 @@ def to_freeze(workspace: Workspace, params: Params) -> bool:
 
 def read_all(
     workspace: Workspace, params: Params, anew: bool, others: Sequence[str], say: Callable[[str], None]
-) -> tuple[Found | None, dict[str, Images]]:
+) -> tuple[ReadSet | None, dict[str, Images]]:
     """The set, if it is to be frozen anew, and these of `evaluate.sets`; the network is seen to fit them."""
     found = read_set(workspace, params, say) if anew else None
     shape = json.loads(workspace.splits.read_text()) if found is None else found.shape
@@ -107,7 +107,7 @@ def freeze_data(workspace: Workspace, params: Params, say: Callable[[str], None]
     write_set(workspace, params, read_set(workspace, params, say), say)
 
 
-def read_set(workspace: Workspace, params: Params, say: Callable[[str], None]) -> Found:
+def read_set(workspace: Workspace, params: Params, say: Callable[[str], None]) -> ReadSet:
     """Load the set and split its training part by the seed. ValueError for a set that cannot be used."""
     from data.memmap import scratch
     from data.splitting import split_rows
@@ -134,10 +134,10 @@ def read_set(workspace: Workspace, params: Params, say: Callable[[str], None]) -
         limit=choice.limit,
         seed=derive(params.seed, "splits"),
     )
-    return Found(train, test, rows)
+    return ReadSet(train, test, rows)
 
 
-def write_set(workspace: Workspace, params: Params, found: Found, say: Callable[[str], None]) -> None:
+def write_set(workspace: Workspace, params: Params, found: ReadSet, say: Callable[[str], None]) -> None:
     """Write the images of the splits, and splits.json, which is there once all of them are."""
     train, sizes = found.train, {}
     for name in SPLITS:
@@ -161,7 +161,7 @@ def write_set(workspace: Workspace, params: Params, found: Found, say: Callable[
 def freeze_others(workspace: Workspace, params: Params, say: Callable[[str], None]) -> None:
     """Write the images of `evaluate.sets` that are not frozen yet, at the campaign's size and channels."""
     frozen = json.loads(workspace.splits.read_text())
-    write_others(workspace, read_others(workspace, params, frozen, _wanted(workspace, params)), say)
+    write_others(workspace, read_others(workspace, params, frozen, _sets_to_freeze(workspace, params)), say)
 
 
 def read_others(workspace: Workspace, params: Params, shape: dict[str, Any], names: Sequence[str]) -> dict[str, Images]:
@@ -199,7 +199,7 @@ def check_same(workspace: Workspace, params: Params) -> None:
     """Refuse a params.yaml whose campaign, data, network or further sets are not those of the frozen data."""
     check_data(workspace, params)
     check_network(workspace, params, json.loads(workspace.splits.read_text()))
-    missing = _wanted(workspace, params)
+    missing = _sets_to_freeze(workspace, params)
     if missing:
         raise WorkspaceError(f"evaluate.sets.{missing[0]} is not frozen yet; `dadc init` does it")
 
@@ -240,7 +240,7 @@ def check_network(workspace: Workspace, params: Params, shape: dict[str, Any]) -
             check_given(params, number, workspace.root, len(shape["classes"]), shape["channels"], shape["size"])
 
 
-def _wanted(workspace: Workspace, params: Params) -> list[str]:
+def _sets_to_freeze(workspace: Workspace, params: Params) -> list[str]:
     return [name for name in params.evaluate.sets if not pointer(workspace.other(name)).exists()]
 
 

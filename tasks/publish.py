@@ -15,7 +15,7 @@ from tasks.config.params import Params, read
 from tasks.config.seeds import derive
 from tasks.labelling import drawing, label_config, projects
 from tasks.labelling.client import LabelStudio
-from tasks.labelling.image_digests import digest, picture, shown
+from tasks.labelling.image_digests import digest, picture, picture_digests
 from tasks.quality.consensus import people_wanted
 from tasks.record.candidates import edit_bases, probes
 from tasks.workspace import inputs
@@ -52,7 +52,7 @@ def publish_editing(studio: LabelStudio, round_: Round, params: Params, splits: 
     return studio.publish(project, tasks)
 
 
-def put_back(studio: LabelStudio, round_: Round, params: Params, splits: Mapping[str, Any]) -> list[str]:
+def restore_projects(studio: LabelStudio, round_: Round, params: Params, splits: Mapping[str, Any]) -> list[str]:
     """Make the round's pages again what they were published as: anybody with an account can change them. A line for
     each that had been changed."""
     told = []
@@ -121,7 +121,7 @@ def publish_validation(
 
     pictures = {key: partial(task, c) for key, c in by_key.items() if key not in there}
     studio.publish(project, pictures)
-    belongs = shown(round_, {key: by_key[key] for key in by_key.keys() & there.keys()}, base.channels)
+    belongs = picture_digests(round_, {key: by_key[key] for key in by_key.keys() & there.keys()}, base.channels)
     for key, other in there.items():
         if key not in by_key:
             if other.open:

@@ -14,11 +14,12 @@ from typing import Any
 
 from data.layout import Round
 from tasks.config.params import read
-from tasks.labelling.client import LabellingError, LabelStudio
+from tasks.labelling.client import LabelStudio
+from tasks.labelling.http import LabellingError
 from tasks.labelling.image_digests import digest
 from tasks.labelling.projects import KINDS, Kind, title
 from tasks.record.annotations import Annotation, Line, append, cursor, gather, lines, pulled, repair
-from tasks.record.history import recorded
+from tasks.record.history import frozen_record
 from tasks.workspace.rounds import State, closed, rounds, state
 
 TRIES = 3  # looks at what changed, while people submit between it and the count of all
@@ -89,7 +90,7 @@ def late(studio: LabelStudio, round_: Round, known: Sequence[Line], there: Proje
             taken = sum(counts.get(name, 0) for counts in (*frozen, now))
             if project is None or (total == taken and each is not before[-1]):
                 continue
-            records = {r.name: lines(recorded(r)) for r in before if r.number >= each.number}
+            records = {r.name: lines(frozen_record(r)) for r in before if r.number >= each.number}
             frozen_ids = {line.id for record in records.values() for line in record}
             theirs = [
                 line

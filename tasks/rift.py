@@ -44,7 +44,7 @@ Tensors = Mapping[str, torch.Tensor]  # by the parameter's name
 
 
 @dataclass(frozen=True)
-class Fixed:
+class AttackedImages:
     """Images attacked once, on the weights as they were, on the network's device. fp32 N×C×H×W; int64 N."""
 
     images_NCHW: torch.Tensor
@@ -187,7 +187,7 @@ def weights(net: nn.Module) -> dict[str, torch.Tensor]:
     return found
 
 
-def in_use(net: nn.Module, fixed: Fixed) -> dict[str, torch.Tensor]:
+def in_use(net: nn.Module, fixed: AttackedImages) -> dict[str, torch.Tensor]:
     """Those weights that may be trained and that the answers hang on: a head may be frozen, or of no use any more."""
     found = {name: weight for name, weight in weights(net).items() if weight.requires_grad}
     value = functional.cross_entropy(net(fixed.images_NCHW[:2]), fixed.labels_N[:2])
@@ -199,13 +199,13 @@ def in_use(net: nn.Module, fixed: Fixed) -> dict[str, torch.Tensor]:
     return found
 
 
-def attacked_once(net: nn.Module, images: Images, params: Params) -> Fixed:
+def attacked_once(net: nn.Module, images: Images, params: Params) -> AttackedImages:
     """The worst images that `rift.attack` finds on the weights as they are."""
     device = inference.device_of(net)
-    return Fixed(_attacked(net, images, params).images.detach().to(device), images.labels_N.to(device))
+    return AttackedImages(_attacked(net, images, params).images.detach().to(device), images.labels_N.to(device))
 
 
-def characterise(net: nn.Module, fixed: Fixed, params: Params) -> list[Criticality]:
+def characterise(net: nn.Module, fixed: AttackedImages, params: Params) -> list[Criticality]:
     """Module robust criticality of every module, the least critical first; `net` is left as it was."""
     found = []
     for name, weight in in_use(net, fixed).items():
@@ -216,7 +216,12 @@ def characterise(net: nn.Module, fixed: Fixed, params: Params) -> list[Criticali
 
 
 def _ascend(
-    net: nn.Module, name: str, weight: torch.Tensor, fixed: Fixed, choices: Choices, chances: Sequence[torch.Tensor]
+    net: nn.Module,
+    name: str,
+    weight: torch.Tensor,
+    fixed: AttackedImages,
+    choices: Choices,
+    chances: Sequence[torch.Tensor],
 ) -> Criticality:
     start = weight.detach().clone()
     radius = choices.radius * start.norm().item()
@@ -238,7 +243,9 @@ def _ascend(
     return Criticality(name, weight.numel(), begun, reached, reached - begun, drop, max(rises))
 
 
-def held_against(net: nn.Module, found: Criticality, tuned: Tensors, fixed: Fixed, choices: Choices) -> Criticality:
+def held_against(
+    net: nn.Module, found: Criticality, tuned: Tensors, fixed: AttackedImages, choices: Choices
+) -> Criticality:
     """The criticality, its ascent also held against the fine-tuned weight, brought back to the ball if it left it."""
     weight = weights(net)[found.module]
     start = weight.detach().clone()
@@ -259,7 +266,7 @@ def _rise(
     towards: torch.Tensor,
     length: float,
     begun: float,
-    fixed: Fixed,
+    fixed: AttackedImages,
 ) -> float:
     """How much higher than `begun` the loss is so far from `start`; the weight stays there."""
     with torch.no_grad():
@@ -267,7 +274,7 @@ def _rise(
         return _loss(net, None, fixed)[0] - begun
 
 
-def _loss(net: nn.Module, weight: torch.Tensor | None, fixed: Fixed) -> tuple[float, int, torch.Tensor]:
+def _loss(net: nn.Module, weight: torch.Tensor | None, fixed: AttackedImages) -> tuple[float, int, torch.Tensor]:
     """Mean cross-entropy over all images, how many are answered rightly, and the gradient for a weight, if any."""
     total, right, n = 0.0, 0, len(fixed.labels_N)
     gradient = torch.zeros(0) if weight is None else torch.zeros_like(weight)

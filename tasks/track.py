@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from data.files import md5
 from data.layout import Round, Workspace
 from tasks.config.params import read
-from tasks.workspace.git import added
+from tasks.workspace.git import commits_adding
 from tasks.workspace.rounds import closed
 from tasks.workspace.services import ServiceDown, Services
 
@@ -249,7 +249,7 @@ def _answering(services: Services) -> Iterator[None]:
 
 def _origin(workspace: Workspace) -> str:
     """The commit that froze the campaign's data: two campaigns of one name on one server are told apart by it."""
-    return added(workspace.splits, workspace)[-1]
+    return commits_adding(workspace.splits, workspace)[-1]
 
 
 def _log(store: _Store, run: Run, round_: Round, origin: str) -> None:

@@ -25,7 +25,7 @@ from tasks.config.params import Train as Choices
 from tasks.config.seeds import derive
 from tasks.engine import checkpoint, inference, networks, stage, train_state
 from tasks.engine.checkpoint import Card
-from tasks.engine.devices import ALONE, Compute
+from tasks.engine.devices import ONE_PROCESS, Compute
 from tasks.losses import repeatable
 from tasks.losses._awp import perturbed
 from tasks.workspace import inputs
@@ -141,7 +141,7 @@ def fit(
     loss: Loss,
     name: str,
     *,
-    where: Compute = ALONE,
+    where: Compute = ONE_PROCESS,
     store: train_state.Store | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
     """Train `net` and give back its best epoch, by the mean of clean and quick PGD accuracy on validation.
@@ -162,7 +162,7 @@ def fit(
     }
     few = torch.randperm(len(validation), generator=stage.generator(params, "train", "quick"))[:QUICK]
     guess = validation.labels_N.bincount().max().item() / len(validation)  # of one answer to every image
-    best, done = copy.deepcopy(net.state_dict()), Done()
+    best, done = copy.deepcopy(net.state_dict()), FitState()
     parts = batches(len(training.order), choices.batch, where.world, net)
     if store is not None and (found := store.read()) is not None:
         done = _restore(found, net, best, optimizer, draws)
@@ -181,7 +181,7 @@ def fit(
         total, spent = 0.0, time.monotonic()
         for step, index in enumerate(order.tensor_split(parts)):
             _set_rate(optimizer, choices, (epoch - 1 + step / parts) / choices.epochs)
-            mine = where.share(index)
+            mine = where.shard(index)
             images_BCHW = augments.augmented(training.pixels(mine).to(where.device), kinds, draws["augment"])
             images_BCHW = images_BCHW.contiguous(memory_format=torch.channels_last)
             labels_B, weights_B = training.labels[mine].to(where.device), training.weights[mine].to(where.device)
@@ -221,7 +221,7 @@ def fit(
 
 
 @dataclass
-class Done:
+class FitState:
     """What a training has come to, epoch by epoch."""
 
     epochs: list[dict[str, Any]] = field(default_factory=list)
@@ -251,7 +251,7 @@ def _restore(
     best: dict[str, torch.Tensor],
     optimizer: torch.optim.Optimizer,
     draws: dict[str, torch.Generator],
-) -> Done:
+) -> FitState:
     """Put back what `_state` took."""
     told, tensors = found
     net.load_state_dict({key: tensors[f"net.{key}"] for key in net.state_dict()})
@@ -260,7 +260,7 @@ def _restore(
     train_state.load_optimizer(optimizer, tensors)
     for part, generator in draws.items():
         generator.set_state(tensors[f"draws.{part}"])
-    return Done(told["epochs"], told["kept"], (told["score"][0], told["score"][1]), told["stopped"])
+    return FitState(told["epochs"], told["kept"], (told["score"][0], told["score"][1]), told["stopped"])
 
 
 def batches(images: int, batch: int, world: int, net: nn.Module) -> int:
@@ -319,7 +319,7 @@ def _backward(
 
     if choices.awp is None:
         whole, found = batch[2].sum().clamp_min(torch.finfo(batch[2].dtype).tiny), 0.0
-        for part in inference.pieces(net, batch[0]):
+        for part in inference.microbatches(net, batch[0]):
             one = [values[part] for values in batch]
             with precision():
                 value = module.loss(net, *one, own, params.threat, noise) * (one[2].sum() / whole)
@@ -360,18 +360,18 @@ def _why_stop(epochs: list[dict[str, Any]], patience: int | None, guess: float, 
 
 
 def quick(
-    net: nn.Module, validation: Images, few: torch.Tensor, params: Params, where: Compute = ALONE
+    net: nn.Module, validation: Images, few: torch.Tensor, params: Params, where: Compute = ONE_PROCESS
 ) -> tuple[float, float]:
     """Clean accuracy on validation, and PGD accuracy on a `few` of its images; leaves the network in eval mode."""
     net.eval()
-    own, some = where.share(torch.arange(len(validation))), where.share(few)
+    own, some = where.shard(torch.arange(len(validation))), where.shard(few)
     answers_N, _ = inference.answer(net, validation.pixels_NCHW[own])
-    right_N = where.together(answers_N == validation.labels_N[own], len(validation))
+    right_N = where.all_gather(answers_N == validation.labels_N[own], len(validation))
     images_NCHW, labels_N = inference.to_float(validation.pixels_NCHW[some]), validation.labels_N[some]
     module, chosen = kind("attacks", "pgd", {"steps": QUICK_STEPS, "drop": True}, "train")
     seed = derive(params.seed, "train", "quick")
     found = attacks.attack(module, net, images_NCHW, labels_N, params.threat, chosen, seed)
-    stands_N = where.together(found.answers == labels_N, len(few))
+    stands_N = where.all_gather(found.answers == labels_N, len(few))
     return right_N.float().mean().item(), stands_N.float().mean().item()
 
 

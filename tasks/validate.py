@@ -6,15 +6,15 @@ from collections.abc import Mapping, Sequence
 
 from data.records import Candidate, Vote
 from tasks.config.params import Validate
-from tasks.quality.consensus import _settled, count
-from tasks.quality.trust import Conduct, set_aside
+from tasks.quality.consensus import settle, tally_votes
+from tasks.quality.trust import AccountStats, set_aside
 
 
 def validate(
     candidates: Sequence[Candidate],
     votes: Mapping[str, Sequence[Vote]],
     rules: Validate,
-    past: Mapping[str, Conduct] | None = None,
+    past: Mapping[str, AccountStats] | None = None,
 ) -> list[Candidate]:
     """Every candidate with its votes and the verdict they give by now. A malformed one stays rejected.
 
@@ -23,4 +23,4 @@ def validate(
     `max_votes` the verdict is `unsettled`'s. past: what is known of the accounts from elsewhere.
     """
     aside = set_aside(candidates, votes, rules, past or {})
-    return [_settled(c, count(votes.get(c.key, ()), rules, aside), aside, rules) for c in candidates]
+    return [settle(c, tally_votes(votes.get(c.key, ()), rules, aside), aside, rules) for c in candidates]

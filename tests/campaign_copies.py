@@ -26,7 +26,7 @@ from tasks.labelling.client import connect
 from tasks.labelling.projects import KINDS, title
 from tasks.record.annotations import lines
 from tasks.workspace.git import git
-from tasks.workspace.services import Services, find
+from tasks.workspace.services import Services, find_services
 
 CRASH = Path(__file__).parent / "crash"
 COMMANDS = {  # what is watched and killed, and how it is given; the gate does not promote round 001, so a person does
@@ -87,7 +87,7 @@ class Ground:
 def make_ground(stack: Path, template: Path, folder: Path) -> Iterator[Ground]:
     """Round 000 is closed in `begin`; an unharmed round 001 was watched from there, in `unharmed`."""
     begin = Path(shutil.copytree(template, folder / "begin", symlinks=True))
-    services = find(stack)
+    services = find_services(stack)
     environment = {
         "LABEL_STUDIO_URL": services.label_studio_url or "",
         "LABEL_STUDIO_API_KEY": services.label_studio_token or "",
@@ -141,7 +141,7 @@ def outcome(ground: Ground, root: Path, services: Services | None = None) -> dic
     Studio, if it is not the session's."""
     workspace = Workspace(root)
     round_ = workspace.round(1)
-    studio, params = connect(services or find(ground.stack)), read(round_.params)
+    studio, params = connect(services or find_services(ground.stack)), read(round_.params)
     asked: dict[str, Any] = {}
     for kind in KINDS:
         project = studio.find(title(params.campaign, round_, kind))

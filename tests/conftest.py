@@ -203,19 +203,19 @@ def stack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 def shared_secret(stack: Path) -> str:
     """The stack's own, for other workspaces that use its Label Studio: they play accounts of the same names."""
-    from tasks.workspace.services import find, read_secrets
+    from tasks.workspace.services import find_services, read_secrets
 
     with unset():
-        find(stack).key("")
+        find_services(stack).key("")
     return read_secrets(stack)["accounts"]["secret"]
 
 
 @pytest.fixture
 def services(stack: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Any workspace uses the session's servers, as a user with servers of their own would; the stack's root."""
-    from tasks.workspace.services import find
+    from tasks.workspace.services import find_services
 
-    found = find(stack)
+    found = find_services(stack)
     values = {
         "LABEL_STUDIO_URL": found.label_studio_url,
         "LABEL_STUDIO_API_KEY": found.label_studio_token,

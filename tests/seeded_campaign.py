@@ -32,7 +32,7 @@ from tasks.judge import judge
 from tasks.labelling import drawing, projects
 from tasks.record.annotations import Line, append
 from tasks.record.candidates import candidates
-from tasks.record.history import past
+from tasks.record.history import stats_before
 from tasks.record.pool import seed_images
 from tasks.record.votes import votes
 from tasks.simulation.strokes import redraw, strokes
@@ -82,7 +82,7 @@ def play(root: Path) -> None:
     append(second.annotations, list(voted(second, params, splits)))
     found = judge(candidates(second, params, splits), first.model)
     cast = votes(second, params, splits, found)
-    freeze(second, validate(found, cast, params.validate_, past(second)), params, first)
+    freeze(second, validate(found, cast, params.validate_, stats_before(second)), params, first)
     stages(second, "data/rounds/000/model.safetensors")
 
 

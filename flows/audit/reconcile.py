@@ -92,7 +92,7 @@ def _candidates(campaign: Campaign, round_: Round) -> list[Candidate]:
 
     params = read(round_.params)
     found = candidates.candidates(round_, params, campaign.splits)
-    return validate.validate(found, votes.cast_votes(round_), params.validate_, history.past(round_))
+    return validate.validate(found, votes.cast_votes(round_), params.validate_, history.stats_before(round_))
 
 
 def _probe_tasks(campaign: Campaign, round_: Round) -> set[str]:

@@ -69,7 +69,7 @@ def from_record(campaign: Campaign, round_: Round) -> list[Candidate]:
     params, attacked = read(round_.params), target(round_)
     assert attacked is not None  # only round 000 has none, and it collects nothing
     found = judge.judge(candidates_.candidates(round_, params, campaign.splits), attacked.model)
-    found = validate.validate(found, votes.cast_votes(round_), params.validate_, history.past(round_))
+    found = validate.validate(found, votes.cast_votes(round_), params.validate_, history.stats_before(round_))
     before = [r for r in closed(round_.workspace) if r.number < round_.number]
     return freezing.split(found, freezing.joined(before), params.seed, freezing.used(before))
 

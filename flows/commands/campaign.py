@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.commands.shell import CAMPAIGN, command, meant, prefect, root
+from flows.commands.shell import CAMPAIGN, command, prefect, resolve_cli_path, root
 
 if TYPE_CHECKING:
     pass
@@ -28,7 +28,7 @@ def init(
     from tasks.workspace.lock import lock
 
     if remote and ":" not in remote:  # no address
-        remote = str(meant(Path(remote)))
+        remote = str(resolve_cli_path(Path(remote)))
     workspace = Workspace(root())
     params = read(workspace.params)
     check_branch(workspace)
@@ -52,9 +52,9 @@ def run(
     prefect(at)
     from flows.context import load
     from flows.reports.status import show
-    from flows.run import campaign, to_run
+    from flows.run import campaign, check_run
 
-    to_run(load(at), rounds)
+    check_run(load(at), rounds)
     campaign(at, rounds, simulate)
     show(at)
 
@@ -71,10 +71,10 @@ def schedule(
     """
     from data.layout import Workspace
     from tasks.config.params import read
-    from tasks.workspace.services import ServiceDown, find
+    from tasks.workspace.services import ServiceDown, find_services
 
     at = root()
-    url = find(at).prefect_url
+    url = find_services(at).prefect_url
     if not prefect(at) or url is None:
         raise ServiceDown("prefect", url)
     from flows.context import load
@@ -111,7 +111,7 @@ def leaderboard(
     at = root()
     from flows.reports.leaderboard import show
 
-    show(at, number, meant(file) if file else None)
+    show(at, number, resolve_cli_path(file) if file else None)
 
 
 @command(CAMPAIGN)
@@ -127,14 +127,14 @@ def decide(
     from tasks.workspace.git import WorkspaceError, check_branch, commit
     from tasks.workspace.lock import lock
     from tasks.workspace.rounds import State, state
-    from tasks.workspace.services import find
+    from tasks.workspace.services import find_services
 
     workspace = Workspace(root())
     round_ = workspace.round(number)
     if state(round_) is not State.CLOSED:
         raise WorkspaceError(f"a closed round is wanted, round {round_.name} is {state(round_)}")
     check_branch(workspace)
-    check(find(workspace.root))
+    check(find_services(workspace.root))
     with lock(workspace):
         write(round_, promote, why)
         commit(workspace, f"{'Promote' if promote else 'Refuse'} round {round_.name} by hand", round_.decision)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.commands.shell import RECORD, command, meant, root
+from flows.commands.shell import RECORD, command, resolve_cli_path, root
 
 if TYPE_CHECKING:
     from data.layout import Workspace
@@ -25,9 +25,9 @@ def log_all_rounds(workspace: Workspace) -> None:
     from tasks.promote import champion
     from tasks.track import rebuild
     from tasks.workspace.rounds import closed
-    from tasks.workspace.services import find
+    from tasks.workspace.services import find_services
 
-    rebuild(workspace, find(workspace.root), champion(closed(workspace)))
+    rebuild(workspace, find_services(workspace.root), champion(closed(workspace)))
 
 
 @command(RECORD)
@@ -60,7 +60,7 @@ def backup(folder: Annotated[Path, typer.Argument(metavar="PATH", help="a folder
     """Write the campaign, its Label Studio projects included, into a folder."""
     from flows.audit.backup import backup as write
 
-    write(root(), meant(folder))
+    write(root(), resolve_cli_path(folder))
 
 
 @command(RECORD)
@@ -74,6 +74,6 @@ def restore(
     from flows.audit import backup
 
     if into is not None:
-        backup.restore(meant(folder), meant(into))
+        backup.restore(resolve_cli_path(folder), resolve_cli_path(into))
     else:
-        backup.restore_projects(root(), meant(folder))
+        backup.restore_projects(root(), resolve_cli_path(folder))

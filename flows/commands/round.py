@@ -15,15 +15,15 @@ def open_() -> None:
     at = root()
     prefect(at)
     from flows.context import load
-    from flows.open import open_round, to_open
-    from flows.run import campaign, to_run
+    from flows.open import open_round, round_to_open
+    from flows.run import campaign, check_run
 
     here = load(at)
     if here.closed:
-        to_open(here)
+        round_to_open(here)
         here.check_studio()
     else:
-        to_run(here, 1)
+        check_run(here, 1)
         campaign(at, 0)
     open_round(at)
 
@@ -43,11 +43,11 @@ def collect() -> None:
     at = root()
     prefect(at)
     from flows.collect import collect as flow
-    from flows.collect import open_one
+    from flows.collect import the_open_round
     from flows.context import load
 
     here = load(at)
-    open_one(here)
+    the_open_round(here)
     here.check_studio()
     flow(at)
 
@@ -57,12 +57,12 @@ def close() -> None:
     """Freeze what was collected, train, fine-tune, evaluate, promote or not, commit, tag, log."""
     at = root()
     prefect(at)
-    from flows.close import close_round, to_close
+    from flows.close import close_round, round_to_close
     from flows.context import load
     from tasks.workspace.rounds import State, state
 
     here = load(at)
-    round_ = to_close(here)
+    round_ = round_to_close(here)
     if round_.number > 0 and state(round_) is State.OPEN:
         here.check_studio()
     if state(round_) is not State.CLOSED:
@@ -93,14 +93,14 @@ def simulate() -> None:
     """Simulated people draw and vote in the open round until nothing more is asked of them."""
     at = root()
     prefect(at)
-    from flows.collect import open_one
+    from flows.collect import the_open_round
     from flows.context import load
-    from flows.run import play
+    from flows.run import play_simulated
 
     here = load(at)
-    open_one(here)
+    the_open_round(here)
     here.check_studio()
-    play(at)
+    play_simulated(at)
 
 
 @command(ROUND)

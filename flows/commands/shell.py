@@ -51,12 +51,12 @@ CAMPAIGN, ROUND, RECORD, STACK = "The campaign", "A round", "The record", "The l
 
 def root() -> Path:
     """The root of the workspace one stands in."""
-    from tasks.workspace.checkout import find
+    from tasks.workspace.checkout import find_workspace
 
-    return find(Path.cwd()).root
+    return find_workspace(Path.cwd()).root
 
 
-def meant(path: Path) -> Path:
+def resolve_cli_path(path: Path) -> Path:
     """A path of the command line, which is meant from where the caller stands."""
     return (CALLER / path.expanduser()).resolve()
 
@@ -68,7 +68,7 @@ def command(panel: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
         @wraps(function)
         def guarded(*args: P.args, **kwargs: P.kwargs) -> T:
             from tasks.config.params import ParamsError
-            from tasks.labelling.client import LabellingError
+            from tasks.labelling.http import LabellingError
             from tasks.workspace.git import WorkspaceError
             from tasks.workspace.services import StackError
 
@@ -104,12 +104,12 @@ def prefect(root: Path) -> bool:
     What can be refused is refused before a flow is started: at once, and without a failed run.
     """
     from flows.stack.health import health_of
-    from tasks.workspace.services import ServiceDown, given
+    from tasks.workspace.services import ServiceDown, configured_url
 
     known = health_of(root, "prefect")
     if known.url and known.state == "up":
         os.environ["PREFECT_API_URL"] = known.url
-    elif given("prefect"):
+    elif configured_url("prefect"):
         raise ServiceDown("prefect", known.url)
     elif known.url:
         print(f"the Prefect server does not answer at {known.url}; this flow brings its own")

@@ -118,7 +118,7 @@ def _candidates(round_: Round) -> list[Candidate]:
     from data.shards import read_candidates
     from tasks.judge import judge
     from tasks.record.candidates import candidates
-    from tasks.record.history import past
+    from tasks.record.history import stats_before
     from tasks.record.votes import cast_votes
     from tasks.validate import validate
 
@@ -127,7 +127,7 @@ def _candidates(round_: Round) -> list[Candidate]:
     params, attacked = read(round_.params), target(round_)
     assert attacked is not None  # only round 000 has none
     judged = judge(candidates(round_, params, check_initialised(round_.workspace)), attacked.model)
-    return validate(judged, cast_votes(round_), params.validate_, past(round_))
+    return validate(judged, cast_votes(round_), params.validate_, stats_before(round_))
 
 
 def _told(round_: Round, candidates: list[Candidate]) -> dict[str, Any]:

@@ -110,9 +110,9 @@ def invitation(root: Path) -> str:
     from tasks.config.params import read
     from tasks.labelling.client import connect
     from tasks.labelling.projects import KINDS, title
-    from tasks.workspace.services import find
+    from tasks.workspace.services import find_services
 
-    studio = connect(find(root))
+    studio = connect(find_services(root))
     lines = [f"{'account':<9} {studio.invite()}"]
     now = current(Workspace(root))
     if now is not None and state(now) is State.OPEN:

@@ -10,14 +10,14 @@ from data.files import write_whole
 from data.layout import Round
 from flows.context import Campaign, say
 from flows.schedule.due import HOUR
-from flows.schedule.events import CALL, emit
+from flows.schedule.events import ALERT, emit
 from tasks.config.params import read
 from tasks.promote import promoted
-from tasks.quality.progress import Tally
+from tasks.quality.progress import Progress
 from tasks.workspace.rounds import opened_at
 
 
-def tell(campaign: Campaign, call: Call) -> None:
+def notify(campaign: Campaign, call: Alert) -> None:
     """Call a person, once for each round and reason: an event, and a notification where a block is named. One that
     cannot be sent is tried again at the next look; nothing waits for it."""
     done = campaign.workspace.local / "told" / f"{call.round.name}-{call.name}"
@@ -26,7 +26,7 @@ def tell(campaign: Campaign, call: Call) -> None:
     done.parent.mkdir(parents=True, exist_ok=True)
     if not done.exists():
         say(text)
-        emit(campaign, CALL, call.round, call.text)
+        emit(campaign, ALERT, call.round, call.text)
         write_whole(done, text + "\n")
     if campaign.params.schedule.notify is not None and not sent.exists():
         try:
@@ -52,7 +52,7 @@ def notification(name: str) -> Any:
 
 
 @dataclass(frozen=True)
-class Call:
+class Alert:
     """Something only a person can see to; `name` is what it is told under, once for a round."""
 
     name: Literal["idle", "short", "disagreement", "refused"]
@@ -60,26 +60,26 @@ class Call:
     text: str
 
 
-def calls(campaign: Campaign, now: float, tally: Tally | None = None) -> Iterator[Call]:
+def alerts(campaign: Campaign, now: float, tally: Progress | None = None) -> Iterator[Alert]:
     """Why a person is wanted. now: seconds since the epoch; tally: of the open round, if it was just collected."""
     round_ = campaign.current
     if round_ is not None and tally is not None:
         rules = read(round_.params)
         half = (rules.collect.deadline or 0) * HOUR / 2
         if half and not tally.collected and now >= opened_at(round_) + half:
-            yield Call("idle", round_, f"half of its deadline is over and nobody has drawn: {half / HOUR:g} hours")
+            yield Alert("idle", round_, f"half of its deadline is over and nobody has drawn: {half / HOUR:g} hours")
         wanted = rules.validate_.consensus
         if tally.pending and tally.aside and tally.voters < wanted:
             text = (
                 f"candidates that wait for votes: {tally.pending}, set aside: {tally.aside}, others who vote: "
                 f"{tally.voters}, of whom {wanted} must agree; ask more people (`dadc leaderboard` says why)"
             )
-            yield Call("short", round_, text)
+            yield Alert("short", round_, text)
         bound = campaign.params.schedule.alpha
         if bound is not None and tally.alpha is not None and tally.alpha < bound:
             text = f"validators disagree: Krippendorff's alpha is {tally.alpha:.2f}, under {bound:g}"
-            yield Call("disagreement", round_, text)
+            yield Alert("disagreement", round_, text)
     last = campaign.closed[-1] if campaign.closed else None
     if last is not None and not promoted(last):
         text = f"its challenger was refused; `dadc decide {last.name} --promote --why …` overrules the gate"
-        yield Call("refused", last, text)
+        yield Alert("refused", last, text)

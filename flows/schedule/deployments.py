@@ -42,13 +42,13 @@ from flows.schedule.alerts import notification
 from flows.schedule.events import EVENTS, resource
 from flows.schedule.watch import close_ready, open_next, watch
 
-LOOK = 1.0  # seconds between two looks for a hint
-HURRY = 15.0  # seconds between two watches that hints ask for
-END = 10.0  # seconds between two looks whether the campaign has ended
+POLL_SECONDS = 1.0  # seconds between two looks for a hint
+MIN_WATCH_INTERVAL = 15.0  # seconds between two watches that hints ask for
+END_CHECK_SECONDS = 10.0  # seconds between two looks whether the campaign has ended
 # What passes by itself, or when somebody sees to it, and ends no schedule: a params.yaml that is being edited, a file
 # or a server that is away.
-PASSING = (ValueError, WorkspaceError, StackError, OSError, httpx.HTTPError)
-LAST = 120.0  # seconds in which the run that ended it may come to its own end
+PASSING_ERRORS = (ValueError, WorkspaceError, StackError, OSError, httpx.HTTPError)
+LAST_RUN_SECONDS = 120.0  # seconds in which the run that ended it may come to its own end
 
 
 def deployments(
@@ -109,7 +109,7 @@ async def _serve(root: Path, made: list[RunnerDeployment], say: Callable[[str], 
     await _forget(ids)
     (workspace.local / "said").unlink(missing_ok=True)
     running, told = asyncio.create_task(runner.start()), asyncio.Event()
-    await asyncio.sleep(LOOK)  # until the runner has set its own handler, which would end the process at once
+    await asyncio.sleep(POLL_SECONDS)  # until the runner has set its own handler, which would end the process at once
     for what in (signal.SIGINT, signal.SIGTERM):
         asyncio.get_running_loop().add_signal_handler(what, told.set)
     hinted, asked, looked, fault = 0.0, -math.inf, -math.inf, ""  # so that the first look is at once
@@ -118,22 +118,22 @@ async def _serve(root: Path, made: list[RunnerDeployment], say: Callable[[str], 
             now = time.monotonic()  # which nobody sets back
             try:
                 hint = workspace.hint.stat().st_mtime if workspace.hint.exists() else 0.0
-                if (hint > hinted or asked == -math.inf) and now - asked >= HURRY and not busy(workspace):
+                if (hint > hinted or asked == -math.inf) and now - asked >= MIN_WATCH_INTERVAL and not busy(workspace):
                     hinted, asked = hint, now
                     async with get_client() as client:
                         await client.create_flow_run_from_deployment(ids[0])
-                if now - looked >= END:
+                if now - looked >= END_CHECK_SECONDS:
                     looked, found = now, due(load(root), time.time())
                     if found.what == "stop":
                         say(f"ended: {found.why}")
                         await _let_end()
                         return found
                     fault = ""
-            except PASSING as error:
+            except PASSING_ERRORS as error:
                 if str(error) != fault:
                     fault = str(error)
                     say(f"{fault or type(error).__name__}; looking again")
-            await asyncio.sleep(LOOK)
+            await asyncio.sleep(POLL_SECONDS)
         if told.is_set():
             return None
         await running
@@ -159,10 +159,10 @@ async def _forget(deployments: list[UUID]) -> None:
 async def _let_end() -> None:
     """Wait for the processes of the runs under way, which this one started: the runner, when it is stopped, shows every
     run whose process is there as cancelled, even one that has completed already."""
-    deadline = time.monotonic() + LAST
+    deadline = time.monotonic() + LAST_RUN_SECONDS
     while time.monotonic() < deadline and psutil.Process().children():
-        await asyncio.sleep(LOOK)
-    await asyncio.sleep(LOOK)  # in which the runner sees it too
+        await asyncio.sleep(POLL_SECONDS)
+    await asyncio.sleep(POLL_SECONDS)  # in which the runner sees it too
 
 
 def time_zone(asked: str | None) -> str:

@@ -9,7 +9,7 @@ from typing import Literal
 from data.layout import Round
 from flows.context import Campaign
 from tasks.config.params import read
-from tasks.quality.progress import Tally
+from tasks.quality.progress import Progress
 from tasks.workspace.rounds import State, opened_at, state
 
 HOUR = 3600
@@ -24,7 +24,7 @@ class Due:
     why: str
 
 
-def due(campaign: Campaign, now: float, tally: Tally | None = None) -> Due:
+def due(campaign: Campaign, now: float, tally: Progress | None = None) -> Due:
     """What comes next. now: seconds since the epoch; tally: of the open round, if it was just collected."""
     round_ = campaign.current
     if round_ is None:

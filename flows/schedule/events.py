@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 # What is due, and the event that says so; `collect` needs none.
 EVENTS = {"open": "dadc.round.wanted", "close": "dadc.round.ready", "stop": "dadc.campaign.ended"}
-CALL = "dadc.person.wanted"
-AGAIN = 300.0  # seconds after which an event that nothing came of is emitted again
+ALERT = "dadc.person.wanted"
+REPEAT_EVENT_AFTER = 300.0  # seconds after which an event that nothing came of is emitted again
 
 
 def emit(campaign: Campaign, event: str, round_: Round, why: str) -> None:
@@ -29,10 +29,10 @@ def emit(campaign: Campaign, event: str, round_: Round, why: str) -> None:
     emit_event(event=event, resource=about, payload={"round": round_.name, "why": why})
 
 
-def just_said(campaign: Campaign, found: Due) -> bool:
+def recently_announced(campaign: Campaign, found: Due) -> bool:
     """Whether the same was said a moment ago, and the run that it started may be on its way; if not, it is noted."""
     note, text = campaign.workspace.local / "said", f"{found.what} {found.round.name}\n"
-    if note.exists() and note.read_text() == text and 0 <= time.time() - note.stat().st_mtime < AGAIN:
+    if note.exists() and note.read_text() == text and 0 <= time.time() - note.stat().st_mtime < REPEAT_EVENT_AFTER:
         return True
     write_whole(note, text)
     return False

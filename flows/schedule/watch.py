@@ -19,14 +19,14 @@ from flows.context import Campaign, campaign_flow, load, say
 from flows.open import open_round
 from flows.reports.status import markdown
 from flows.run import campaign as run_until
-from flows.schedule.alerts import calls, tell
+from flows.schedule.alerts import alerts, notify
 from flows.schedule.due import Due, due
-from tasks.quality.progress import Tally
+from tasks.quality.progress import Progress
 from tasks.workspace.rounds import State, state
 
 if TYPE_CHECKING:
     pass
-from flows.schedule.events import EVENTS, emit, just_said, slug
+from flows.schedule.events import EVENTS, emit, recently_announced, slug
 
 PATIENCE = 900.0  # seconds that opening and closing wait for another command
 
@@ -34,7 +34,7 @@ PATIENCE = 900.0  # seconds that opening and closing wait for another command
 @campaign_flow("watch", patience=0)
 def watch(root: Path) -> str:
     """Collect if a round is open, and say what is due."""
-    return attend(root, collect(root) if _collects(load(root)) else None).what
+    return announce_next(root, collect(root) if _collects(load(root)) else None).what
 
 
 @campaign_flow("open next", patience=PATIENCE)
@@ -48,7 +48,7 @@ def open_next(root: Path, number: str) -> None:
         run_until(root, 0)
     else:
         open_round(root)
-    attend(root)
+    announce_next(root)
 
 
 @campaign_flow("close ready", patience=PATIENCE)
@@ -59,23 +59,23 @@ def close_ready(root: Path, number: str) -> None:
         say(f"round {number} is not to be closed any more")
         return
     close_round(root)
-    attend(root)
+    announce_next(root)
 
 
-def attend(root: Path, tally: Tally | None = None) -> Due:
+def announce_next(root: Path, tally: Progress | None = None) -> Due:
     """Show where the campaign stands, call a person where one is wanted, and emit the event for what is due."""
     here, now = load(root), time.time()
     found = due(here, now, tally)
     show(here, tally)
     say(f"round {found.round.name}, {found.what}: {found.why}")
-    if found.what in EVENTS and not just_said(here, found):
+    if found.what in EVENTS and not recently_announced(here, found):
         emit(here, EVENTS[found.what], found.round, found.why)
-    for call in calls(here, now, tally):
-        tell(here, call)
+    for call in alerts(here, now, tally):
+        notify(here, call)
     return found
 
 
-def show(campaign: Campaign, tally: Tally | None = None) -> None:
+def show(campaign: Campaign, tally: Progress | None = None) -> None:
     """The campaign's table, and where to look, as an artifact in the Prefect UI."""
     services = campaign.services
     links = [

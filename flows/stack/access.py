@@ -9,8 +9,8 @@ from flows.stack.programs import _check_label_studio
 from tasks.workspace.services import (
     NAMES,
     StackError,
-    find,
-    given,
+    configured_url,
+    find_services,
     read_secrets,
 )
 
@@ -18,7 +18,7 @@ from tasks.workspace.services import (
 def missing(root: Path) -> list[str]:
     """What a campaign still needs of its services, a line each; empty when all is there."""
     lines = []
-    if not given("label_studio"):
+    if not configured_url("label_studio"):
         try:
             _check_label_studio()
         except StackError as error:
@@ -31,7 +31,7 @@ def missing(root: Path) -> list[str]:
 
 def login(root: Path) -> str:
     """Where the services are and how to log in. Holds a password: for the terminal of the one who asked."""
-    services, own = find(root), read_secrets(root).get("label_studio", {})
+    services, own = find_services(root), read_secrets(root).get("label_studio", {})
     interface = (services.prefect_url or "").removesuffix("/api") or None
     rows = [
         ("Label Studio", services.label_studio_url),
@@ -40,6 +40,6 @@ def login(root: Path) -> str:
         ("model server", services.model_url),
     ]
     lines = [f"{title:<14}{url}" for title, url in rows if url]
-    if own and not given("label_studio"):
+    if own and not configured_url("label_studio"):
         lines.insert(1, f"{'':<14}log in as {own['username']}, password {own['password']}")
     return "\n".join(lines)

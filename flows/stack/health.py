@@ -15,7 +15,7 @@ from typing import Literal
 
 from data.layout import Workspace
 from flows.stack.processes import LOOPBACK, Leader
-from tasks.workspace.services import VARIABLES, ServiceDown, StackError, find, given, read_stack
+from tasks.workspace.services import VARIABLES, ServiceDown, StackError, configured_url, find_services, read_stack
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Health:
 
 def health_of(root: Path, name: str) -> Health:
     """How one service of the workspace does, local or given by the environment."""
-    url = given(name)
+    url = configured_url(name)
     if url:
         well = not url.startswith("http") or not _unhealthy(name, url, local=False)
         return Health("up" if well else "down", url)
@@ -43,7 +43,7 @@ def health_of(root: Path, name: str) -> Health:
 
 def check_given(name: str) -> None:
     """ServiceDown if the environment gives this service and it does not answer, or refuses the token."""
-    url = given(name)
+    url = configured_url(name)
     if not url:
         return
     if not url.startswith(("http://", "https://")):
@@ -68,7 +68,7 @@ def _unhealthy(name: str, url: str, *, local: bool) -> str:
 
 def check_token(root: Path) -> None:
     """StackError if the local Label Studio does not take the token that was made for it."""
-    services = find(root)
+    services = find_services(root)
     assert services.label_studio_url is not None
     reason = _refused(services.label_studio_url, services.label_studio_token, local=True)
     if reason:

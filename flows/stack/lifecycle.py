@@ -21,8 +21,8 @@ from tasks.workspace.services import (
     VARIABLES,
     Services,
     StackError,
-    find,
-    given,
+    configured_url,
+    find_services,
     read_stack,
 )
 
@@ -59,10 +59,10 @@ def up(
             raise ValueError(f"a service is one of {', '.join(ALL)}, got {name!r}")
     with _alone(root):
         for name in only:
-            if name in named and given(name):
+            if name in named and configured_url(name):
                 raise StackError(f"{VARIABLES[name]} gives {NAMES[name]}: unset it, or name no port for it")
             check_given(name)
-        local = [name for name in only if not given(name)]
+        local = [name for name in only if not configured_url(name)]
         known = {name: Leader.of(record) for name, record in read_stack(root)["services"].items()}
         running = {name: leader for name in local if (leader := known.get(name)) and _worth(leader, root, name)}
         _check_moved(root, running, named)
@@ -88,7 +88,7 @@ def up(
                 chosen = _choose(root, dead, named, say)
         if "label_studio" in local:
             check_token(root)
-    return find(root)
+    return find_services(root)
 
 
 def down(root: Path, *, say: Callable[[str], None] = print) -> None:

@@ -27,10 +27,12 @@ from torch import nn
 from tasks.config.kinds import module_of
 from tasks.config.params import Frozen, Threat
 from tasks.config.seeds import derive
-from tasks.engine.bf16 import fast
-from tasks.engine.inference import channels_last, device_of, evaluating, logits_of, pieces
+from tasks.engine.bf16 import bf16_copy
+from tasks.engine.inference import channels_last, device_of, evaluating, logits_of, microbatches
 
-Rise = Callable[[torch.Tensor, slice], torch.Tensor]  # logits b×K, and which images of the batch they are → b numbers
+Objective = Callable[
+    [torch.Tensor, slice], torch.Tensor
+]  # logits b×K, and which images of the batch they are → b numbers
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,7 @@ def attack(
         )
     parts = []
     with evaluating(net):
-        swift = fast(net, images) if precision == "bf16" and len(images) else None
+        swift = bf16_copy(net, images) if precision == "bf16" and len(images) else None
         for at in range(0, len(images), batch):
             one = slice(at, at + batch)
             aims = None if targets is None else targets[one].to(device_of(net))
@@ -112,7 +114,7 @@ def cost(module: Any, params: Any) -> float:
 def margin(net: nn.Module, images_BCHW: torch.Tensor, labels_B: torch.Tensor) -> torch.Tensor:
     """How far the strongest wrong class stands over the label, B; above 0 the image fools. No gradient."""
     with torch.no_grad():
-        found = [_over(net(images_BCHW[part]).float(), labels_B[part]) for part in pieces(net, images_BCHW)]
+        found = [_over(net(images_BCHW[part]).float(), labels_B[part]) for part in microbatches(net, images_BCHW)]
     return torch.cat(found)
 
 
@@ -120,11 +122,11 @@ def input_gradient(
     net: nn.Module, images_BCHW: torch.Tensor, labels_B: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """∂ odds against the label / ∂ image, of each image's own, and the logits on the way. No weight gets a gradient."""
-    gradient_BCHW, _, logits_BK = uphill(net, images_BCHW, odds_against(labels_B))
+    gradient_BCHW, _, logits_BK = value_and_gradient(net, images_BCHW, odds_against(labels_B))
     return gradient_BCHW, logits_BK
 
 
-def odds_against(labels_B: torch.Tensor) -> Rise:
+def odds_against(labels_B: torch.Tensor) -> Objective:
     """What to climb to get away from the labels: log((1 − p) / p), p a label's probability.
 
     The cross-entropy, −log p, rises along the same direction, to the same highest image. But where p rounds to 1 its
@@ -139,10 +141,12 @@ def odds_against(labels_B: torch.Tensor) -> Rise:
     return rise
 
 
-def uphill(net: nn.Module, images_BCHW: torch.Tensor, rise: Rise) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+def value_and_gradient(
+    net: nn.Module, images_BCHW: torch.Tensor, rise: Objective
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """∂ rise / ∂ image, of each image's own; what is to rise, B; and the logits, fp32. No weight gets a gradient."""
     found = []
-    for part in pieces(net, images_BCHW):
+    for part in microbatches(net, images_BCHW):
         with torch.enable_grad():
             asked_bCHW = channels_last(images_BCHW[part]).requires_grad_()
             logits_bK = net(asked_bCHW).float()
@@ -218,7 +222,7 @@ class _Work:
 
     module: Any
     net: nn.Module
-    fast: nn.Module | None  # the network's fast copy in bf16, or None for fp32
+    bf16_copy: nn.Module | None  # the network's fast copy in bf16, or None for fp32
     threat: Threat
     params: Frozen
     targets: torch.Tensor | None
@@ -241,11 +245,11 @@ class _Work:
         self, clean: torch.Tensor, labels: torch.Tensor, index: torch.Tensor, seed: int
     ) -> tuple[torch.Tensor, ...]:
         """What the attack makes of the images `index` names, cut to the threat model and to [0, 1]; and as judged."""
-        if self.fast is None:
+        if self.bf16_copy is None:
             found = self._run(self.net, clean, labels, index, seed)
             return found, *self.judged(found, labels, index)
         with torch.autocast(clean.device.type, torch.bfloat16):
-            found = self._run(self.fast, clean, labels, index, seed)
+            found = self._run(self.bf16_copy, clean, labels, index, seed)
         verdict = self.judged(found, labels, index)
         false = self._false(found, labels, index, (~verdict[2]).nonzero()[:, 0])
         if len(false):
@@ -258,10 +262,10 @@ class _Work:
         self, found: torch.Tensor, labels: torch.Tensor, index: torch.Tensor, standing: torch.Tensor
     ) -> torch.Tensor:
         """Which of the images that stand look fooled to the fast copy: an attack may have left them alone too early."""
-        if self.fast is None or len(standing) == 0:
+        if self.bf16_copy is None or len(standing) == 0:
             return standing[:0]
         with torch.no_grad(), torch.autocast(found.device.type, torch.bfloat16):
-            answers = self.fast(found[standing]).argmax(1)
+            answers = self.bf16_copy(found[standing]).argmax(1)
         return standing[self._reached(answers, labels[standing], index[standing])]
 
     def _reached(self, answers: torch.Tensor, labels: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import nn
 
-from tasks.attacks import direction, project, random_start, uphill
+from tasks.attacks import direction, project, random_start, value_and_gradient
 from tasks.config.params import Threat
 
 MOMENTUM = 0.75  # weight of the new step against the last move; the paper's α
@@ -24,7 +24,7 @@ Rise = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]  # log
 
 
 @dataclass
-class _Climb:
+class _Ascent:
     """Where each image that still stands is. All tensors are B first."""
 
     index: torch.Tensor
@@ -43,7 +43,7 @@ class _Climb:
     checked_step: torch.Tensor
     checked_value: torch.Tensor
 
-    def only(self, kept_B: torch.Tensor) -> _Climb:
+    def only(self, kept_B: torch.Tensor) -> _Ascent:
         return replace(self, **{field.name: getattr(self, field.name)[kept_B] for field in fields(self)})
 
 
@@ -55,7 +55,7 @@ def checkpoints(steps: int) -> list[int]:
     return [math.ceil(round(share * steps, 9)) for share in shares[:-1]]  # 0.57 in floats is a little more
 
 
-def climb(
+def ascend(
     net: nn.Module,
     images_BCHW: torch.Tensor,
     labels_B: torch.Tensor,
@@ -70,7 +70,7 @@ def climb(
     found_BCHW = random_start(images_BCHW, norm, epsilon, generator)
     value, gradient, fooled = _look(net, found_BCHW, labels_B, towards_B, rise)
     size = torch.full((len(labels_B), 1, 1, 1), 2 * epsilon, device=labels_B.device)
-    now = _Climb(
+    now = _Ascent(
         index=torch.arange(len(labels_B), device=labels_B.device),
         clean=images_BCHW,
         labels=labels_B,
@@ -101,7 +101,7 @@ def climb(
     return found_BCHW
 
 
-def _step(net: nn.Module, now: _Climb, rise: Rise, threat: Threat, share: float) -> tuple[_Climb, torch.Tensor]:
+def _step(net: nn.Module, now: _Ascent, rise: Rise, threat: Threat, share: float) -> tuple[_Ascent, torch.Tensor]:
     """One step with momentum, and which images are fooled by it."""
 
     def within(moved_BCHW: torch.Tensor) -> torch.Tensor:
@@ -126,7 +126,7 @@ def _step(net: nn.Module, now: _Climb, rise: Rise, threat: Threat, share: float)
     return after, fooled
 
 
-def _adapt(now: _Climb, since: int) -> None:
+def _adapt(now: _Ascent, since: int) -> None:
     """Halve the steps that lead nowhere, and go on from the best image there."""
     few = now.rises < RISING * since
     stuck = (now.checked_step == now.step).flatten() & (now.checked_value >= now.best_value)
@@ -142,7 +142,7 @@ def _look(
     net: nn.Module, images_BCHW: torch.Tensor, labels_B: torch.Tensor, towards_B: torch.Tensor, rise: Rise
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
     """What rises, its gradient on the image, and whether the answer is not the label."""
-    gradient_BCHW, value_B, logits_BK = uphill(
+    gradient_BCHW, value_B, logits_BK = value_and_gradient(
         net, images_BCHW, lambda logits_bK, part: rise(logits_bK, labels_B[part], towards_B[part])
     )
     return value_B, gradient_BCHW, logits_BK.argmax(1) != labels_B

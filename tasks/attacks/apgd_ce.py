@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from tasks.attacks import odds_against
-from tasks.attacks._apgd import climb
+from tasks.attacks._apgd import ascend
 from tasks.config.params import Count, Frozen, Threat
 
 
@@ -33,7 +33,7 @@ def perturb(
     generator: torch.Generator,
 ) -> torch.Tensor:
     """B×C×H×W pixels in [0, 1] → as many, within the threat model."""
-    return climb(net, images_BCHW, labels_B, labels_B, _rise, threat, params.steps, generator)
+    return ascend(net, images_BCHW, labels_B, labels_B, _rise, threat, params.steps, generator)
 
 
 def _rise(logits_BK: torch.Tensor, labels_B: torch.Tensor, towards_B: torch.Tensor) -> torch.Tensor:

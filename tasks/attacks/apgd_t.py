@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from tasks.attacks._apgd import climb
+from tasks.attacks._apgd import ascend
 from tasks.config.params import Count, Frozen, Threat
 
 LEAST = 1e-12  # of the denominator
@@ -46,7 +46,7 @@ def perturb(
     for rank in range(min(params.targets, logits_BK.shape[1] - 1)):
         towards_B = likely_BK[standing, rank]
         labels_S, images_SCHW = labels_B[standing], images_BCHW[standing]
-        tried_SCHW = climb(net, images_SCHW, labels_S, towards_B, _rise, threat, params.steps, generator)
+        tried_SCHW = ascend(net, images_SCHW, labels_S, towards_B, _rise, threat, params.steps, generator)
         found_BCHW[standing] = tried_SCHW
         with torch.no_grad():
             standing = standing[net(tried_SCHW).argmax(1) == labels_S]

@@ -30,7 +30,7 @@ CLOSE = 1e-3  # of the largest logit: by so much the rewritten network may diffe
 _copies: WeakKeyDictionary[nn.Module, _Copy] = WeakKeyDictionary()
 
 
-def fast(net: nn.Module, images_BCHW: torch.Tensor) -> nn.Module:
+def bf16_copy(net: nn.Module, images_BCHW: torch.Tensor) -> nn.Module:
     """`net` in eval mode with its weights as they are now, to be run under autocast; `net` itself if need be.
 
     The copy lives as long as the network, and each call casts the weights anew, which ends what the last call gave.
@@ -45,9 +45,9 @@ def fast(net: nn.Module, images_BCHW: torch.Tensor) -> nn.Module:
     return made.graph
 
 
-def stepping(net: nn.Module, images_BCHW: torch.Tensor) -> nn.Module:
+def attack_network(net: nn.Module, images_BCHW: torch.Tensor) -> nn.Module:
     """What to take steps on: under bf16 autocast the fast copy, else the network."""
-    return fast(net, images_BCHW) if in_bf16(images_BCHW) else net
+    return bf16_copy(net, images_BCHW) if in_bf16(images_BCHW) else net
 
 
 class _Copy:

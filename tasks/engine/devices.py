@@ -54,19 +54,19 @@ class Compute:
         if self.first:
             print(line, flush=True)
 
-    def share(self, index_N: torch.Tensor) -> torch.Tensor:
+    def shard(self, index_N: torch.Tensor) -> torch.Tensor:
         """This process's part of some indices; every process gets at least one where there are enough."""
         return index_N if self.world == 1 else index_N.tensor_split(self.world)[self.rank]
 
-    def together(self, own: torch.Tensor, n: int) -> torch.Tensor:
+    def all_gather(self, own: torch.Tensor, n: int) -> torch.Tensor:
         """What the processes found for their shares of n images, in the images' order; N or N×…, on the CPU."""
         if self.world == 1:
             return own
         whole = torch.zeros(n, *own.shape[1:], dtype=torch.float64)
-        whole[self.share(torch.arange(n))] = own.double()
-        return self.total(whole).to(own.dtype)
+        whole[self.shard(torch.arange(n))] = own.double()
+        return self.all_reduce(whole).to(own.dtype)
 
-    def total(self, values: torch.Tensor) -> torch.Tensor:
+    def all_reduce(self, values: torch.Tensor) -> torch.Tensor:
         """The sum over all processes, on the CPU."""
         if self.world == 1:
             return values
@@ -100,7 +100,7 @@ class Compute:
                 buffer.copy_(self.fabric.all_reduce(buffer, reduce_op="mean"))
 
 
-ALONE = Compute()
+ONE_PROCESS = Compute()
 
 
 def check_devices(params: Params, frozen: bool) -> None:
@@ -122,7 +122,7 @@ def launched(params: Params) -> Iterator[Compute]:
     """
     hosts = _torchrun()
     if params.accelerator == "cpu" and params.devices == 1 and hosts is None:
-        yield ALONE
+        yield ONE_PROCESS
         return
     check_devices(params, frozen=True)
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # without it cuBLAS is not deterministic

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-CACHED = 64  # images; of more, a small network's layers leave the cache
+MICROBATCH = 64  # images; of more, a small network's layers leave the cache
 
 
 def to_float(pixels: torch.Tensor) -> torch.Tensor:
@@ -37,7 +37,7 @@ def logits_of(net: nn.Module, images_BCHW: torch.Tensor) -> torch.Tensor:
     device = device_of(net)
     images_BCHW = images_BCHW.to(device, torch.float32)
     with evaluating(net), torch.no_grad(), torch.autocast(device.type, enabled=False):
-        parts = [net(channels_last(images_BCHW[part])) for part in pieces(net, images_BCHW)]
+        parts = [net(channels_last(images_BCHW[part])) for part in microbatches(net, images_BCHW)]
     logits_BK: torch.Tensor = torch.cat(parts)
     if logits_BK.dtype != torch.float32:
         raise ValueError(f"what is reported is measured in fp32, and the network answers in {logits_BK.dtype}")
@@ -55,13 +55,13 @@ def channels_last(images_BCHW: torch.Tensor) -> torch.Tensor:
     return torch.empty_like(images_BCHW, memory_format=torch.channels_last).copy_(images_BCHW)
 
 
-def pieces(net: nn.Module, images_BCHW: torch.Tensor) -> list[slice]:
+def microbatches(net: nn.Module, images_BCHW: torch.Tensor) -> list[slice]:
     """The parts in which a network goes through a batch fastest: on the CPU, few enough that its layers stay cached.
 
     One part where images lie elsewhere, and where batch norm in training mode makes an answer hang on the others.
     """
     whole = images_BCHW.device.type != "cpu" or any(isinstance(m, _BatchNorm) and m.training for m in net.modules())
-    size = len(images_BCHW) if whole else CACHED
+    size = len(images_BCHW) if whole else MICROBATCH
     return [slice(at, at + size) for at in range(0, max(len(images_BCHW), 1), max(size, 1))]
 
 

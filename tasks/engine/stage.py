@@ -21,7 +21,7 @@ from tasks.config.params import Params, read
 from tasks.config.seeds import derive
 from tasks.engine import devices
 from tasks.engine.devices import Compute
-from tasks.workspace.reproduce import as_closed
+from tasks.workspace.reproduce import guard_closed_round
 
 Work = Callable[[Round, Params, Compute], None]
 GPU_FULL = ("CUDA error: out of memory", "_ALLOC_FAILED")  # what the driver, cuBLAS and cuDNN say of it
@@ -75,7 +75,7 @@ def run(name: str, work: Work, round_: Round) -> None:
         locked(name, round_) if first else nullcontext(),
         devices.launched(params) as where,
         reproducible(params, name, round_.name, strict=where.device.type == "cpu"),
-        as_closed(name, round_, params, say) if first else nullcontext(),
+        guard_closed_round(name, round_, params, say) if first else nullcontext(),
     ):
         began = time.monotonic()
         work(round_, params, where)

@@ -6,16 +6,16 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from tasks.labelling.http import Failed, LabellingError, again, client, errors, refused
+from tasks.labelling.http import LabellingError, ServerFailed, errors, http_client, refused, retried
 
 
-class Person:
+class Account:
     """An account in a session of its own, which does what a person's browser does."""
 
     def __init__(self, url: str, email: str, password: str, invite: str | None) -> None:
         """invite: the address to sign up at first; None logs in to an account that is there."""
         self.url, self.email = url, email.lower()
-        self._http = client(url)
+        self._http = http_client(url)
         form = invite or f"{url}/user/login/"
         with errors(url, f"log in as {email}"):
             page = self._http.get(form, follow_redirects=True)
@@ -26,7 +26,7 @@ class Person:
             answer = self._http.post(form, data=fields, headers={"Referer": form})
         done = "sign up" if invite else "log in"
         if answer.status_code >= 500:
-            raise Failed(f"Label Studio at {url} failed (status {answer.status_code}) to let {email} {done}")
+            raise ServerFailed(f"Label Studio at {url} failed (status {answer.status_code}) to let {email} {done}")
         if answer.status_code != 302:
             raise LabellingError(
                 f"Label Studio at {url} did not let {email} {done} (status {answer.status_code}); "
@@ -48,7 +48,7 @@ class Person:
             tried = True
             return int((stored or [self._ask("POST", path, body)])[0]["id"])
 
-        return again(post)
+        return retried(post)
 
     def submit_once(self, task: int, result: Sequence[Mapping[str, Any]], seconds: float) -> int:
         """Submit an annotation unless this account has submitted just that for the task; its id."""

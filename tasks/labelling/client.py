@@ -15,11 +15,9 @@ from typing import Any
 import httpx
 
 from tasks.labelling import id_map
-from tasks.labelling.account import Person
-from tasks.labelling.http import Failed, LabellingError, Patient, again, client, errors, refused
+from tasks.labelling.account import Account
+from tasks.labelling.http import LabellingError, RetryTransport, ServerFailed, errors, http_client, refused, retried
 from tasks.workspace.services import ServiceDown, Services
-
-__all__ = ["UNTOLD", "LabelStudio", "LabellingError", "Person", "Task", "connect"]
 
 PAGE = 1000  # tasks a request
 ANNOTATED_PAGE = 256  # tasks a request that asks for annotations too: of larger answers the server makes fewer a second
@@ -68,16 +66,16 @@ class Task:
 class LabelStudio:
     """One Label Studio server, seen with the rights of the token's owner."""
 
-    def __init__(self, url: str, token: str, ids: id_map.Moved | None = None, hurry: float | None = None) -> None:
+    def __init__(self, url: str, token: str, ids: id_map.IdMap | None = None, hurry: float | None = None) -> None:
         """url: such as http://127.0.0.1:8080; token: legacy or personal access token; ids: where projects were put
         into this server from a backup; hurry: as for `connect`."""
         # The SDK's client without its helpers for labelling configs, which import pandas and boto3: two seconds.
         from label_studio_sdk.base_client import LabelStudioBase
 
         self.url = url.rstrip("/")
-        self._token, self._ids = token, ids or id_map.Moved()
+        self._token, self._ids = token, ids or id_map.IdMap()
         self._retries, self._log_in = (2, 30.0) if hurry is None else (0, hurry)
-        asks = client(self.url, Patient) if hurry is None else client(self.url, timeout=hurry)
+        asks = http_client(self.url, RetryTransport) if hurry is None else http_client(self.url, timeout=hurry)
         self._sdk = LabelStudioBase(base_url=self.url, api_key=token, httpx_client=asks)
 
     def check(self) -> None:
@@ -266,14 +264,14 @@ class LabelStudio:
         path = str(self._get("api/invite")["invite_url"])
         return path if path.startswith("http") else f"{self.url}{path}"
 
-    def person(self, email: str, password: str) -> Person:
+    def person(self, email: str, password: str) -> Account:
         """The account of this e-mail, logged in; made through the invite, as a person would, if it is not there."""
 
-        def enter() -> Person:
+        def enter() -> Account:
             known = email.lower() in self.emails().values()
-            return Person(self.url, email, password, invite=None if known else self.invite())
+            return Account(self.url, email, password, invite=None if known else self.invite())
 
-        return again(enter)
+        return retried(enter)
 
     def _tasks(self, project: int, include: str, size: int = PAGE, **parameters: str) -> Iterator[dict[str, Any]]:
         """Raw, a page after the other: the SDK's own models would change what hostile annotations hold."""
@@ -294,7 +292,7 @@ class LabelStudio:
         """Its tasks, and how many there are in all."""
         try:
             answer = self._get("api/tasks/", {**wanted, "page": page, "page_size": size})
-        except Failed:
+        except ServerFailed:
             if not wanted["include"].startswith(_RAW):
                 raise
             total = int(self._get("api/tasks/", {**wanted, "include": "id", "page_size": 1})["total"])
@@ -317,7 +315,7 @@ class LabelStudio:
                 try:
                     at = {**wanted, "page": part, "page_size": half}
                     found += self._get("api/tasks/", at, retries=0 if half > 1 else 2)["tasks"]
-                except Failed:
+                except ServerFailed:
                     found += self._search(wanted, part, half, total)
             return found
         told = wanted["include"].replace(",result", "").replace(",lead_time", "")  # what it can always tell
@@ -331,7 +329,7 @@ class LabelStudio:
         """An annotation by itself; what can be told of it, marked, if the server fails."""
         try:
             whole = self._get(f"api/annotations/{told['id']}/", retries=0)
-        except Failed:
+        except ServerFailed:
             return {**told, "result": None, UNTOLD: True}
         return {name: whole[name] for name in _RAW.split(",") if name in whole and name not in ("data", "annotations")}
 

@@ -37,13 +37,13 @@ def take(studio: LabelStudio, collected: Sequence[Round]) -> list[dict[str, Any]
 
 def put(
     studio: LabelStudio, services: Services, taken: Sequence[dict[str, Any]], say: Callable[[str], None]
-) -> moving.Moved:
+) -> moving.IdMap:
     """Put projects into a server that has none of them, under accounts of the same addresses; which id became which.
 
     Cut short and begun again, it makes nothing twice.
     """
     ids = [int(each["id"]) for p in taken for task in p["tasks"] for each in (task, *task["annotations"])]
-    known = moving.Moved(beyond=(max(ids, default=0) // moving.BEYOND + 1) * moving.BEYOND)
+    known = moving.IdMap(beyond=(max(ids, default=0) // moving.BEYOND + 1) * moving.BEYOND)
     for project in taken:
         number = studio.ensure_project(
             project["title"], project["page"], instruction=project["instruction"], votes=project["votes"]
@@ -70,7 +70,7 @@ def _annotations(
     services: Services,
     tasks: dict[str, dict[str, Any]],
     ids: dict[str, int],
-    known: moving.Moved,
+    known: moving.IdMap,
 ) -> int:
     """Submit each annotation as its author; how many there are now."""
     work: dict[str, list[tuple[int, dict[str, Any]]]] = {}

@@ -21,21 +21,21 @@ class LabellingError(RuntimeError):
     """Label Studio refused; the message says what was asked, what it said, and what to do."""
 
 
-class Failed(LabellingError):
+class ServerFailed(LabellingError):
     """A 5xx: the same may succeed a moment later."""
 
 
-def again(call: Callable[[], _T]) -> _T:
+def retried(call: Callable[[], _T]) -> _T:
     """Once more where the server failed, six times in all: its SQLite is locked when many write at once."""
     for pause in (0.2, 0.4, 0.8, 1.6, 3.2):
         try:
             return call()
-        except Failed:
+        except ServerFailed:
             time.sleep(pause * random.uniform(0.5, 1.5))  # noqa: S311  spreads the writers out
     return call()
 
 
-class Patient(httpx.Client):
+class RetryTransport(httpx.Client):
     """Asks again where no answer came in time; what may have been done twice by that, the callers look after."""
 
     def send(self, request: httpx.Request, **how: Any) -> httpx.Response:
@@ -47,7 +47,7 @@ class Patient(httpx.Client):
         return super().send(request, **how)
 
 
-def client(url: str, kind: type[httpx.Client] = httpx.Client, timeout: float | None = None) -> httpx.Client:
+def http_client(url: str, kind: type[httpx.Client] = httpx.Client, timeout: float | None = None) -> httpx.Client:
     """A local server is not asked through a proxy. timeout: seconds, else TIMEOUT."""
     local = httpx.URL(url).host in ("127.0.0.1", "localhost", "::1")
     return kind(base_url=url, timeout=timeout or TIMEOUT, trust_env=not local)
@@ -80,5 +80,5 @@ def refused(url: str, what: str, status: int, said: str) -> LabellingError:
             "set LABEL_STUDIO_API_KEY, or unset it with LABEL_STUDIO_URL and run `dadc up`"
         )
     if status >= 500:
-        return Failed(f"Label Studio at {url} failed (status {status}) to {what}; its log says why, try again")
+        return ServerFailed(f"Label Studio at {url} failed (status {status}) to {what}; its log says why, try again")
     return LabellingError(f"Label Studio at {url} refused to {what} (status {status}): {said[:300]}")

@@ -19,7 +19,7 @@ BEYOND = 10**9  # added to an id of the new server that stands for none of the o
 
 
 @dataclass
-class Moved:
+class IdMap:
     """Ids of the server (as text, keys of JSON) → those of the record."""
 
     tasks: dict[str, int] = field(default_factory=dict)
@@ -53,11 +53,11 @@ def path(workspace: Workspace) -> Path:
     return workspace.local / "moved.json"
 
 
-def read(at: Path | None) -> Moved:
+def read(at: Path | None) -> IdMap:
     """What was written; nothing moved where there is no file."""
-    return Moved(**json.loads(at.read_text(encoding="utf-8"))) if at is not None and at.exists() else Moved()
+    return IdMap(**json.loads(at.read_text(encoding="utf-8"))) if at is not None and at.exists() else IdMap()
 
 
-def write(at: Path, moved: Moved) -> None:
+def write(at: Path, moved: IdMap) -> None:
     """Write it down."""
     write_whole(at, json.dumps(asdict(moved), sort_keys=True) + "\n")

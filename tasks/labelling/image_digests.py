@@ -26,7 +26,7 @@ def picture(candidate: Candidate, channels: int) -> str:
     return drawing.picture(decode_png(candidate.image, channels))
 
 
-def shown(round_: Round, by_task: Mapping[str, Candidate], channels: int) -> dict[str, str]:
+def picture_digests(round_: Round, by_task: Mapping[str, Candidate], channels: int) -> dict[str, str]:
     """Key of a validation task, which changes with the image → the digest of the picture that belongs to it."""
     kept = round_.workspace.local / "shown" / f"{round_.name}.json"
     known: dict[str, str] = json.loads(kept.read_text(encoding="utf-8")) if kept.exists() else {}

@@ -17,9 +17,9 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from tasks.attacks import Rise, check_steps, direction, project, random_start, uphill, usual_step
+from tasks.attacks import Objective, check_steps, direction, project, random_start, usual_step, value_and_gradient
 from tasks.config.params import Count, Frozen, Threat, check_length
-from tasks.engine.bf16 import stepping
+from tasks.engine.bf16 import attack_network
 from tasks.engine.inference import evaluating
 
 
@@ -30,7 +30,7 @@ def weighted_cross_entropy(logits_BK: torch.Tensor, labels_B: torch.Tensor, weig
     return (losses_B * weights_B).sum() / total
 
 
-def cross_entropy(labels_B: torch.Tensor) -> Rise:
+def cross_entropy(labels_B: torch.Tensor) -> Objective:
     """What the inner attack of a loss climbs, as the papers have it; what is measured climbs `attacks.odds_against`."""
     return lambda logits_bK, part: F.cross_entropy(logits_bK, labels_B[part], reduction="none")
 
@@ -56,13 +56,13 @@ def check_inner(name: str, inner: Inner, threat: Threat) -> None:
     check_steps(name, inner.steps, inner.step(threat), Threat(norm=threat.norm, epsilon=radius))
 
 
-def climb(
+def ascend(
     net: nn.Module,
     start_BCHW: torch.Tensor,
     clean_BCHW: torch.Tensor,
     inner: Inner,
     threat: Threat,
-    rise: Rise,
+    rise: Objective,
 ) -> torch.Tensor:
     """Steps from `start` up `rise` within the ball.
 
@@ -72,9 +72,9 @@ def climb(
     radius, step = inner.radius(threat), inner.step(threat)
     found_BCHW = project(start_BCHW, clean_BCHW, threat.norm, radius)
     with evaluating(net):
-        steps_on = stepping(net, clean_BCHW)
+        steps_on = attack_network(net, clean_BCHW)
         for _ in range(inner.steps):
-            gradient_BCHW, *_ = uphill(steps_on, found_BCHW, rise)
+            gradient_BCHW, *_ = value_and_gradient(steps_on, found_BCHW, rise)
             moved_BCHW = found_BCHW + step * direction(gradient_BCHW, threat.norm)
             found_BCHW = project(moved_BCHW, clean_BCHW, threat.norm, radius)
     return found_BCHW
@@ -90,7 +90,7 @@ def adversarial(
 ) -> torch.Tensor:
     """B×C×H×W images within the ball that raise the cross-entropy, by PGD from a random start; no gradient."""
     start_BCHW = random_start(images_BCHW, threat.norm, params.radius(threat), generator)
-    return climb(net, start_BCHW, images_BCHW, params, threat, cross_entropy(labels_B))
+    return ascend(net, start_BCHW, images_BCHW, params, threat, cross_entropy(labels_B))
 
 
 def weighted_mean(values_B: torch.Tensor, weights_B: torch.Tensor) -> torch.Tensor:

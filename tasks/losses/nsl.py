@@ -18,9 +18,9 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from tasks.attacks import check_steps, direction, project, uphill
+from tasks.attacks import check_steps, direction, project, value_and_gradient
 from tasks.config.params import Count, Frozen, Threat, check_length
-from tasks.engine.bf16 import stepping
+from tasks.engine.bf16 import attack_network
 from tasks.engine.inference import evaluating
 from tasks.losses import cross_entropy, weighted_cross_entropy
 
@@ -66,9 +66,9 @@ def loss(
         radius = _radius(params, threat)
         neighbour_BCHW = project(neighbour_BCHW, images_BCHW, params.norm, radius)
         with evaluating(net):
-            steps_on = stepping(net, images_BCHW)
+            steps_on = attack_network(net, images_BCHW)
             for _ in range(params.steps - 1):
-                gradient_BCHW, *_ = uphill(steps_on, neighbour_BCHW, cross_entropy(labels_B))
+                gradient_BCHW, *_ = value_and_gradient(steps_on, neighbour_BCHW, cross_entropy(labels_B))
                 neighbour_BCHW = project(
                     neighbour_BCHW + params.step_size * direction(gradient_BCHW, params.norm),
                     images_BCHW,

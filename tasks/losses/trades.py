@@ -14,11 +14,11 @@ from pydantic import Field
 from torch import nn
 
 from models._convolution import in_bf16
-from tasks.attacks import Rise
+from tasks.attacks import Objective
 from tasks.config.params import Threat
-from tasks.engine.bf16 import stepping
+from tasks.engine.bf16 import attack_network
 from tasks.engine.inference import evaluating
-from tasks.losses import Inner, check_inner, climb, divergence, weighted_cross_entropy, weighted_mean
+from tasks.losses import Inner, ascend, check_inner, divergence, weighted_cross_entropy, weighted_mean
 
 START = 0.001  # standard deviation of the first move; at x itself the KL has no gradient
 
@@ -48,14 +48,14 @@ def adversarial(
     for steps, swift in turns:
         some = params.model_copy(update={"steps": steps, "step_size": step})
         with torch.autocast(images_BCHW.device.type, torch.bfloat16, enabled=swift):
-            found_BCHW = climb(net, found_BCHW, images_BCHW, some, threat, _away(net, images_BCHW))
+            found_BCHW = ascend(net, found_BCHW, images_BCHW, some, threat, _away(net, images_BCHW))
     return found_BCHW
 
 
-def _away(net: nn.Module, images_BCHW: torch.Tensor) -> Rise:
+def _away(net: nn.Module, images_BCHW: torch.Tensor) -> Objective:
     """How far an answer is from the network's answer to the clean image, in eval mode."""
     with evaluating(net), torch.no_grad():
-        clean_BK = stepping(net, images_BCHW)(images_BCHW).float()
+        clean_BK = attack_network(net, images_BCHW)(images_BCHW).float()
     return lambda logits_bK, part: divergence(clean_BK[part], logits_bK)
 
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from data.records import Candidate
 from tasks.config.params import Validate
-from tasks.quality.consensus import count
+from tasks.quality.consensus import tally_votes
 
 MANY = 20  # votes of a validator, on candidates with two or more, from which they enter Dawid–Skene
 CROWD = 3  # such validators at least
@@ -56,7 +56,7 @@ def agreement(candidates: Sequence[Candidate], rules: Validate) -> dict[str, Any
     estimate = dawid_skene(ballots(candidates))
     if estimate is None:
         return {**found, "dawid_skene": None}
-    settled = {c.key: count(c.votes, rules).settled for c in candidates if c.key in estimate.labels}
+    settled = {c.key: tally_votes(c.votes, rules).settled for c in candidates if c.key in estimate.labels}
     differs = sorted(key for key, class_ in settled.items() if class_ not in (None, estimate.labels[key]))
     return {
         **found,

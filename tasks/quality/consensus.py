@@ -13,7 +13,7 @@ ASIDE = "set aside: "  # how the reason begins for which a vote or a candidate o
 
 
 @dataclass(frozen=True, slots=True)
-class Aside:
+class SetAside:
     """Why an account is set aside."""
 
     reason: str
@@ -21,7 +21,7 @@ class Aside:
 
 
 @dataclass(frozen=True, slots=True)
-class Count:
+class VoteTally:
     """The votes on a candidate, counted. cast: all of them, with what does not count marked; settled: the class, or
     UNREADABLE, that `consensus` people agreed on first, None so far; counted: how many count."""
 
@@ -30,7 +30,7 @@ class Count:
     counted: int
 
 
-def count(votes: Iterable[Vote], rules: Validate, aside: Mapping[str, Aside] | None = None) -> Count:
+def tally_votes(votes: Iterable[Vote], rules: Validate, aside: Mapping[str, SetAside] | None = None) -> VoteTally:
     """Count the votes in the order in which they were cast, up to `max_votes`."""
     cast: list[Vote] = []
     tally: Counter[int] = Counter()
@@ -45,20 +45,20 @@ def count(votes: Iterable[Vote], rules: Validate, aside: Mapping[str, Aside] | N
             tally[vote.choice] += vote.counted
             if settled is None and vote.counted and tally[vote.choice] >= rules.consensus:
                 settled = vote.choice
-    return Count(tuple(cast), settled, tally.total())
+    return VoteTally(tuple(cast), settled, tally.total())
 
 
-def _settled(candidate: Candidate, votes: Count, aside: Mapping[str, Aside], rules: Validate) -> Candidate:
+def settle(candidate: Candidate, votes: VoteTally, aside: Mapping[str, SetAside], rules: Validate) -> Candidate:
     if not candidate.wellformed:
         return candidate
-    verdict, reason = _verdict(votes, candidate.intended, rules)
+    verdict, reason = verdict_of(votes, candidate.intended, rules)
     author = aside.get(candidate.annotator) if candidate.by_people else None
     if author is not None and author.candidates:
         verdict, reason = Verdict.REJECTED, ASIDE + author.reason
     return replace(candidate, votes=votes.cast, verdict=verdict, reason=reason)
 
 
-def _verdict(votes: Count, intended: int, rules: Validate) -> tuple[Verdict, str]:
+def verdict_of(votes: VoteTally, intended: int, rules: Validate) -> tuple[Verdict, str]:
     if votes.settled == intended:
         return Verdict.VERIFIED, ""
     if votes.settled == UNREADABLE:

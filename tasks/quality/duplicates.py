@@ -19,8 +19,8 @@ SAME = 0.97  # cosine from which two images are near-duplicates
 GRID = 28  # cells a side, at most
 SHIFT = 2  # in 28ths of a side, each way
 BLOCK = 32  # images compared at once with all before them
-MOST_FOUND = 2**14  # authors' drawings of a class of which the near-duplicates are remembered
-_FOUND: dict[bytes, tuple[int, ...]] = {}
+CACHE_SIZE = 2**14  # authors' drawings of a class of which the near-duplicates are remembered
+_CACHE: dict[bytes, tuple[int, ...]] = {}
 
 
 def duplicates(fools: Iterable[Candidate]) -> set[str]:
@@ -29,7 +29,7 @@ def duplicates(fools: Iterable[Candidate]) -> set[str]:
     by_class: dict[int, list[Candidate]] = {}
     for fool in sorted(fools, key=lambda c: (not c.verified, c.at, c.key)):
         by_class.setdefault(fool.intended, []).append(fool)
-    return {own[i].key for own in by_class.values() for i in _again([fool.image for fool in own])}
+    return {own[i].key for own in by_class.values() for i in _near_duplicates([fool.image for fool in own])}
 
 
 def new_fools(candidates: Iterable[Candidate]) -> list[Candidate]:
@@ -42,17 +42,17 @@ def new_fools(candidates: Iterable[Candidate]) -> list[Candidate]:
     return [c for account, own in by_author.items() for c in own if c.key not in again[account]]
 
 
-def _again(images: Sequence[bytes]) -> tuple[int, ...]:
+def _near_duplicates(images: Sequence[bytes]) -> tuple[int, ...]:
     """Which are near-duplicates of an earlier one that is none. A page asks for the same again and again: what was
     found is kept, by the images' digest."""
     if len(images) < 2:
         return ()
     digest = hashlib.sha256(b"".join(hashlib.sha256(image).digest() for image in images)).digest()
-    if digest not in _FOUND:
-        if len(_FOUND) >= MOST_FOUND:
-            _FOUND.clear()
-        _FOUND[digest] = _compare(images)
-    return _FOUND[digest]
+    if digest not in _CACHE:
+        if len(_CACHE) >= CACHE_SIZE:
+            _CACHE.clear()
+        _CACHE[digest] = _compare(images)
+    return _CACHE[digest]
 
 
 def _compare(images: Sequence[bytes]) -> tuple[int, ...]:
@@ -60,7 +60,7 @@ def _compare(images: Sequence[bytes]) -> tuple[int, ...]:
     middle_NG = torch.empty(0)
     kept_N = torch.ones(len(images), dtype=torch.bool)
     for start in range(0, len(images), BLOCK):
-        shifted_BSG = torch.stack([_shifted(image) for image in images[start : start + BLOCK]])
+        shifted_BSG = torch.stack([_at_shifts(image) for image in images[start : start + BLOCK]])
         shifts = shifted_BSG.shape[1]
         middle_NG = torch.cat([middle_NG.view(-1, shifted_BSG.shape[2]), shifted_BSG[:, shifts // 2]])
         alike_BSN = (shifted_BSG.flatten(0, 1) @ middle_NG.T).unflatten(0, (-1, shifts))
@@ -71,7 +71,7 @@ def _compare(images: Sequence[bytes]) -> tuple[int, ...]:
     return tuple(again)
 
 
-def _shifted(image: bytes) -> torch.Tensor:
+def _at_shifts(image: bytes) -> torch.Tensor:
     """The image at each of its shifts, in the middle as it is: grey, averaged over cells, of mean 0 and length 1; an
     even image is all 0, like nothing."""
     pixels_HW = decode_png(image, 1)[0].double()

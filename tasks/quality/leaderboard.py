@@ -13,9 +13,9 @@ from typing import Any
 from data.records import PEOPLE, Candidate
 from tasks.config.params import Validate
 from tasks.quality.agreement import ballots, dawid_skene
-from tasks.quality.consensus import ASIDE, count
+from tasks.quality.consensus import ASIDE, tally_votes
 from tasks.quality.duplicates import duplicates, new_fools
-from tasks.quality.trust import Answer, conduct
+from tasks.quality.trust import ProbeAnswer, account_stats
 
 
 @dataclass(frozen=True)
@@ -97,13 +97,13 @@ def annotators(candidates: Sequence[Candidate]) -> list[Annotator]:
 
 def validators(
     candidates: Sequence[Candidate],
-    probes: Iterable[Answer],
+    probes: Iterable[ProbeAnswer],
     rules: Mapping[int, Validate],
     seconds: Mapping[str, float],
 ) -> list[Validator]:
     """People who voted, the most counted votes first. candidates: with their votes as counted; rules: by their round;
     seconds: account → the time it took."""
-    found = conduct([(c, count(c.votes, rules[c.round])) for c in candidates if c.wellformed], probes)
+    found = account_stats([(c, tally_votes(c.votes, rules[c.round])) for c in candidates if c.wellformed], probes)
     cast = [vote for c in candidates for vote in c.votes]
     estimate = dawid_skene(ballots(candidates))
     skill = estimate.skill if estimate else {}

@@ -9,11 +9,11 @@ from data.records import Candidate
 from tasks.quality.agreement import alpha, counted
 from tasks.quality.consensus import ASIDE
 
-ENOUGH = 10  # candidates with two votes or more, from which agreement is spoken of
+MIN_DOUBLE_VOTED = 10  # candidates with two votes or more, from which agreement is spoken of
 
 
 @dataclass(frozen=True)
-class Tally:
+class Progress:
     """Where a round stands, people's candidates alone."""
 
     collected: int
@@ -28,7 +28,7 @@ class Tally:
     duplicates: int = 0  # fooling, and near-duplicates of their author's
 
     @classmethod
-    def of(cls, candidates: Sequence[Candidate]) -> Tally:
+    def of(cls, candidates: Sequence[Candidate]) -> Progress:
         from tasks.quality.duplicates import new_fools
 
         people = [c for c in candidates if c.by_people]
@@ -41,7 +41,7 @@ class Tally:
             verified_fooling=sum(c.verified for c in new),
             pending=sum(c.verdict == "pending" for c in fooling),
             malformed=sum(not c.wellformed for c in people),
-            alpha=agreed["alpha"] if agreed["candidates"] >= ENOUGH else None,
+            alpha=agreed["alpha"] if agreed["candidates"] >= MIN_DOUBLE_VOTED else None,
             late=sum(c.wellformed and c.late for c in people),
             voters=len({vote.validator for vote in votes if vote.counted}),
             aside=len({vote.validator for vote in votes if vote.reason.startswith(ASIDE)}),

@@ -46,7 +46,7 @@ class Fool:
 
 
 @dataclass(frozen=True)
-class Standing:
+class Ranking:
     """How a campaign stands."""
 
     ranks: tuple[Rank, ...]  # the first place first
@@ -68,7 +68,7 @@ class Standing:
         return [fool for fool in self.fools if fool.candidate.annotator == annotator][:SHOWN]
 
 
-def standing(candidates: Sequence[Candidate], now: Mapping[str, int], open_round: int | None) -> Standing:
+def rank(candidates: Sequence[Candidate], now: Mapping[str, int], open_round: int | None) -> Ranking:
     """candidates: of all rounds, judged and with their verdicts; now: key → answer of the target of today, for every
     fooling one."""
     people = [c for c in candidates if c.by_people and c.wellformed]
@@ -77,7 +77,7 @@ def standing(candidates: Sequence[Candidate], now: Mapping[str, int], open_round
     ranks = [Rank(annotator, sent[annotator], fools[annotator], verified[annotator]) for annotator in sent]
     ranks.sort(key=lambda r: (-r.verified, -r.fools, r.sent, r.annotator))
     newest = sorted((c for c in candidates if c.fooling), key=lambda c: (c.round, c.at, c.key), reverse=True)
-    return Standing(
+    return Ranking(
         ranks=tuple(ranks),
         fools=tuple(Fool(c, now[c.key]) for c in newest),
         verified=sum(c.verified for c in new_fools(c for c in people if c.round == open_round)),

@@ -23,11 +23,11 @@ from dataclasses import dataclass, fields
 
 from data.records import UNREADABLE, Candidate, Vote
 from tasks.config.params import Validate
-from tasks.quality.consensus import ASIDE, Aside, Count, count
+from tasks.quality.consensus import ASIDE, SetAside, VoteTally, tally_votes
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class ProbeAnswer:
     """A validator's answer to a probe."""
 
     validator: str
@@ -35,7 +35,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Conduct:
+class AccountStats:
     """What an account did, as counts."""
 
     probes: int = 0  # answered
@@ -47,11 +47,13 @@ class Conduct:
     settled: int = 0  # own candidates settled on a class
     rejected: int = 0  # of those, on another class than the intended one
 
-    def __add__(self, other: Conduct) -> Conduct:
-        return Conduct(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
+    def __add__(self, other: AccountStats) -> AccountStats:
+        return AccountStats(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
 
 
-def conduct(candidates: Iterable[tuple[Candidate, Count]], probes: Iterable[Answer]) -> dict[str, Conduct]:
+def account_stats(
+    candidates: Iterable[tuple[Candidate, VoteTally]], probes: Iterable[ProbeAnswer]
+) -> dict[str, AccountStats]:
     """What every account did. Votes of accounts that are set aside are looked at all the same."""
     tallies: dict[str, Counter[str]] = {}
 
@@ -72,18 +74,18 @@ def conduct(candidates: Iterable[tuple[Candidate, Count]], probes: Iterable[Answ
             add(vote.validator, votes=1, dissents=vote.choice != votes.settled)
             if wrong and candidate.by_people:
                 add(vote.validator, against=1, sidings=vote.choice == candidate.intended)
-    names = [field.name for field in fields(Conduct)]
-    return {account: Conduct(**{name: tally[name] for name in names}) for account, tally in tallies.items()}
+    names = [field.name for field in fields(AccountStats)]
+    return {account: AccountStats(**{name: tally[name] for name in names}) for account, tally in tallies.items()}
 
 
-def frozen(candidates: Iterable[Candidate], rules: Validate) -> dict[str, Conduct]:
+def closed_round_stats(candidates: Iterable[Candidate], rules: Validate) -> dict[str, AccountStats]:
     """What every account did on a closed round's candidates."""
-    return conduct(((c, count(c.votes, rules)) for c in candidates if c.wellformed), ())
+    return account_stats(((c, tally_votes(c.votes, rules)) for c in candidates if c.wellformed), ())
 
 
-def together(parts: Iterable[Mapping[str, Conduct]]) -> dict[str, Conduct]:
+def add_stats(parts: Iterable[Mapping[str, AccountStats]]) -> dict[str, AccountStats]:
     """What every account did in all of them."""
-    found: dict[str, Conduct] = {}
+    found: dict[str, AccountStats] = {}
     for part in parts:
         for account, did in part.items():
             found[account] = found[account] + did if account in found else did
@@ -91,22 +93,25 @@ def together(parts: Iterable[Mapping[str, Conduct]]) -> dict[str, Conduct]:
 
 
 def set_aside(
-    candidates: Sequence[Candidate], votes: Mapping[str, Sequence[Vote]], rules: Validate, past: Mapping[str, Conduct]
-) -> dict[str, Aside]:
+    candidates: Sequence[Candidate],
+    votes: Mapping[str, Sequence[Vote]],
+    rules: Validate,
+    past: Mapping[str, AccountStats],
+) -> dict[str, SetAside]:
     """Account → why it is set aside. votes: by the key of the candidate; past: what is known of accounts besides the
     candidates at hand, from closed rounds and probes. The order of anything does not matter."""
     aside = {
-        account: Aside(f"{did.probes_right} of {did.probes} probes answered rightly", candidates=False)
+        account: SetAside(f"{did.probes_right} of {did.probes} probes answered rightly", candidates=False)
         for account, did in past.items()
         if did.probes >= rules.probe_votes and did.probes_right < rules.probe_accuracy * did.probes
     }
     sound = [c for c in candidates if c.wellformed]
     while True:
-        now = [(c, count(votes.get(c.key, ()), rules, aside)) for c in sound]
+        now = [(c, tally_votes(votes.get(c.key, ()), rules, aside)) for c in sound]
         worst = max(
             (
                 (rank, account, why)
-                for account, did in together([past, conduct(now, ())]).items()
+                for account, did in add_stats([past, account_stats(now, ())]).items()
                 for rank, why in _offences(did, rules)
                 if not (account in aside and (aside[account].candidates or not why.candidates))
             ),
@@ -118,7 +123,7 @@ def set_aside(
         aside[worst[1]] = worst[2]
 
 
-def _offences(did: Conduct, rules: Validate) -> list[tuple[tuple[int, float], Aside]]:
+def _offences(did: AccountStats, rules: Validate) -> list[tuple[tuple[int, float], SetAside]]:
     """Each rule that an account breaks: its rank, the higher the sooner, and the reason in words."""
     shares = [
         (did.sidings, did.against, rules.validator_siding, "votes on mislabelled candidates are for the wrong label"),
@@ -126,7 +131,7 @@ def _offences(did: Conduct, rules: Validate) -> list[tuple[tuple[int, float], As
         (did.dissents, did.votes, rules.validator_dissent, "votes differ from the consensus"),
     ]
     return [
-        ((rule, part / whole - limit), Aside(f"{part} of {whole} {what}", candidates=rule == 1))
+        ((rule, part / whole - limit), SetAside(f"{part} of {whole} {what}", candidates=rule == 1))
         for rule, (part, whole, limit, what) in enumerate(shares)
         if whole >= rules.judged_from and part > limit * whole
     ]

@@ -40,7 +40,7 @@ def candidates(round_: Round, params: Params, splits: dict[str, Any]) -> list[Ca
     machines = read_candidates(round_.attack) if round_.attack.exists() else []
     everything = lines(round_.annotations)
     found = [line for line in everything if not line.late]
-    voted = _voted(found)
+    voted = _first_votes(found)
     drawn = drawings(gather(found, "draw"), round_, params, splits, voted)
     edited = edits(gather(found, "edit"), round_, params, splits, voted)
     return [*machines, *drawn, *edited, *_late([line for line in everything if line.late], round_, splits)]
@@ -66,7 +66,7 @@ def _late(found: Sequence[Line], round_: Round, splits: dict[str, Any]) -> list[
     return made
 
 
-def _voted(found: Iterable[Line]) -> dict[str, str]:
+def _first_votes(found: Iterable[Line]) -> dict[str, str]:
     """Validation task → when the first vote in it was cast."""
     first: dict[str, str] = {}
     for line in found:
@@ -95,7 +95,7 @@ def drawings(
     def image(_: str, result: object) -> torch.Tensor:
         return drawing.drawing(result, splits["size"], splits["channels"])
 
-    made = _made(real, round_, redrawn, splits["classes"], image, params, voted or {})
+    made = _decode(real, round_, redrawn, splits["classes"], image, params, voted or {})
     return [c if c.source == SIMULATED else replace(c, seed_image="") for c in made]
 
 
@@ -114,7 +114,7 @@ def edits(
         return drawing.edited(result, bases[task])
 
     started = {key: seeds[key] for key in bases}
-    return _made(annotations, round_, started, splits["classes"], image, params, voted or {})
+    return _decode(annotations, round_, started, splits["classes"], image, params, voted or {})
 
 
 def edit_bases(round_: Round, params: Params, splits: Mapping[str, Any]) -> dict[str, torch.Tensor]:
@@ -126,7 +126,7 @@ def edit_bases(round_: Round, params: Params, splits: Mapping[str, Any]) -> dict
     return {key: pool.pixels_NCHW[i] for key, i in zip(editing_keys(round_, params), indices, strict=True)}
 
 
-def _made(
+def _decode(
     annotations: Sequence[Annotation],
     round_: Round,
     seeds: Mapping[str, str],

@@ -14,14 +14,14 @@ from data.files import md5, write_whole
 from data.layout import Round, pointer
 from data.shards import read_candidates
 from tasks.config.params import read
-from tasks.quality.trust import Answer, Conduct, conduct, frozen, together
+from tasks.quality.trust import AccountStats, ProbeAnswer, account_stats, add_stats, closed_round_stats
 from tasks.record.annotations import gather, lines
 from tasks.record.votes import probe_answers
 from tasks.workspace.dvc import pointer_digest
 from tasks.workspace.rounds import closed
 
 
-def remembered(round_: Round) -> dict[str, Conduct]:
+def cached_stats(round_: Round) -> dict[str, AccountStats]:
     """What every account did in a closed round, by that round's rules. The errors of `recorded`."""
     kept = round_.workspace.local / "past" / f"{round_.name}.json"
     files = [path for path in (round_.candidates, _here(round_)) if path.exists()]
@@ -31,15 +31,17 @@ def remembered(round_: Round) -> dict[str, Conduct]:
     if kept.exists():
         content = json.loads(kept.read_text(encoding="utf-8"))
         if content["origin"] == origin:
-            return {account: Conduct(**did) for account, did in content["conduct"].items()}
-    recorded(round_)
-    found = together([frozen(read_candidates(round_.candidates), rules), conduct((), probed(round_))])
+            return {account: AccountStats(**did) for account, did in content["conduct"].items()}
+    frozen_record(round_)
+    found = add_stats(
+        [closed_round_stats(read_candidates(round_.candidates), rules), account_stats((), probed(round_))]
+    )
     content = {"origin": origin, "conduct": {account: asdict(did) for account, did in found.items()}}
     write_whole(kept, json.dumps(content) + "\n")
     return found
 
 
-def recorded(round_: Round) -> Path:
+def frozen_record(round_: Round) -> Path:
     """The record of a closed round. FileNotFoundError if it is not here, ValueError if it is not the one that was
     frozen: of two clones that collected, one closed the round, and the other has what it had pulled by then."""
     path = _here(round_)
@@ -57,7 +59,7 @@ def _here(round_: Round) -> Path:
     return path
 
 
-def probed(round_: Round) -> list[Answer]:
+def probed(round_: Round) -> list[ProbeAnswer]:
     """The answers to the round's probes. FileNotFoundError if the record of a closed round is not here."""
     _here(round_)
     splits: dict[str, Any] = json.loads(round_.workspace.splits.read_text(encoding="utf-8"))
@@ -68,13 +70,13 @@ def voting_seconds(round_: Round) -> dict[str, float]:
     """Account → the time it took over all it was asked to validate, probes too, as the page tells it.
     The errors of `recorded`."""
     spent: dict[str, float] = {}
-    for annotation in gather(lines(recorded(round_)), "validate"):
+    for annotation in gather(lines(frozen_record(round_)), "validate"):
         spent[annotation.first.author] = spent.get(annotation.first.author, 0.0) + annotation.last.seconds
     return spent
 
 
-def past(round_: Round) -> dict[str, Conduct]:
+def stats_before(round_: Round) -> dict[str, AccountStats]:
     """What the record holds of people besides the round's candidates: what they did in the closed rounds before it, and
     their answers to probes. The errors of `tasks.record.history.recorded`."""
     before = [r for r in closed(round_.workspace) if 0 < r.number < round_.number]
-    return together([*(remembered(each) for each in before), conduct((), probed(round_))])
+    return add_stats([*(cached_stats(each) for each in before), account_stats((), probed(round_))])

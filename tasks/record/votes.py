@@ -10,13 +10,13 @@ from data.layout import Round
 from data.records import DELETED, UNREADABLE, Candidate, Vote
 from tasks.config.params import Params, read
 from tasks.labelling import drawing
-from tasks.labelling.image_digests import shown
+from tasks.labelling.image_digests import picture_digests
 from tasks.labelling.projects import (
     SEEN,
     UNREADABLE_CHOICE,
     vote_key,
 )
-from tasks.quality.trust import Answer
+from tasks.quality.trust import ProbeAnswer
 from tasks.record.annotations import gather, lines
 from tasks.record.candidates import candidates, probes
 
@@ -33,7 +33,7 @@ def votes(round_: Round, params: Params, splits: dict[str, Any], given: Sequence
     """
     by_task = {vote_key(params, c): c for c in given if c.wellformed}
     cast_on = [a for a in gather(lines(round_.annotations), "validate") if a.first.task in by_task]
-    belongs = shown(round_, {a.first.task: by_task[a.first.task] for a in cast_on}, splits["channels"])
+    belongs = picture_digests(round_, {a.first.task: by_task[a.first.task] for a in cast_on}, splits["channels"])
     found: dict[str, list[Vote]] = {}
     for annotation in cast_on:
         form, candidate = annotation.last, by_task[annotation.first.task]
@@ -57,12 +57,12 @@ def votes(round_: Round, params: Params, splits: dict[str, Any], given: Sequence
     return found
 
 
-def probe_answers(round_: Round, params: Params, splits: dict[str, Any]) -> list[Answer]:
+def probe_answers(round_: Round, params: Params, splits: dict[str, Any]) -> list[ProbeAnswer]:
     """What validators answered to the round's probes; `unreadable` is wrong, and one answer a person counts."""
     known = probes(round_, params, splits)
     cast = votes(round_, params, splits, known)
     return [
-        Answer(vote.validator, vote.choice == probe.intended)
+        ProbeAnswer(vote.validator, vote.choice == probe.intended)
         for probe in known
         for vote in cast.get(probe.key, ())
         if vote.counted

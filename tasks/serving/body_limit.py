@@ -16,7 +16,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[MutableMapping[str, Any], Receive, Send], Awaitable[None]]
 
 
-class Bounded:
+class BodyLimit:
     """Refuses a body that is too large before it is read, and one that is not there in time."""
 
     def __init__(self, app: App, limit: int, seconds: float = 30.0) -> None:

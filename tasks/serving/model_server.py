@@ -27,13 +27,14 @@ from data.shards import decode_png
 from tasks.config.params import read
 from tasks.engine import checkpoint
 from tasks.labelling import drawing
-from tasks.labelling.client import LabellingError, LabelStudio, connect
+from tasks.labelling.client import LabelStudio, connect
+from tasks.labelling.http import LabellingError
 from tasks.labelling.projects import NOTE, SAYS
 from tasks.record.candidates import edit_bases
-from tasks.serving.body_limit import Bounded
+from tasks.serving.body_limit import BodyLimit
 from tasks.serving.target import Target, current
 from tasks.workspace.rounds import read_index
-from tasks.workspace.services import ServiceDown, StackError, find
+from tasks.workspace.services import ServiceDown, StackError, find_services
 
 MAX_BODY = 2 * 2**20  # bytes
 PATIENCE = 7.0  # seconds to wait for the drawing; the page saves it every 5
@@ -71,7 +72,7 @@ def app(root: Path, user: str, password: str) -> FastAPI:
             raise HTTPException(401, "user or password is wrong", {"WWW-Authenticate": "Basic"})
 
     server = FastAPI(title="dadc model server", docs_url=None, redoc_url=None, openapi_url=None)
-    server.add_middleware(Bounded, limit=MAX_BODY, seconds=READING)
+    server.add_middleware(BodyLimit, limit=MAX_BODY, seconds=READING)
     guarded = [Depends(let_in)]
 
     @server.get("/health")
@@ -165,7 +166,7 @@ def _say(workspace: Workspace, target: Target, question: Question, answered: Ans
     """What the annotator reads, and the answer's probability. A fault is a sentence for the annotator too."""
     try:
         _, card = target.get()
-        result = _drawn(connect(find(workspace.root), hurry=HURRY), question, answered)
+        result = _drawn(connect(find_services(workspace.root), hurry=HURRY), question, answered)
         base = _base(workspace, card, question.key)
         pixels = drawing.drawing(result, card.size, card.channels) if base is None else drawing.edited(result, base)
         given = target.answer(pixels)
@@ -224,7 +225,7 @@ def serve(root: Path, port: int) -> None:
     """Serve the workspace at `root` on 127.0.0.1 until told to stop."""
     import uvicorn
 
-    services = find(root)
+    services = find_services(root)
     if not (services.model_user and services.model_password):
         raise ServiceDown("model", None, "it has no log-in yet")
     torch.set_num_threads(1)
@@ -236,7 +237,7 @@ def serve(root: Path, port: int) -> None:
 def _warm(root: Path) -> None:
     """Ask Label Studio once, so that no annotator waits until its client is imported."""
     with suppress(StackError, LabellingError):  # who asks is told
-        connect(find(root), hurry=HURRY)
+        connect(find_services(root), hurry=HURRY)
 
 
 def main() -> None:

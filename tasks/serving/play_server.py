@@ -35,15 +35,15 @@ from tasks.config.params import read
 from tasks.engine import inference
 from tasks.engine.explanations import activation_maps
 from tasks.labelling import drawing as ink
-from tasks.labelling.client import LabellingError
+from tasks.labelling.http import LabellingError
 from tasks.labelling.label_config import hotkeys
 from tasks.labelling.projects import INK
-from tasks.quality.ranking import Fool, Standing, standing
-from tasks.serving.body_limit import App, Bounded, Receive, Send
+from tasks.quality.ranking import Fool, Ranking, rank
+from tasks.serving.body_limit import App, BodyLimit, Receive, Send
 from tasks.serving.players import MOST_NAMES, Player, Players, Refused, shown_name
 from tasks.serving.submissions import Flags
 from tasks.serving.target import Target, collecting
-from tasks.workspace.services import StackError, find
+from tasks.workspace.services import StackError, find_services
 
 T = TypeVar("T")
 Look = Callable[[], Sequence[Candidate]]
@@ -64,12 +64,12 @@ class Game:
         """look: every candidate of the campaign by now, judged and with its verdict; may take seconds."""
         self.workspace, self._look = Workspace(root), look
         self.campaign = read((collecting(self.workspace) or self.workspace).params).campaign
-        services = find(root)
+        services = find_services(root)
         self.target = Target(self.workspace)
         self.players = Players(self.workspace, self.campaign, services)
         self.flags = Flags(services)
         self.tries = Tries(self.workspace.local / "play" / "tries")
-        self.seen: Standing | None = None
+        self.seen: Ranking | None = None
         self.fault = ""
         self._answers: dict[tuple[int, str], int] = {}
         self._wanted, self._lately = threading.Event(), 0.0
@@ -117,7 +117,7 @@ class Game:
             self._lately = time.monotonic()
             time.sleep(0.5)  # at most twice a second, whatever is asked for
 
-    def _stand(self, candidates: list[Candidate]) -> Standing:
+    def _stand(self, candidates: list[Candidate]) -> Ranking:
         """With what the target of today makes of every fool."""
         net, card = self.target.get()
         fools = [c for c in candidates if c.fooling]
@@ -130,7 +130,7 @@ class Game:
                 self._answers[card.round, c.key] = answer
         now = {c.key: self._answers[card.round, c.key] for c in fools}
         round_ = collecting(self.workspace)
-        return standing(candidates, now, round_.number if round_ else None)
+        return rank(candidates, now, round_.number if round_ else None)
 
 
 class Tries:
@@ -169,7 +169,7 @@ def app(root: Path, look: Look) -> FastAPI:
     waiting = 0
     server = FastAPI(title="dadc play", docs_url=None, redoc_url=None, openapi_url=None)
     server.add_middleware(Narrow)
-    server.add_middleware(Bounded, limit=MAX_BODY)
+    server.add_middleware(BodyLimit, limit=MAX_BODY)
 
     async def within(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         nonlocal waiting

@@ -19,7 +19,8 @@ from filelock import FileLock
 
 from data.layout import Workspace
 from tasks.labelling import projects
-from tasks.labelling.client import LabellingError, connect
+from tasks.labelling.client import connect
+from tasks.labelling.http import LabellingError
 from tasks.workspace.services import Services
 
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{1,23}")

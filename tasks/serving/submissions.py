@@ -19,7 +19,9 @@ from data.files import write_whole
 from data.layout import Round
 from tasks.config.params import read
 from tasks.labelling import drawing, projects
-from tasks.labelling.client import LabellingError, LabelStudio, Person, connect
+from tasks.labelling.account import Account
+from tasks.labelling.client import LabelStudio, connect
+from tasks.labelling.http import LabellingError
 from tasks.serving.players import Player, Refused
 from tasks.workspace.services import Services
 
@@ -32,7 +34,7 @@ class Flags:
 
     def __init__(self, services: Services) -> None:
         self._services = services
-        self._sessions: OrderedDict[str, tuple[threading.Lock, list[Person]]] = OrderedDict()
+        self._sessions: OrderedDict[str, tuple[threading.Lock, list[Account]]] = OrderedDict()
         self._lock = threading.Lock()
 
     def send(self, round_: Round, player: Player, alpha: drawing.Alpha, class_name: str, seconds: float) -> str:
@@ -62,7 +64,7 @@ class Flags:
         self,
         studio: LabelStudio,
         player: Player,
-        session: list[Person],
+        session: list[Account],
         task: int,
         result: list[dict[str, object]],
         seconds: float,
@@ -78,7 +80,7 @@ class Flags:
         session[0].submit(task, result, seconds)
 
     @contextmanager
-    def _session(self, player: Player) -> Iterator[list[Person]]:
+    def _session(self, player: Player) -> Iterator[list[Account]]:
         """The player's log-in, if there is one; one drawing at a time."""
         with self._lock:
             held, session = self._sessions.setdefault(player.email, (threading.Lock(), []))

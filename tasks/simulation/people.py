@@ -27,7 +27,8 @@ from data.shards import Images, encode_png, read_images
 from tasks.config.params import Params
 from tasks.config.seeds import derive
 from tasks.labelling import drawing, label_config, projects
-from tasks.labelling.client import LabelStudio, Person
+from tasks.labelling.account import Account
+from tasks.labelling.client import LabelStudio
 from tasks.record.candidates import candidates, probes
 from tasks.record.pool import seed_images
 from tasks.simulation import strokes
@@ -61,7 +62,7 @@ def draw(studio: LabelStudio, services: Services, round_: Round, params: Params,
                 account = _account(params, "annotator", number % params.simulate.annotators)
                 work.setdefault(account, []).append((tasks[key].id, key, seed, attempt))
 
-    def sit_down(person: Person, own: Sequence[tuple[int, str, int, _Try]]) -> int:
+    def sit_down(person: Account, own: Sequence[tuple[int, str, int, _Try]]) -> int:
         for task, key, seed, attempt in own:
             started = time.monotonic()
             result = _made(model, pool, seed, round_, key, params, attempt)
@@ -91,7 +92,7 @@ def vote(studio: LabelStudio, services: Services, round_: Round, params: Params,
         for account in free[: max(0, task.people - len(there))]:
             work.setdefault(account, []).append((key, task.id))
 
-    def sit_down(person: Person, own: Sequence[tuple[str, int]]) -> int:
+    def sit_down(person: Account, own: Sequence[tuple[str, int]]) -> int:
         for key, task in own:
             started = time.monotonic()
             rng = np.random.default_rng(derive(params.seed, "vote", key, person.email))
@@ -203,7 +204,7 @@ def _together(
     studio: LabelStudio,
     services: Services,
     work: Mapping[str, Sequence[_T]],
-    sit_down: Callable[[Person, Sequence[_T]], int],
+    sit_down: Callable[[Account, Sequence[_T]], int],
 ) -> int:
     """Two work at a time, each in a session of their own; how much was done. More would wait for SQLite."""
 

@@ -11,7 +11,7 @@ from data.layout import SPLITS, Workspace, pointer
 from tasks.workspace.git import WorkspaceError, git
 
 
-def find(start: Path) -> Workspace:
+def find_workspace(start: Path) -> Workspace:
     """The workspace `start` lies in."""
     try:
         done = subprocess.run(

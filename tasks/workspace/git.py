@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data.layout import Workspace
 
-LEFT = re.compile(r"'(.*\.lock)': File exists")  # what git says of a lock that it finds
+LOCK_LEFT = re.compile(r"'(.*\.lock)': File exists")  # what git says of a lock that it finds
 PATIENCE = 10.0  # seconds that a file which Git left when it was killed is waited for
 CODE = ("flows", "tasks", "models", "data/*.py", "data/sets", "dvc.yaml", "params.yaml", "pyproject.toml")
 
@@ -40,7 +40,7 @@ def git(workspace: Workspace, *arguments: str) -> str:
         if done.returncode == 0:
             return done.stdout.strip()
         said = (done.stderr or done.stdout).strip().splitlines()
-        left = next((Path(found[1]) for line in said if (found := LEFT.search(line))), None)
+        left = next((Path(found[1]) for line in said if (found := LOCK_LEFT.search(line))), None)
         if left is None or time.monotonic() > deadline:
             told = [line for line in said if line.startswith(("fatal:", "error:", "The following"))] or said[-1:]
             raise WorkspaceError(f"git {' '.join(arguments[:2])} failed: {told[0] if told else done.returncode}")
@@ -85,19 +85,19 @@ def tracked(path: Path, workspace: Workspace) -> bool:
     return bool(git(workspace, "ls-tree", "--name-only", "HEAD", "--", str(path.relative_to(workspace.root))))
 
 
-def tags(workspace: Workspace, *, everywhere: bool = False) -> set[str]:
+def round_tags(workspace: Workspace, *, everywhere: bool = False) -> set[str]:
     """The tags of rounds in the history of HEAD, or all there are: two branches may have a round of one number."""
     merged = [] if everywhere else ["--merged", "HEAD"]
     return set(git(workspace, "tag", *merged, "--list", "round-*").splitlines())
 
 
-def _added_by(path: Path, subject: str, workspace: Workspace) -> str:
+def latest_if_subject(path: Path, subject: str, workspace: Workspace) -> str:
     """The latest commit that added the file, if it has that subject; else nothing."""
-    latest = added(path, workspace)[0]
+    latest = commits_adding(path, workspace)[0]
     return latest if git(workspace, "show", "--no-patch", "--format=%s", latest) == subject else ""
 
 
-def added(path: Path, workspace: Workspace) -> list[str]:
+def commits_adding(path: Path, workspace: Workspace) -> list[str]:
     """The commits in the history of HEAD that added the file, the latest first. WorkspaceError where that is the oldest
     of a shallow clone, which seems to have added all there was."""
     found = git(

@@ -34,7 +34,7 @@ def images(workspace: Workspace, split: str) -> Images:
     """One split's images, over a file of raw pixels; ValueError if the split is not the one that was frozen."""
     content = _splits(workspace)
     digest = content["splits"][split]["md5"]
-    path = checked(workspace.split(split), digest)
+    path = with_digest(workspace.split(split), digest)
     return _mapped(workspace, path, digest, content)
 
 
@@ -45,17 +45,17 @@ def _mapped(workspace: Workspace, path: Path, digest: str, content: dict[str, An
         return read_mapped(path, content["channels"], content["size"], pixels)
 
 
-def other(workspace: Workspace, name: str) -> Images:
+def external_set(workspace: Workspace, name: str) -> Images:
     """The frozen images of a set of `evaluate.sets`, whose digest its .dvc file has."""
     content, path = _splits(workspace), workspace.other(name)
     known = pointer(path)
     if not known.exists():
         raise FileNotFoundError(f"{known} is wanted and is not there; `dadc init` freezes evaluate.sets.{name}")
     digest = pointer_digest(known.read_text(encoding="utf-8"))
-    return _mapped(workspace, checked(path, digest), digest, content)
+    return _mapped(workspace, with_digest(path, digest), digest, content)
 
 
-def checked(path: Path, digest: str) -> Path:
+def with_digest(path: Path, digest: str) -> Path:
     """The path, if its file has that MD5 digest."""
     if not path.exists():
         raise FileNotFoundError(f"{path} is wanted and is not there; `dvc pull` brings what DVC keeps")
@@ -90,10 +90,10 @@ def lineage(round_: Round) -> Lineage:
     if other:
         raise ValueError(f"{round_.lineage} names another {other[0]} split than data/base/splits.json")
     return Lineage(
-        target=None if target is None else checked(root / target["path"], target["md5"]),
+        target=None if target is None else with_digest(root / target["path"], target["md5"]),
         target_round=None if target is None else int(target["round"]),
-        shards=tuple(checked(root / shard["path"], shard["md5"]) for shard in shards),
-        weights=checked(root / given["path"], given["md5"]) if (given := content.get("weights")) else None,
+        shards=tuple(with_digest(root / shard["path"], shard["md5"]) for shard in shards),
+        weights=with_digest(root / given["path"], given["md5"]) if (given := content.get("weights")) else None,
     )
 
 

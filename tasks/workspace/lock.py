@@ -10,7 +10,7 @@ from filelock import FileLock, Timeout
 from data.layout import Workspace
 from tasks.workspace.git import WorkspaceError
 
-MOMENT = 1.0  # seconds that a command waits for another before it says so
+WAIT_SECONDS = 1.0  # seconds that a command waits for another before it says so
 
 
 class Busy(WorkspaceError):
@@ -18,7 +18,7 @@ class Busy(WorkspaceError):
 
 
 @contextmanager
-def lock(workspace: Workspace, patience: float = MOMENT) -> Iterator[None]:
+def lock(workspace: Workspace, patience: float = WAIT_SECONDS) -> Iterator[None]:
     """One writer per workspace; Busy if there is another after `patience` seconds. A flow within a flow shares it."""
     folder = workspace.local / "locks"
     folder.mkdir(parents=True, exist_ok=True)

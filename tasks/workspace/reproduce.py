@@ -52,7 +52,7 @@ def differences(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> str:
 
 
 @contextmanager
-def as_closed(stage: str, round_: Round, params: Params, say: Callable[[str], None]) -> Iterator[None]:
+def guard_closed_round(stage: str, round_: Round, params: Params, say: Callable[[str], None]) -> Iterator[None]:
     """Within it a stage of a closed round can make nothing but what its tag holds; ValueError if it tries. Where the
     tag is checked out and the environment is another it may, and its figures are compared."""
     wanted = _outputs(stage, round_)

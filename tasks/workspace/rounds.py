@@ -12,7 +12,7 @@ from pathlib import Path
 
 from data.files import write_whole
 from data.layout import Round, Workspace
-from tasks.workspace.git import WorkspaceError, _added_by, added, git, tags, tracked
+from tasks.workspace.git import WorkspaceError, commits_adding, git, latest_if_subject, round_tags, tracked
 
 
 class State(StrEnum):
@@ -34,12 +34,12 @@ def closing_commit(round_: Round) -> str:
     """
     workspace = round_.workspace
     if tracked(round_.closed, workspace):
-        return added(round_.closed, workspace)[0]
+        return commits_adding(round_.closed, workspace)[0]
     if tracked(round_.opened, workspace) or not tracked(round_.metrics, workspace):
         return ""
-    if round_.tag in tags(workspace):
+    if round_.tag in round_tags(workspace):
         return git(workspace, "rev-parse", f"{round_.tag}^{{commit}}")
-    return _added_by(round_.metrics, f"Close round {round_.name}", workspace)
+    return latest_if_subject(round_.metrics, f"Close round {round_.name}", workspace)
 
 
 def opening_commit(round_: Round) -> str:
@@ -50,10 +50,10 @@ def opening_commit(round_: Round) -> str:
     """
     workspace = round_.workspace
     if tracked(round_.opened, workspace):
-        return added(round_.opened, workspace)[0]
+        return commits_adding(round_.opened, workspace)[0]
     if not tracked(round_.params, workspace):
         return ""
-    return _added_by(round_.params, f"Open round {round_.name}", workspace)
+    return latest_if_subject(round_.params, f"Open round {round_.name}", workspace)
 
 
 def check_elsewhere(round_: Round) -> None:
@@ -77,7 +77,7 @@ def check_elsewhere(round_: Round) -> None:
 
 def check_tag(round_: Round) -> None:
     """Refuse to close a round whose tag is taken by another history."""
-    if round_.tag in tags(round_.workspace, everywhere=True) - tags(round_.workspace):
+    if round_.tag in round_tags(round_.workspace, everywhere=True) - round_tags(round_.workspace):
         raise WorkspaceError(
             f"the tag {round_.tag} is there and names a commit of another history: somebody else closed a round of "
             f"this number; `dadc abort` this one, or `git tag --delete {round_.tag}` if it is none of the campaign"

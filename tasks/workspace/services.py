@@ -88,16 +88,16 @@ class Services:
         return hmac.new(self.key("accounts"), email.lower().encode(), hashlib.sha256).hexdigest()[:32]
 
 
-def find(root: Path) -> Services:
+def find_services(root: Path) -> Services:
     """The services of the workspace at `root`. The environment wins; the log-in of a local one goes to no other."""
     known = read_stack(root)["services"]
     made = read_secrets(root)
 
     def url(service: str) -> str | None:
-        return given(service) or known.get(service, {}).get("url")
+        return configured_url(service) or known.get(service, {}).get("url")
 
     def secret(service: str, key: str, variable: str) -> str | None:
-        own: str | None = None if given(service) else made.get(service, {}).get(key)
+        own: str | None = None if configured_url(service) else made.get(service, {}).get(key)
         return os.environ.get(variable) or own
 
     return Services(
@@ -113,7 +113,7 @@ def find(root: Path) -> Services:
     )
 
 
-def given(service: str) -> str | None:
+def configured_url(service: str) -> str | None:
     """The address that the environment gives for a service, without a slash at its end."""
     return os.environ.get(VARIABLES[service], "").strip().rstrip("/") or None
 

@@ -21,7 +21,7 @@ from tasks.labelling import projects
 from tasks.labelling.client import LabelStudio, connect
 from tasks.publish import attach_model, publish_drawing, publish_editing
 from tasks.record.candidates import candidates
-from tasks.workspace.services import find
+from tasks.workspace.services import find_services
 
 PICTURES = Path(__file__).parents[2] / "docs" / "images"
 PASSWORD = "correct-horse-7"
@@ -148,7 +148,7 @@ def open_scene(stack: Path, play: Play, model: ModelProcess | None = None) -> It
     from playwright.sync_api import sync_playwright
 
     program = chromium()
-    services = find(stack)
+    services = find_services(stack)
     studio = connect(services)
     running = nullcontext(model.services) if model else model_server(play.round.workspace.root)
     with pytest.MonkeyPatch.context() as patch, running as served:

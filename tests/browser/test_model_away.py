@@ -15,7 +15,7 @@ from open_round import ModelProcess, make_round, under_git, wait_for
 
 from tasks.labelling import projects
 from tasks.labelling.label_config import AWAY
-from tasks.workspace.services import find
+from tasks.workspace.services import find_services
 
 from .conftest import Scene, Someone, judged, open_scene
 
@@ -30,7 +30,7 @@ def scene(stack: Path, checkout: Path, tmp_path_factory: pytest.TempPathFactory)
     play = make_round(tmp_path_factory.mktemp("away"), checkout, collect={"drawings": 2})
     under_git(play)
     root = play.round.workspace.root
-    with ModelProcess(root, root / "model.log", find(stack)) as model, open_scene(stack, play, model) as made:
+    with ModelProcess(root, root / "model.log", find_services(stack)) as model, open_scene(stack, play, model) as made:
         yield made
 
 

@@ -37,7 +37,7 @@ from tasks.record.annotations import gather, lines
 from tasks.record.candidates import candidates
 from tasks.serving.play_server import app
 from tasks.workspace.rounds import write_index
-from tasks.workspace.services import find
+from tasks.workspace.services import find_services
 
 from .conftest import FLAGS, PASSWORD, PICTURES
 
@@ -178,7 +178,7 @@ def table(stack: Path, checkout: Path, tmp_path_factory: pytest.TempPathFactory)
     from playwright.sync_api import sync_playwright
 
     program = chromium()
-    services = find(stack)
+    services = find_services(stack)
     studio = connect(services)
     asked, rules = (
         {"drawings": 3, "threshold": 3},

@@ -13,7 +13,7 @@ from data.files import md5
 from data.layout import Round
 from flows.abort import abort
 from flows.context import load
-from flows.open import to_open
+from flows.open import round_to_open
 from tasks.workspace.dvc import dvc_remote
 from tasks.workspace.git import WorkspaceError, commit, git
 from tasks.workspace.rounds import State, read_index, rounds, state
@@ -27,7 +27,7 @@ def gone(round_: Round) -> None:
     assert read_index(workspace) == {"rounds": {}, "collected": {}}
     assert git(workspace, "status", "--porcelain") == ""
     assert git(workspace, "ls-files", str(round_.folder)) == ""
-    assert to_open(load(workspace.root)) == round_
+    assert round_to_open(load(workspace.root)) == round_
 
 
 def test_round_000_is_taken_away_and_can_be_opened_anew(initialised: Path) -> None:
@@ -54,7 +54,7 @@ def test_an_abort_of_round_000_that_was_cut_short_goes_on(initialised: Path) -> 
     round_.aborted.write_text("{}")  # said, and killed before it was moved; older versions left it so, in a commit
     commit(round_.workspace, "Abort round 000", round_.aborted)
     with pytest.raises(WorkspaceError, match="`dadc abort` takes it away, to be opened anew"):
-        to_open(load(initialised))
+        round_to_open(load(initialised))
     abort(initialised, "")
     gone(round_)
 
@@ -85,7 +85,7 @@ def test_any_other_round_stays_and_its_number_is_spent(initialised: Path) -> Non
     store = Path(dvc_remote(round_.workspace)[1])
     assert (store / "files" / "md5" / digest[:2] / digest[2:]).exists(), "a clone gets what was collected"
     assert git(round_.workspace, "ls-files", str(round_.aborted))
-    assert to_open(load(initialised)).number == 2
+    assert round_to_open(load(initialised)).number == 2
     with pytest.raises(WorkspaceError, match="no round is open"):
         abort(initialised, "")
 
@@ -93,7 +93,7 @@ def test_any_other_round_stays_and_its_number_is_spent(initialised: Path) -> Non
 def test_a_campaign_whose_champion_was_refused_says_what_to_do(initialised: Path) -> None:
     closed(initialised).metrics.write_text('{"promoted": false}')
     with pytest.raises(WorkspaceError, match="refused; `dadc decide NNN --promote"):
-        to_open(load(initialised))
+        round_to_open(load(initialised))
 
 
 @pytest.mark.usefixtures("services")

@@ -22,7 +22,7 @@ from conftest import run
 from data.layout import Workspace
 from flows.stack.lifecycle import up
 from tasks.workspace.rounds import State, state
-from tasks.workspace.services import find, read_stack
+from tasks.workspace.services import find_services, read_stack
 
 pytestmark = pytest.mark.timeout(5400 if os.environ.get("DADC_CRASH") == "all" else 1800)  # the ground is made in it
 CHAINS = {"open": (1, 5), "simulate": (1, 4), "close": (2, 13), "decide": (1, 3)}  # rounds, and kills in all of them
@@ -126,7 +126,7 @@ def test_a_server_killed_under_way(ground: Ground, service: str, command: str, p
     (at,) = [p for p in ground.points[command] if p.startswith(point)][:1]
     root = ground.copy("collected" if command == "close" else "begin", f"without-{service}")
     if service == "mlflow":
-        ground.environment["MLFLOW_TRACKING_URI"] = find(ground.stack).mlflow_url or ""
+        ground.environment["MLFLOW_TRACKING_URI"] = find_services(ground.stack).mlflow_url or ""
     try:
         if command == "simulate":
             assert ground.dadc(root, "open")[0] == 0

@@ -30,7 +30,7 @@ from data.shards import read_candidates
 from tasks.config.params import read
 from tasks.workspace.git import git
 from tasks.workspace.rounds import State, state
-from tasks.workspace.services import find, read_secrets
+from tasks.workspace.services import find_services, read_secrets
 
 # Secrets that a user's shell may hold while the commands run; nobody asks for them here.
 GIVEN = {
@@ -133,7 +133,7 @@ def test_running_it_again_changes_nothing(campaign: Workspace) -> None:
 
 def scheduled_collect(root: Path) -> None:
     """A real Prefect server schedules the collect flow, and a run of it happens."""
-    address = find(root).prefect_url
+    address = find_services(root).prefect_url
     assert address
     code = (
         "from pathlib import Path\nfrom flows.collect import collect\n"
@@ -197,7 +197,7 @@ def test_a_real_prefect_server_saw_the_flows(campaign: Workspace) -> None:
         "        for run in await client.read_flow_runs(limit=50): print(run.name, '|', run.state_name)\n"
         "asyncio.run(main())"
     )
-    address = find(campaign.root).prefect_url
+    address = find_services(campaign.root).prefect_url
     assert address
     env = shutil.which("env")
     assert env
@@ -209,7 +209,7 @@ def test_a_real_prefect_server_saw_the_flows(campaign: Workspace) -> None:
 def test_no_secret_stands_where_others_look(campaign: Workspace) -> None:
     """The last of all: after every command above. Label Studio's own database, which has to know them, is left out."""
     root = campaign.root
-    kept, services = read_secrets(root), find(root)
+    kept, services = read_secrets(root), find_services(root)
     people = {c.annotator for c in read_candidates(campaign.round(1).candidates) if c.by_people}
     hidden = [kept["label_studio"]["password"], kept["label_studio"]["token"], kept["model"]["password"]]
     hidden += [kept["accounts"]["secret"], *map(services.password_for, people)]

@@ -12,7 +12,7 @@ from open_round import Play, make_round
 from open_round import model_server as serve
 
 from tasks.labelling.client import LabelStudio, connect
-from tasks.workspace.services import Services, find
+from tasks.workspace.services import Services, find_services
 
 
 @pytest.fixture
@@ -29,7 +29,7 @@ def open_round(tmp_path: Path, checkout: Path) -> Callable[..., Play]:
 def studio(stack: Path) -> LabelStudio:
     """The session's Label Studio."""
     with unset():
-        return connect(find(stack))
+        return connect(find_services(stack))
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from data.shards import Images, encode_png, read_candidates
 from tasks.attack import attack
 from tasks.config.params import Params, read
 from tasks.engine import checkpoint, inference, stage
-from tasks.engine.devices import ALONE
+from tasks.engine.devices import ONE_PROCESS
 from tasks.evaluate import answer_all, evaluate, in_parts, transferred
 from tasks.evaluation.metrics import accuracy
 from tasks.evaluation.predictions import Answered, elsewhere, measured, ood, trained_on
@@ -163,7 +163,7 @@ def test_two_rounds(campaign: tuple[Round, Round, dict[str, Any]]) -> None:
         assert told["accuracy"] == right / len(test), column
         assert told["n"] == len(test)
         assert told["low"] < told["accuracy"] < told["high"] or told["accuracy"] in (0, 1)
-    other = inputs.other(second.workspace, "drawn")
+    other = inputs.external_set(second.workspace, "drawn")
     answers, _ = inference.answer(net, other.pixels_NCHW)
     told = metrics["ood"]["drawn"]
     assert (told["n"], told["accuracy"]) == (10, (answers == other.labels_N).double().mean().item())
@@ -323,5 +323,5 @@ def test_a_large_set_is_answered_in_parts(monkeypatch: pytest.MonkeyPatch) -> No
         return {"pixel": part.pixels_NCHW.flatten().long()}
 
     monkeypatch.setattr("tasks.evaluate.AT_ONCE", 3)
-    assert in_parts(images, answering, ALONE)["pixel"].tolist() == list(range(7))
+    assert in_parts(images, answering, ONE_PROCESS)["pixel"].tolist() == list(range(7))
     assert seen == [3, 3, 1]

@@ -14,15 +14,16 @@ from mlflow import MlflowClient
 from data.layout import Workspace
 from tasks import track
 from tasks.labelling import http
-from tasks.labelling.client import LabellingError, LabelStudio, connect
-from tasks.workspace.services import ServiceDown, find
+from tasks.labelling.client import LabelStudio, connect
+from tasks.labelling.http import LabellingError
+from tasks.workspace.services import ServiceDown, find_services
 
 PAGE = '<View><Image name="image" value="$image"/></View>'
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 429])
 def test_a_failing_label_studio_is_asked_again_with_growing_pauses(stack: Path, status: int) -> None:
-    known = find(stack)
+    known = find_services(stack)
     fault = Fault(lambda method, path: path == "/api/projects/", times=2, status=status)
     with misbehaving(known.label_studio_url or "", fault) as url:
         assert connect(replace(known, label_studio_url=url)).find("nothing of that name") is None
@@ -36,7 +37,7 @@ def test_a_failing_label_studio_is_asked_again_with_growing_pauses(stack: Path, 
 def test_what_keeps_failing_is_said_and_a_wrong_token_is_not_tried_again(
     stack: Path, status: int, said: str, tries: int
 ) -> None:
-    known = find(stack)
+    known = find_services(stack)
     fault = Fault(lambda method, path: path == "/api/projects/", times=99, status=status)
     with misbehaving(known.label_studio_url or "", fault) as url:
         studio = connect(replace(known, label_studio_url=url))
@@ -47,7 +48,7 @@ def test_what_keeps_failing_is_said_and_a_wrong_token_is_not_tried_again(
 
 def test_one_that_does_not_answer_is_asked_again(stack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(http, "TIMEOUT", 1.0)
-    known = find(stack)
+    known = find_services(stack)
     fault = Fault(lambda method, path: path == "/api/projects/", times=1, status=0)
     with misbehaving(known.label_studio_url or "", fault) as url:
         assert connect(replace(known, label_studio_url=url)).find("nothing of that name") is None
@@ -55,7 +56,7 @@ def test_one_that_does_not_answer_is_asked_again(stack: Path, monkeypatch: pytes
 
 
 def test_what_was_stored_but_not_answered_is_there_once(stack: Path, studio: LabelStudio) -> None:
-    known, name = find(stack), f"twice {uuid.uuid4().hex[:8]}"
+    known, name = find_services(stack), f"twice {uuid.uuid4().hex[:8]}"
     faults = [
         Fault(lambda method, path: (method, path) == ("POST", "/api/projects/"), times=1, status=502, after=True),
         Fault(lambda method, path: method == "POST" and path.endswith("/import"), times=1, status=502, after=True),
@@ -73,7 +74,7 @@ def test_what_was_stored_but_not_answered_is_there_once(stack: Path, studio: Lab
 @pytest.fixture
 def store(stack: Path) -> Any:
     """An experiment of one's own."""
-    name, known = f"t-{uuid.uuid4().hex[:8]}", find(stack)
+    name, known = f"t-{uuid.uuid4().hex[:8]}", find_services(stack)
     return name, MlflowClient(known.mlflow_url).create_experiment(name), known.mlflow_url
 
 
@@ -89,7 +90,7 @@ def test_a_run_that_was_made_twice_is_there_once(store: Any, monkeypatch: pytest
 
 
 def test_an_mlflow_that_refuses_is_not_asked_again(stack: Path, initialised: Path) -> None:
-    known = find(stack)
+    known = find_services(stack)
     fault = Fault(lambda method, path: "experiments" in path, times=99, status=401)
     with (
         misbehaving(known.mlflow_url or "", fault) as url,

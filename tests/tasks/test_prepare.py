@@ -204,7 +204,7 @@ def test_a_set_from_elsewhere_is_frozen_when_it_is_named(make_workspace: Callabl
     check_same(workspace, params)
     assert workspace.splits.read_bytes() == frozen, "round 000 hangs on it"
     assert git(workspace, "status", "--porcelain") == ""
-    found = inputs.other(workspace, "drawn")
+    found = inputs.external_set(workspace, "drawn")
     assert (len(found), found.labels_N.tolist(), found.size) == (1, [7], 28)
     made = git(workspace, "rev-parse", "HEAD")
     (tmp_path / "drawn" / "7" / "one.png").unlink()  # a clone elsewhere has no such folder
@@ -212,7 +212,7 @@ def test_a_set_from_elsewhere_is_frozen_when_it_is_named(make_workspace: Callabl
     assert git(workspace, "rev-parse", "HEAD") == made
     workspace.other("drawn").write_bytes(b"another")
     with pytest.raises(ValueError, match="is not what was frozen: wanted md5"):
-        inputs.other(workspace, "drawn")
+        inputs.external_set(workspace, "drawn")
 
 
 def test_a_set_under_a_shifts_name_is_refused(make_workspace: Callable[..., Path]) -> None:

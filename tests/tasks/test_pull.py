@@ -16,9 +16,11 @@ from tasks import pull
 from tasks.judge import judge
 from tasks.labelling import drawing as ink
 from tasks.labelling import projects
-from tasks.labelling.client import LabellingError, LabelStudio, Person
+from tasks.labelling.account import Account
+from tasks.labelling.client import LabelStudio
+from tasks.labelling.http import LabellingError
 from tasks.labelling.projects import INTENDED, SEEN, drawing_keys
-from tasks.publish import publish_drawing, publish_validation, put_back, unfinished
+from tasks.publish import publish_drawing, publish_validation, restore_projects, unfinished
 from tasks.quality.consensus import people_wanted
 from tasks.record.annotations import Line, append, gather, lines
 from tasks.record.candidates import candidates, drawings
@@ -36,7 +38,7 @@ def seen(class_name: str) -> list[dict[str, Any]]:
     return [ink.chosen(SEEN, "seen", class_name)]
 
 
-def account(studio: LabelStudio, play: Any, name: str) -> Person:
+def account(studio: LabelStudio, play: Any, name: str) -> Account:
     return studio.person(f"{name}.{play.params.campaign}@example.org", "correct-horse-7")
 
 
@@ -111,13 +113,13 @@ class Voting:
 
     studio: LabelStudio
     play: Any
-    ann: Person
+    ann: Account
     drawing: int
     project: int
     task: int
     key: str
 
-    def person(self, name: str) -> Person:
+    def person(self, name: str) -> Account:
         return account(self.studio, self.play, name)
 
     def made(self) -> Candidate:
@@ -203,7 +205,7 @@ def test_no_vote_counts_for_a_picture_that_somebody_put_in(voting: Voting) -> No
 
 def test_a_page_that_somebody_changed_is_put_back(voting: Voting) -> None:
     def said() -> list[str]:
-        return put_back(voting.studio, voting.play.round, voting.play.params, voting.play.splits)
+        return restore_projects(voting.studio, voting.play.round, voting.play.params, voting.play.splits)
 
     assert said() == []
     page = voting.studio.described(voting.project)["page"]

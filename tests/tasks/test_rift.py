@@ -19,7 +19,7 @@ from tasks.config.params import Params, read
 from tasks.engine import checkpoint, inference, stage
 from tasks.evaluation.plots import interpolated
 from tasks.rift import (
-    Fixed,
+    AttackedImages,
     Point,
     attacked_once,
     best_trial,
@@ -240,7 +240,7 @@ def test_tuning_gains_and_moves_one_weight(selection: str, tried: int) -> None:
 def test_robust_accuracy_falls_with_the_module_and_an_ascent_that_stops_short_is_told() -> None:
     net, images = network(), blobs(20)
     place(net, fine_tuned(net, ["0.weight", "5.weight"], images, given(epochs=30, learning_rate=0.02, batch=5)), 1.0)
-    fixed = Fixed(inference.to_float(images.pixels_NCHW), images.labels_N)
+    fixed = AttackedImages(inference.to_float(images.pixels_NCHW), images.labels_N)
     strong, weak = given(radius=1.0, steps=20, ascent_rate=20.0), given(radius=1.0, steps=1, ascent_rate=1e-3)
     found = {each.module: each for each in characterise(net, fixed, strong)}
     assert all(0 < each.drop <= 1 for each in found.values())

@@ -27,7 +27,7 @@ from models import nsl_cnn
 from tasks.engine import checkpoint
 from tasks.track import disagreements, flat_metrics, flat_params, rebuild, track
 from tasks.workspace.git import git
-from tasks.workspace.services import ServiceDown, Services, find
+from tasks.workspace.services import ServiceDown, Services, find_services
 
 PICTURES = Path(__file__).parents[2] / "docs" / "images"  # written anew with DADC_SCREENSHOTS=1
 CLEAN = {0: 0.91, 1: 0.94}
@@ -80,7 +80,7 @@ def campaign(make_workspace: Callable[..., Path]) -> Workspace:
 
 @pytest.fixture
 def mlflow(services: Path) -> Services:
-    return find(services)
+    return find_services(services)
 
 
 def runs(mlflow: Services, workspace: Workspace) -> dict[str, Run]:

@@ -14,7 +14,7 @@ from data.layout import Workspace
 from flows.stack.lifecycle import down, up
 from tasks.workspace.dvc import dvc, dvc_remote
 from tasks.workspace.git import commit, git
-from tasks.workspace.services import find
+from tasks.workspace.services import find_services
 
 pytestmark = pytest.mark.timeout(1800)  # the ground is made within the first test
 
@@ -39,7 +39,7 @@ def test_an_open_round_goes_on_elsewhere(ground: Ground, tmp_path: Path, monkeyp
         assert ground.dadc(other, "reconcile")[0] == 0, ground.said(other)
         assert "not pulled" not in ground.said(other)
         assert ground.dadc(other, "close")[0] == 0, ground.said(other)
-        found = outcome(ground, other, find(other))
+        found = outcome(ground, other, find_services(other))
     finally:
         down(other)
     found.pop("runs")  # MLflow stayed where it was; `dadc track` fills another

@@ -26,7 +26,7 @@ from tasks.labelling.projects import INTENDED, drawing_keys
 from tasks.publish import publish_drawing
 from tasks.record import annotations, candidates
 from tasks.workspace.git import commit
-from tasks.workspace.services import find
+from tasks.workspace.services import find_services
 
 
 def drawn(name: str) -> list[dict[str, Any]]:
@@ -37,7 +37,7 @@ def drawn(name: str) -> list[dict[str, Any]]:
 
 @pytest.fixture
 def studio(services: Path) -> LabelStudio:
-    return connect(find(services))
+    return connect(find_services(services))
 
 
 def freeze(play: Play) -> None:

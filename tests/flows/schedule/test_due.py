@@ -16,16 +16,16 @@ from round_states import mark_closed
 
 from data.files import write_whole
 from flows.context import Campaign
-from flows.schedule.alerts import calls
+from flows.schedule.alerts import alerts
 from flows.schedule.deployments import deployments, serve, time_zone
 from flows.schedule.due import HOUR, due
-from flows.schedule.events import AGAIN, just_said
+from flows.schedule.events import REPEAT_EVENT_AFTER, recently_announced
 from tasks.config.params import Params
-from tasks.quality.progress import Tally
+from tasks.quality.progress import Progress
 from tasks.workspace.lock import Busy
 from tasks.workspace.rounds import opened_at
 
-NOTHING = Tally(collected=0, fooling=0, verified_fooling=0, pending=0, malformed=0)
+NOTHING = Progress(collected=0, fooling=0, verified_fooling=0, pending=0, malformed=0)
 
 
 @pytest.fixture
@@ -50,7 +50,7 @@ def ruled(campaign: Campaign, **rules: object) -> Campaign:
     return replace(campaign, params=params)
 
 
-def found(campaign: Campaign, now: float, tally: Tally | None = None) -> tuple[str, str]:
+def found(campaign: Campaign, now: float, tally: Progress | None = None) -> tuple[str, str]:
     one = due(campaign, now, tally)
     return one.what, one.round.name
 
@@ -93,8 +93,8 @@ def test_an_aborted_round_is_followed_by_the_next(campaign: Campaign) -> None:
 def test_a_person_is_called_for_what_only_a_person_can_see_to(campaign: Campaign) -> None:
     opened = opened_at(campaign.workspace.round(1))
 
-    def told(now: float, tally: Tally | None, **rules: object) -> list[str]:
-        return [call.name for call in calls(ruled(campaign, **rules), now, tally)]
+    def told(now: float, tally: Progress | None, **rules: object) -> list[str]:
+        return [call.name for call in alerts(ruled(campaign, **rules), now, tally)]
 
     assert told(opened + 2 * HOUR - 1, NOTHING) == []
     assert told(opened + 2 * HOUR, NOTHING) == ["idle"]
@@ -139,10 +139,10 @@ def test_one_schedule_a_campaign(campaign: Campaign) -> None:
 def test_what_was_said_a_moment_ago_is_not_said_again(campaign: Campaign) -> None:
     wanted = due(campaign, 0.0, replace(NOTHING, verified_fooling=3))
     note = campaign.workspace.local / "said"
-    assert not just_said(campaign, wanted)
-    assert just_said(campaign, wanted)
-    os.utime(note, (time.time() - AGAIN, time.time() - AGAIN))
-    assert not just_said(campaign, wanted)
+    assert not recently_announced(campaign, wanted)
+    assert recently_announced(campaign, wanted)
+    os.utime(note, (time.time() - REPEAT_EVENT_AFTER, time.time() - REPEAT_EVENT_AFTER))
+    assert not recently_announced(campaign, wanted)
     os.utime(note, (time.time() + 3600, time.time() + 3600))
-    assert not just_said(campaign, wanted), "the clock was set back: nobody knows when it was said"
-    assert just_said(campaign, wanted)
+    assert not recently_announced(campaign, wanted), "the clock was set back: nobody knows when it was said"
+    assert recently_announced(campaign, wanted)

@@ -189,13 +189,13 @@ import sys
 from pathlib import Path
 from prefect import flow
 from flows.context import load
-from flows.schedule.alerts import Call, tell
+from flows.schedule.alerts import Alert, notify
 
 @flow
 def twice(root: Path) -> None:
     here = load(root)
     for _ in range(2):
-        tell(here, Call("refused", here.workspace.round(3), "its challenger was refused"))
+        notify(here, Alert("refused", here.workspace.round(3), "its challenger was refused"))
 
 twice(Path.cwd())
 """

@@ -29,8 +29,9 @@ from flows.stack import lifecycle as stacks
 from flows.stack.access import login, missing
 from flows.stack.lifecycle import ALL, down, health, up
 from flows.stack.processes import Leader, end, free_port, is_free, start
-from tasks.labelling.client import LabellingError, connect
-from tasks.workspace.services import ServiceDown, StackError, find, make_secrets, read_secrets, read_stack
+from tasks.labelling.client import connect
+from tasks.labelling.http import LabellingError
+from tasks.workspace.services import ServiceDown, StackError, find_services, make_secrets, read_secrets, read_stack
 
 
 def quiet(_: str) -> None:
@@ -81,20 +82,20 @@ def test_secrets_are_the_owners_and_in_no_log_and_no_command_line(stack: Path) -
     hidden = [kept["label_studio"]["token"], kept["label_studio"]["password"], kept["model"]["password"]]
     lines = [" ".join(p.cmdline()) for pid in pids(stack).values() for p in Leader(pid, _began(pid)).group()]
     texts = lines + [log.read_text(errors="replace") for log in (stack / ".dadc" / "logs").iterdir()]
-    texts.append(repr(find(stack)))
+    texts.append(repr(find_services(stack)))
     assert not [secret for secret in hidden for text in texts if secret in text]
     assert kept["label_studio"]["password"] in login(stack), "the one who asks for the log-in gets it"
 
 
 def test_prefect_forgets_runs(stack: Path) -> None:
-    with urllib.request.urlopen(f"{find(stack).prefect_url}/admin/settings", timeout=20) as answer:
+    with urllib.request.urlopen(f"{find_services(stack).prefect_url}/admin/settings", timeout=20) as answer:
         kept = json.load(answer)["server"]["services"]["db_vacuum"]
     assert "flow_runs" in kept["enabled"], "a watch a minute would fill the disk in a year"
     assert kept["retention_period"] == "P30D"
 
 
 def test_the_token_opens_label_studio_and_a_wrong_one_does_not(stack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    services = find(stack)
+    services = find_services(stack)
     address = f"{services.label_studio_url}/api/current-user/whoami"
 
     def ask(token: str | None) -> int:
@@ -108,7 +109,7 @@ def test_the_token_opens_label_studio_and_a_wrong_one_does_not(stack: Path, monk
     assert ask(services.label_studio_token) == 200
     assert ask("0" * 40) == 401
     monkeypatch.setenv("LABEL_STUDIO_URL", services.label_studio_url or "")
-    assert find(stack).label_studio_token is None, "a local token goes to no server that the environment names"
+    assert find_services(stack).label_studio_token is None, "a local token goes to no server that the environment names"
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "0" * 40)
     with pytest.raises(ServiceDown, match="the token is wrong") as caught:
         up(stack, only=["label_studio"], say=quiet)
@@ -117,9 +118,9 @@ def test_the_token_opens_label_studio_and_a_wrong_one_does_not(stack: Path, monk
 
 def test_what_the_token_opens_is_nobodys_account(stack: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Label Studio sends it to whatever model server an account attaches."""
-    services, studio = find(stack), connect(find(stack))
+    services, studio = find_services(stack), connect(find_services(stack))
     others = replace(services, label_studio_token="0" * 40)
-    elsewhere, name = find(tmp_path), "a@simulated.invalid"
+    elsewhere, name = find_services(tmp_path), "a@simulated.invalid"
     assert services.password_for(name) == others.password_for("A@simulated.invalid"), "whatever the token"
     assert services.key("players") == others.key("players")
     found = {services.password_for(name), services.password_for("b@simulated.invalid"), elsewhere.password_for(name)}
@@ -130,17 +131,17 @@ def test_what_the_token_opens_is_nobodys_account(stack: Path, tmp_path: Path, mo
         studio.person(name, from_token)
     path = tmp_path / ".dadc" / "secrets.json"
     assert (path.stat().st_mode & 0o777, list(read_secrets(tmp_path))) == (0o600, ["accounts"])
-    made = find(stack).key("x")
+    made = find_services(stack).key("x")
     monkeypatch.setenv("DADC_SECRET", "ours, on every machine of the team")
-    assert find(stack).key("x") == find(tmp_path).key("x") != made
+    assert find_services(stack).key("x") == find_services(tmp_path).key("x") != made
     monkeypatch.setenv("DADC_SECRET", "short")
     with pytest.raises(StackError, match="DADC_SECRET must have 32 characters or more, got 5"):
-        find(stack).key("x")
+        find_services(stack).key("x")
 
 
 def test_processes_that_need_the_secret_at_once_make_one(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        assert len(set(pool.map(lambda _: find(tmp_path).key("x"), range(32)))) == 1
+        assert len(set(pool.map(lambda _: find_services(tmp_path).key("x"), range(32)))) == 1
     kept = read_secrets(tmp_path)["accounts"]
     assert make_secrets(tmp_path, {"model": {"user": "x"}, "accounts": {"secret": "y"}})["accounts"] == kept
     assert list(read_secrets(tmp_path)) == ["model", "accounts"], "what is there stays"
@@ -310,7 +311,7 @@ def test_a_broken_stack_file_is_one_clear_line(tmp_path: Path) -> None:
     write_stack(tmp_path, {})
     (tmp_path / ".dadc" / "stack.json").write_text("{")
     with pytest.raises(StackError, match="stack.json must be JSON"):
-        find(tmp_path)
+        find_services(tmp_path)
 
 
 def test_ports_can_be_told_free_from_taken() -> None:

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from models._pooling import RectifiedMaxPool
 from tasks.config.kinds import module_of
 from tasks.engine import bf16
-from tasks.engine.bf16 import _of, fast
+from tasks.engine.bf16 import _of, bf16_copy
 
 NETWORKS = [
     ("nsl_cnn", 1, 28),
@@ -43,7 +43,7 @@ def gradient(net: nn.Module, images: torch.Tensor) -> tuple[torch.Tensor, torch.
 @pytest.mark.parametrize(("name", "channels", "size"), NETWORKS)
 def test_before_it_is_cast_it_has_the_networks_answers_and_gradients(name: str, channels: int, size: int) -> None:
     net, images = network(name, channels, size)
-    copy = fast(net, images)
+    copy = bf16_copy(net, images)
     assert copy is not net
     assert net.training
     for layer in copy.modules():
@@ -71,7 +71,7 @@ def test_what_a_max_pool_drops_is_not_computed(size: int, seen: int) -> None:
     images = torch.rand(6, 1, size, size)
     net(images)
     asked: list[torch.Size] = []
-    copy = fast(net, images)
+    copy = bf16_copy(net, images)
     next(m for m in copy.modules() if isinstance(m, bf16._Convolution)).register_forward_pre_hook(
         lambda _, given: asked.append(given[0].shape)
     )
@@ -95,7 +95,7 @@ def test_a_max_pool_and_a_relu_become_one_layer_only_where_they_are_as_good_as_t
     ).eval()
     images = torch.rand(6, 1, 20, 20)
     net(images)
-    copy = fast(net, images)
+    copy = bf16_copy(net, images)
     assert copy is not net
     assert isinstance(copy, torch.fx.GraphModule)
     called = [type(copy.get_submodule(str(n.target))) for n in copy.graph.nodes if n.op == "call_module"]
@@ -111,21 +111,21 @@ def test_images_of_another_size_get_a_copy_of_their_own() -> None:
     net = nn.Sequential(nn.Conv2d(1, 4, 3), nn.MaxPool2d(2), nn.AdaptiveAvgPool2d(1), nn.Flatten()).eval()
     for size in (8, 9, 8, 11):
         images = torch.rand(2, 1, size, size)
-        copy = fast(net, images)
+        copy = bf16_copy(net, images)
         with torch.no_grad():
             assert torch.allclose(copy(images).float(), net(images), atol=0.02)
 
 
 def test_each_call_takes_the_weights_as_they_are_now() -> None:
     net, images = network("resnet18", 3, 16)
-    first = fast(net, images)
+    first = bf16_copy(net, images)
     with torch.autocast("cpu", torch.bfloat16), torch.no_grad():
         before = first(images)
         for weight in net.parameters():
             weight.mul_(1.2)
         net.train()(images)  # moves the statistics too
         assert torch.equal(first(images), before)
-        again = fast(net, images)
+        again = bf16_copy(net, images)
         after = again(images)
     assert again is first, "it is traced once"
     assert not torch.equal(after, before)
@@ -143,7 +143,7 @@ def test_what_cannot_be_traced_or_is_not_the_same_is_left_as_it_is() -> None:
             return images.mean((2, 3)) + torch.rand(())
 
     for net in (Forked(), Random()):
-        assert fast(net, torch.rand(4, 3, 8, 8)) is net
+        assert bf16_copy(net, torch.rand(4, 3, 8, 8)) is net
 
 
 def test_a_layer_that_overwrites_what_another_keeps_is_left_as_it_is() -> None:
@@ -157,9 +157,9 @@ def test_a_layer_that_overwrites_what_another_keeps_is_left_as_it_is() -> None:
 
     torch.manual_seed(0)
     net, images = Overwriting(), torch.rand(6, 1, 8, 8)
-    assert fast(net, images) is net, "its pool's answer became what the ReLU before it keeps"
+    assert bf16_copy(net, images) is net, "its pool's answer became what the ReLU before it keeps"
     with torch.autocast("cpu", torch.bfloat16):
-        gradient(fast(net, images), images)
+        gradient(bf16_copy(net, images), images)
 
 
 def test_layers_may_be_called_by_keyword_and_sizes_be_lists() -> None:
@@ -175,7 +175,7 @@ def test_layers_may_be_called_by_keyword_and_sizes_be_lists() -> None:
 
     torch.manual_seed(0)
     net, images = ByKeyword(), torch.rand(6, 1, 9, 9)
-    copy = fast(net, images)
+    copy = bf16_copy(net, images)
     assert copy is not net, "it is rewritten like any other"
     assert any(isinstance(layer, RectifiedMaxPool) for layer in copy.modules())
 
@@ -195,14 +195,14 @@ def test_a_module_used_twice_is_folded_with_what_follows_each_time() -> None:
     images = torch.rand(6, 1, 8, 8)
     for _ in range(3):
         net(images)
-    assert fast(net, images) is not net, "both answer alike, or it would have been left"
+    assert bf16_copy(net, images) is not net, "both answer alike, or it would have been left"
 
 
 def test_a_network_that_was_changed_is_copied_anew_and_one_that_is_gone_is_forgotten() -> None:
     net, images = network("nsl_cnn", 1, 28)
-    first = fast(net, images)
+    first = bf16_copy(net, images)
     net.set_submodule("0", nn.Conv2d(1, 32, 3))
-    second = fast(net, images)
+    second = bf16_copy(net, images)
     assert second is not first
     gone = weakref.ref(net)
     del net, first, second

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from tasks.engine.checkpoint import Card, load, save
-from tasks.engine.inference import answer, evaluating, logits_of, pieces, to_float
+from tasks.engine.inference import answer, evaluating, logits_of, microbatches, to_float
 
 CARD = Card("nsl_cnn", ("0", "1", "ü"), 1, 12, 2)
 
@@ -134,12 +134,12 @@ def test_a_network_that_is_not_fp32_is_not_reported() -> None:
 def test_a_batch_is_gone_through_in_parts_but_where_batch_norm_sees_it_whole() -> None:
     plain, normed = nn.Conv2d(1, 2, 3), nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2))
     images = torch.rand(150, 1, 8, 8)
-    assert torch.equal(torch.cat([images[part] for part in pieces(plain, images)]), images)
-    assert [len(images[part]) for part in pieces(plain, images)] == [64, 64, 22]
-    assert [len(images[part]) for part in pieces(normed.train(), images)] == [150]
-    assert len(pieces(normed.eval(), images)) == 3
-    assert len(pieces(plain, images.to("meta"))) == 1
-    assert [len(images[:0][part]) for part in pieces(plain, images[:0])] == [0]
+    assert torch.equal(torch.cat([images[part] for part in microbatches(plain, images)]), images)
+    assert [len(images[part]) for part in microbatches(plain, images)] == [64, 64, 22]
+    assert [len(images[part]) for part in microbatches(normed.train(), images)] == [150]
+    assert len(microbatches(normed.eval(), images)) == 3
+    assert len(microbatches(plain, images.to("meta"))) == 1
+    assert [len(images[:0][part]) for part in microbatches(plain, images[:0])] == [0]
 
 
 def test_pixels_of_the_wrong_kind_are_refused() -> None:

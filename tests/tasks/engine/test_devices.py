@@ -21,7 +21,7 @@ from data.shards import read_candidates
 from tasks.attack import attack
 from tasks.config.params import Params, read
 from tasks.engine import stage
-from tasks.engine.devices import ALONE, Compute, first_process, launched
+from tasks.engine.devices import ONE_PROCESS, Compute, first_process, launched
 from tasks.evaluate import evaluate
 from tasks.rift import rift
 from tasks.train import train
@@ -121,11 +121,11 @@ def test_one_process_on_the_cpu_needs_no_fabric() -> None:
 
 def test_alone_nothing_is_shared_out_or_added() -> None:
     values = torch.arange(5)
-    assert ALONE.share(values) is values
-    assert ALONE.together(values, 5) is values
-    assert ALONE.total(values) is values
-    assert Compute(rank=1, world=2).share(values).tolist() == [3, 4]
-    assert Compute(rank=0, world=2).share(values).tolist() == [0, 1, 2]
+    assert ONE_PROCESS.shard(values) is values
+    assert ONE_PROCESS.all_gather(values, 5) is values
+    assert ONE_PROCESS.all_reduce(values) is values
+    assert Compute(rank=1, world=2).shard(values).tolist() == [3, 4]
+    assert Compute(rank=0, world=2).shard(values).tolist() == [0, 1, 2]
 
 
 class Twin:

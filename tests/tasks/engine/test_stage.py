@@ -74,12 +74,12 @@ def test_the_same_names_give_the_same_draws_and_nothing_is_left_behind() -> None
 def test_only_the_frozen_file_is_read(tmp_path: Path) -> None:
     path = tmp_path / "file"
     with pytest.raises(FileNotFoundError, match="dvc pull"):
-        inputs.checked(path, "")
+        inputs.with_digest(path, "")
     path.write_bytes(b"a")
-    assert inputs.checked(path, "0cc175b9c0f1b6a831c399e269772661") == path
+    assert inputs.with_digest(path, "0cc175b9c0f1b6a831c399e269772661") == path
     path.write_bytes(b"b")
     with pytest.raises(ValueError, match="wanted md5 0cc175"):
-        inputs.checked(path, "0cc175b9c0f1b6a831c399e269772661")
+        inputs.with_digest(path, "0cc175b9c0f1b6a831c399e269772661")
 
 
 def test_json_is_sorted_and_refuses_what_is_no_number(tmp_path: Path) -> None:

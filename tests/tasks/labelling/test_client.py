@@ -9,7 +9,9 @@ from dataclasses import replace
 import httpx
 import pytest
 
-from tasks.labelling.client import LabellingError, LabelStudio, Person, connect
+from tasks.labelling.account import Account
+from tasks.labelling.client import LabelStudio, connect
+from tasks.labelling.http import LabellingError
 from tasks.workspace.services import ServiceDown, Services
 
 NOBODY = Services(None, None, None, None, None, None, None)
@@ -51,7 +53,7 @@ def test_an_account_is_made_once_and_its_password_is_checked(studio: LabelStudio
 def test_nobody_signs_up_without_the_invite(studio: LabelStudio) -> None:
     assert httpx.get(studio.invite()).status_code == 200
     with pytest.raises(LabellingError):
-        Person(studio.url, f"{uuid.uuid4().hex}@example.org", "correct-horse-7", f"{studio.url}/user/signup/?token=no")
+        Account(studio.url, f"{uuid.uuid4().hex}@example.org", "correct-horse-7", f"{studio.url}/user/signup/?token=no")
 
 
 def test_publishing_in_bulk_twice_adds_nothing(studio: LabelStudio) -> None:

@@ -12,7 +12,7 @@ from data.shards import encode_png
 from tasks.config.params import Validate
 from tasks.quality.duplicates import duplicates
 from tasks.quality.leaderboard import annotators, validators
-from tasks.quality.trust import Answer
+from tasks.quality.trust import ProbeAnswer
 
 RULES = Validate(consensus=2, max_votes=5, non_fooling_share=0.0, unsettled="pending")
 
@@ -109,7 +109,7 @@ def test_a_validator_s_row() -> None:
     made = [fool(0, stroke(0), votes=votes), fool(1, stroke(1), votes=votes[:1])]
     found = {
         row.account: row
-        for row in validators(made, [Answer("z@x", True), Answer("v@x", False)], {1: RULES}, {"v@x": 30.0})
+        for row in validators(made, [ProbeAnswer("z@x", True), ProbeAnswer("v@x", False)], {1: RULES}, {"v@x": 30.0})
     }
     v, w, x, y, z = (found[f"{name}@x"] for name in "vwxyz")
     assert (v.votes, v.counted, v.agreement, v.probes, v.probe_accuracy) == (2, 2, 1.0, 1, 0.0)

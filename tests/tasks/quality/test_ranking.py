@@ -10,8 +10,8 @@ import torch
 from data.records import HUMAN, PLAYED, Candidate, Verdict
 from data.shards import encode_png
 from tasks.quality.leaderboard import annotators
-from tasks.quality.progress import Tally
-from tasks.quality.ranking import Rank, standing
+from tasks.quality.progress import Progress
+from tasks.quality.ranking import Rank, rank
 from tasks.serving.players import shown_name
 
 PENDING, VERIFIED, REJECTED = Verdict.PENDING, Verdict.VERIFIED, Verdict.REJECTED
@@ -44,15 +44,15 @@ NOW = {"a": 1, "b": 1, "d": 2, "e": 2, "f": 0, "h": 3, "i": 1}  # f is healed
 
 
 def test_places_go_by_verified_fools_then_by_fools() -> None:
-    seen = standing(ALL, NOW, 2)
+    seen = rank(ALL, NOW, 2)
     assert seen.ranks == (Rank("bob", 3, 3, 2), Rank("ann", 3, 2, 1), Rank("dan", 1, 1, 1), Rank("cat", 1, 0, 0))
     assert [seen.of(name)[0] for name in ("bob", "ann", "dan", "cat", "nobody")] == [1, 2, 3, 4, 4]
-    level = standing([*ALL, made("j", "dan", 1)], {**NOW, "j": 1}, 2)
+    level = rank([*ALL, made("j", "dan", 1)], {**NOW, "j": 1}, 2)
     assert [level.of(name)[0] for name in ("ann", "dan", "cat")] == [2, 2, 4]
 
 
 def test_the_gallery_holds_what_is_verified_and_still_fools() -> None:
-    seen = standing(ALL, NOW, 2)
+    seen = rank(ALL, NOW, 2)
     assert [fool.candidate.key for fool in seen.gallery] == ["i", "d", "a", "h"], "the newest first; f is healed"
     assert [(fool.candidate.key, fool.state) for fool in seen.own("bob")] == [
         ("e", "rejected"),
@@ -61,14 +61,14 @@ def test_the_gallery_holds_what_is_verified_and_still_fools() -> None:
     ]
     assert [fool.state for fool in seen.own("ann")] == ["being read", "verified"]
     many = [replace(ALL[0], key=f"{n:03d}") for n in range(100)]
-    assert len(standing(many, {c.key: 1 for c in many}, 2).gallery) == 24
+    assert len(rank(many, {c.key: 1 for c in many}, 2).gallery) == 24
 
 
 def test_what_is_wanted_counts_the_open_round_alone() -> None:
-    assert standing(ALL, NOW, 2).verified == 3
-    assert standing(ALL, NOW, 1).verified == 1, "f; an attack is nobody"
-    assert standing(ALL, NOW, None).verified == 0
-    assert standing([], {}, 1).ranks == ()
+    assert rank(ALL, NOW, 2).verified == 3
+    assert rank(ALL, NOW, 1).verified == 1, "f; an attack is nobody"
+    assert rank(ALL, NOW, None).verified == 0
+    assert rank([], {}, 1).ranks == ()
 
 
 def test_the_same_drawing_again_buys_no_place_and_no_training() -> None:
@@ -79,17 +79,15 @@ def test_the_same_drawing_again_buys_no_place_and_no_training() -> None:
         for n in range(4)
     ]
     candidates = [*copies, *(made(f"{n}", "ann", 1, VERIFIED) for n in "ab")]
-    seen = standing(candidates, {c.key: 1 for c in candidates}, 2)
+    seen = rank(candidates, {c.key: 1 for c in candidates}, 2)
     assert seen.ranks == (Rank("ann", 2, 2, 2), Rank("mia", 4, 1, 1))
     assert (seen.of("mia")[0], seen.verified) == (2, 3)
     assert [(row.account, row.verified_fools) for row in annotators(candidates)] == [("ann", 2), ("mia", 1)]
-    tally = Tally.of(candidates)
+    tally = Progress.of(candidates)
     assert (tally.fooling, tally.verified_fooling, tally.duplicates) == (6, 3, 3)
     assert "3 of them verified, 0 pending, 0 malformed, 3 near-duplicates" in str(tally)
     earlier = [replace(c, round=1, key=f"1{c.key}") for c in copies]
-    assert (
-        standing([*earlier, *candidates], dict.fromkeys([c.key for c in [*earlier, *candidates]], 1), 2).verified == 3
-    )
+    assert rank([*earlier, *candidates], dict.fromkeys([c.key for c in [*earlier, *candidates]], 1), 2).verified == 3
 
 
 def test_a_round_of_thousands_is_looked_at_in_no_time_once_it_is_known() -> None:
@@ -99,17 +97,17 @@ def test_a_round_of_thousands_is_looked_at_in_no_time_once_it_is_known() -> None
         for n in range(3000)
     ]
     now = {c.key: 1 for c in many}
-    first = standing(many, now, 2)
+    first = rank(many, now, 2)
     began = time.monotonic()
-    assert standing(many, now, 2) == first
+    assert rank(many, now, 2) == first
     assert time.monotonic() - began < 1, "nothing is compared again"
     began = time.monotonic()
-    assert standing([*many, made("x", "0@x", 1)], {**now, "x": 1}, 2) != first
+    assert rank([*many, made("x", "0@x", 1)], {**now, "x": 1}, 2) != first
     assert time.monotonic() - began < 2, "only with what its author made"
 
 
 def test_malformed_candidates_are_no_try() -> None:
-    assert standing([made("a", "ann", 1).rejected("no ink", wellformed=False)], {}, 2).ranks == ()
+    assert rank([made("a", "ann", 1).rejected("no ink", wellformed=False)], {}, 2).ranks == ()
 
 
 def test_nobodys_address_is_shown() -> None:

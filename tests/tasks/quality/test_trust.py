@@ -10,9 +10,9 @@ import pytest
 from data.records import UNREADABLE, Candidate, Verdict, Vote
 from tasks.config.params import Validate
 from tasks.quality import trust
-from tasks.quality.consensus import ASIDE, Aside, count, people_wanted
-from tasks.quality.progress import Tally
-from tasks.quality.trust import Answer, conduct, set_aside
+from tasks.quality.consensus import ASIDE, SetAside, people_wanted, tally_votes
+from tasks.quality.progress import Progress
+from tasks.quality.trust import ProbeAnswer, account_stats, set_aside
 from tasks.validate import validate
 
 RULES = Validate(
@@ -41,30 +41,30 @@ def cast(number: int, **choices: int) -> list[Vote]:
     return [Vote(f"{who}@x", choice, 10 * number + i, "") for i, (who, choice) in enumerate(choices.items())]
 
 
-def answers(who: str, right: int, wrong: int) -> list[Answer]:
-    return [Answer(f"{who}@x", True)] * right + [Answer(f"{who}@x", False)] * wrong
+def answers(who: str, right: int, wrong: int) -> list[ProbeAnswer]:
+    return [ProbeAnswer(f"{who}@x", True)] * right + [ProbeAnswer(f"{who}@x", False)] * wrong
 
 
 @pytest.mark.parametrize(("right", "wrong", "aside"), [(0, 3, False), (2, 2, True), (3, 2, False), (0, 4, True)])
 def test_probes_show_who_does_not_look(right: int, wrong: int, aside: bool) -> None:
-    past = conduct((), answers("bob", right, wrong))
+    past = account_stats((), answers("bob", right, wrong))
     found = set_aside([], {}, RULES, past)
     assert set(found) == ({"bob@x"} if aside else set())
     if aside:
-        assert found["bob@x"] == Aside(f"{right} of {right + wrong} probes answered rightly", candidates=False)
+        assert found["bob@x"] == SetAside(f"{right} of {right + wrong} probes answered rightly", candidates=False)
 
 
 def test_the_votes_of_who_is_set_aside_do_not_count_and_others_are_asked_for() -> None:
     (candidate,) = made = [drawn(0)]
     votes = {candidate.key: cast(0, bob=3, eve=3)}
     assert validate(made, votes, RULES)[0].verified
-    past = conduct((), answers("bob", 0, 4))
+    past = account_stats((), answers("bob", 0, 4))
     (now,) = validate(made, votes, RULES, past)
     assert now.verdict is Verdict.PENDING
     assert [vote.counted for vote in now.votes] == [False, True]
     assert now.votes[0].reason == "set aside: 0 of 4 probes answered rightly"
     assert people_wanted(now, RULES) == 3, "one more person"
-    tally = Tally.of([now])
+    tally = Progress.of([now])
     assert (tally.pending, tally.voters, tally.aside) == (1, 1, 1)
     (settled,) = validate(made, {candidate.key: [*votes[candidate.key], *cast(1, dan=3)]}, RULES, past)
     assert settled.verified
@@ -78,7 +78,7 @@ def test_a_vote_that_is_set_aside_makes_room_for_another() -> None:
     votes = cast(0, bob=1, v=2, w=4, x=5, y=3, z=3)
     (before,) = validate([candidate], {candidate.key: votes}, RULES)
     assert (before.verdict, sum(v.counted for v in before.votes)) == (Verdict.PENDING, 5)
-    (after,) = validate([candidate], {candidate.key: votes}, RULES, conduct((), answers("bob", 0, 4)))
+    (after,) = validate([candidate], {candidate.key: votes}, RULES, account_stats((), answers("bob", 0, 4)))
     assert after.verified
 
 
@@ -121,7 +121,9 @@ def test_who_sees_what_only_the_annotator_can_know_is_set_aside() -> None:
     votes = {c.key: cast(n, eve=3, v=5, w=5) for n, c in enumerate(wrong)}
     votes |= {c.key: cast(n, eve=3, v=3) for n, c in enumerate(fine, 4)}
     found = set_aside([*wrong, *fine], votes, RULES, {})
-    assert found == {"eve@x": Aside("4 of 4 votes on mislabelled candidates are for the wrong label", candidates=False)}
+    assert found == {
+        "eve@x": SetAside("4 of 4 votes on mislabelled candidates are for the wrong label", candidates=False)
+    }
 
 
 def test_the_worst_goes_first_and_clears_the_others() -> None:
@@ -142,7 +144,7 @@ def test_what_was_found_in_earlier_rounds_counts_and_is_not_forgiven() -> None:
     frozen = validate(made, votes, RULES)
     assert not any(vote.counted for c in frozen for vote in c.votes if vote.validator == "eve@x")
     now = drawn(99)
-    (kept,) = validate([now], {now.key: cast(99, eve=3, v=3)}, RULES, trust.frozen(frozen, RULES))
+    (kept,) = validate([now], {now.key: cast(99, eve=3, v=3)}, RULES, trust.closed_round_stats(frozen, RULES))
     assert kept.votes[0].reason == "set aside: 6 of 7 votes differ from the consensus"
     (let_in,) = validate([now], {now.key: cast(99, eve=3, v=3)}, RULES)
     assert let_in.verified
@@ -167,7 +169,7 @@ def test_the_order_of_the_record_does_not_matter() -> None:
 def test_without_rules_nobody_is_set_aside() -> None:
     made = [drawn(n) for n in range(9)]
     votes = {c.key: cast(n, v=5, w=5, x=3) for n, c in enumerate(made)}
-    assert set_aside(made, votes, NO_RULES, conduct((), answers("v", 0, 9))) == {}
+    assert set_aside(made, votes, NO_RULES, account_stats((), answers("v", 0, 9))) == {}
 
 
 def test_conduct_is_counted_by_hand() -> None:
@@ -177,7 +179,7 @@ def test_conduct_is_counted_by_hand() -> None:
         made[1].key: cast(1, v=5, w=3, ann=5),
         made[2].key: cast(2, v=3, w=UNREADABLE),
     }
-    found = conduct([(c, count(votes.get(c.key, ()), RULES)) for c in made], answers("v", 1, 1))
+    found = account_stats([(c, tally_votes(votes.get(c.key, ()), RULES)) for c in made], answers("v", 1, 1))
     assert (found["v@x"].votes, found["v@x"].dissents, found["v@x"].probes, found["v@x"].probes_right) == (2, 0, 2, 1)
     assert (found["w@x"].votes, found["w@x"].dissents, found["w@x"].against, found["w@x"].sidings) == (2, 1, 1, 1)
     assert (found["ann@x"].settled, found["ann@x"].rejected, found["ann@x"].votes) == (1, 0, 1)

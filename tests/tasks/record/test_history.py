@@ -15,7 +15,7 @@ from data.layout import Round, pointer
 from data.records import Candidate, Vote
 from data.shards import write_candidates
 from tasks.labelling import drawing, projects
-from tasks.quality.trust import Answer, Conduct
+from tasks.quality.trust import AccountStats, ProbeAnswer
 from tasks.record import candidates, history
 from tasks.record.annotations import Line, append
 from tasks.record.history import voting_seconds
@@ -55,7 +55,7 @@ def test_answers_to_probes(open_round: Callable[..., Any]) -> None:
     ]
     append(play.round.annotations, lines)
     found = history.probed(play.round)
-    assert found == [Answer("ann@x", True), Answer("ann@x", False), Answer("ann@x", False)]
+    assert found == [ProbeAnswer("ann@x", True), ProbeAnswer("ann@x", False), ProbeAnswer("ann@x", False)]
     assert candidates.candidates(play.round, play.params, play.splits) == []
     assert cast_votes(play.round) == {}
 
@@ -87,36 +87,36 @@ def test_rounds_that_are_closed_count_and_must_be_here(open_round: Callable[...,
     append(open_.annotations, answered(play, open_, 0, 2))
     git(workspace, "init", "--quiet")
     git(workspace, "-c", "user.name=x", "-c", "user.email=x@x", "commit", "--quiet", "--allow-empty", "-m", "x")
-    assert history.past(open_)["ann@x"].probes == 2, "round 001 is not closed"
+    assert history.stats_before(open_)["ann@x"].probes == 2, "round 001 is not closed"
 
     mark_closed(play.round)
-    past = history.past(open_)
-    assert past == {"ann@x": Conduct(probes=4, probes_right=1), "eve@x": Conduct(settled=1, rejected=1)} | {
-        who: Conduct(votes=1, against=1) for who in ("v@x", "w@x")
+    past = history.stats_before(open_)
+    assert past == {"ann@x": AccountStats(probes=4, probes_right=1), "eve@x": AccountStats(settled=1, rejected=1)} | {
+        who: AccountStats(votes=1, against=1) for who in ("v@x", "w@x")
     }
-    assert history.past(open_) == past, "worked out once, told the same"
+    assert history.stats_before(open_) == past, "worked out once, told the same"
     stricter = open_.params.read_text().replace("consensus: 2", "consensus: 3")
     assert stricter != open_.params.read_text()
     open_.params.write_text(stricter)
-    assert history.past(open_) == past, "a closed round is told by its own rules"
+    assert history.stats_before(open_) == past, "a closed round is told by its own rules"
     votes = {made.key: [Vote("ann@x", 3, 1, ""), Vote("bob@x", 3, 2, "")]}
     (now,) = validate([made], votes, play.params.validate_, past)
     assert now.votes[0].reason == "set aside: 1 of 4 probes answered rightly"
     assert now.votes[1].counted
-    assert set(history.past(play.round)) == {"ann@x"}, "a round is not evidence against itself"
+    assert set(history.stats_before(play.round)) == {"ann@x"}, "a round is not evidence against itself"
 
     write_candidates(play.round.candidates, [])
-    assert set(history.past(open_)) == {"ann@x"}, "what was worked out from other files is not told"
+    assert set(history.stats_before(open_)) == {"ann@x"}, "what was worked out from other files is not told"
 
     record = play.round.annotations.read_bytes()
     pointer(play.round.annotations).write_text(f"outs: [{{md5: {md5(play.round.annotations)}}}]")
-    assert set(history.past(open_)) == {"ann@x"}
+    assert set(history.stats_before(open_)) == {"ann@x"}
     play.round.annotations.write_bytes(record.splitlines(keepends=True)[0])
     with pytest.raises(ValueError, match="is not what was frozen, .* `dvc pull --force` brings that"):
-        history.past(open_)
+        history.stats_before(open_)
     with pytest.raises(ValueError, match="is not what was frozen"):
         voting_seconds(play.round)
 
     play.round.annotations.unlink()
     with pytest.raises(FileNotFoundError, match="dvc pull"):
-        history.past(open_)
+        history.stats_before(open_)

@@ -36,10 +36,11 @@ from flows.reports import leaderboard as board
 from tasks import pull
 from tasks.judge import judge
 from tasks.labelling import drawing, projects
-from tasks.labelling.client import LabelStudio, Person
+from tasks.labelling.account import Account
+from tasks.labelling.client import LabelStudio
 from tasks.publish import publish_drawing, publish_validation
 from tasks.quality import leaderboard
-from tasks.quality.progress import Tally
+from tasks.quality.progress import Progress
 from tasks.record.annotations import gather, lines
 from tasks.record.candidates import candidates
 from tasks.record.history import voting_seconds
@@ -47,7 +48,7 @@ from tasks.record.votes import cast_votes
 from tasks.validate import validate
 
 
-def post(person: Person, task: int, body: str) -> int:
+def post(person: Account, task: int, body: str) -> int:
     """Send a body as it is; the status."""
     headers = {"X-CSRFToken": person._http.cookies.get("csrftoken") or "", "Referer": person.url}
     headers["Content-Type"] = "application/json"
@@ -60,7 +61,7 @@ class Scene:
 
     play: Play
     studio: LabelStudio
-    people: dict[str, Person]
+    people: dict[str, Account]
     stored: dict[int, str]  # task → what is wrong with the annotation that was sent for it and that the server took
     refused: dict[str, int]  # what it did not take, and its status
 
@@ -177,7 +178,7 @@ def test_none_is_accepted_and_each_has_its_reason(scene: Scene) -> None:
     file = play.round.folder / "hostile.parquet"
     write_candidates(file, list(made.values()))
     assert read_candidates(file) == sorted(made.values(), key=lambda c: c.key)
-    tally = Tally.of(list(made.values()))
+    tally = Progress.of(list(made.values()))
     assert (tally.collected, tally.malformed) == (len(GOOD), len(stored))
     rows = {row.account: row for row in leaderboard.annotators(list(made.values()))}
     assert (rows[scene.people["eve"].email].tries, rows[scene.people["eve"].email].malformed) == (0, len(stored))

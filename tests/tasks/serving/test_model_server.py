@@ -25,13 +25,14 @@ from data.shards import encode_png
 from tasks.engine import checkpoint, inference
 from tasks.labelling import drawing as ink
 from tasks.labelling import projects
-from tasks.labelling.client import LabelStudio, Person
+from tasks.labelling.account import Account
+from tasks.labelling.client import LabelStudio
 from tasks.publish import attach_model, publish_drawing
 from tasks.serving import model_server as serve
 from tasks.serving.model_server import MAX_BODY
 from tasks.serving.target import current
 from tasks.workspace.rounds import write_index
-from tasks.workspace.services import Services, find
+from tasks.workspace.services import Services, find_services
 
 LOG_IN = ("dadc", "secret")
 
@@ -214,7 +215,7 @@ def test_an_ask_ends_in_time_and_only_so_many_wait(
 ) -> None:
     monkeypatch.setattr(serve, "HURRY", 2.0)
     monkeypatch.setattr(serve, "ASKING", 2)
-    play, known = open_round(), find(stack)
+    play, known = open_round(), find_services(stack)
     url = model_server(play.round.workspace.root).model_url
     fault = Fault(lambda method, path: path.endswith("/drafts"), times=99, status=0)
     asked = {"tasks": [{"id": 1, "data": {}}], "params": {"context": {"result": [asks("a", "?")]}}}
@@ -239,8 +240,8 @@ def test_it_asks_no_address_and_logs_no_secret_and_outlives_a_kill(
     visits: list[str] = []
     canary = Fault(lambda method, path: bool(visits.append(path)), times=0, status=0)
     with (
-        misbehaving(find(stack).label_studio_url or "", canary) as trap,
-        ModelProcess(play.round.workspace.root, log, find(stack)) as model,
+        misbehaving(find_services(stack).label_studio_url or "", canary) as trap,
+        ModelProcess(play.round.workspace.root, log, find_services(stack)) as model,
     ):
         baits = [f"{trap}/SECRET-1", f"file://{tmp_path}/SECRET-2", "../../SECRET-3", "SECRET-4\0\n"]
         data = {"image": baits[0], "key": baits[2], "note": baits[3], "audio": baits[1]}
@@ -308,7 +309,7 @@ class Desk:
         self.task = studio.tasks(project)[projects.guide_key(play.round)].id
         self.studio, self.play = studio, play
 
-    def person(self, name: str) -> Person:
+    def person(self, name: str) -> Account:
         return self.studio.person(f"{name}.{self.play.params.campaign}@example.org", "correct-horse-7")
 
     def ask(self, field: dict[str, Any]) -> Any:

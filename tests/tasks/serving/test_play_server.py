@@ -302,10 +302,10 @@ def test_names_that_cost_nothing_keep_nobody_out(crowd: Crowd, monkeypatch: pyte
 
 def _code(crowd: Crowd, name: str) -> str:
     from tasks.serving.players import Players
-    from tasks.workspace.services import find
+    from tasks.workspace.services import find_services
 
     root = crowd.play.round.workspace
-    return Players(root, crowd.play.params.campaign, find(root.root)).code(name)
+    return Players(root, crowd.play.params.campaign, find_services(root.root)).code(name)
 
 
 def test_no_round_no_flags(tmp_path: Path, open_round: Callable[..., Play], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -323,9 +323,9 @@ def test_no_round_no_flags(tmp_path: Path, open_round: Callable[..., Play], monk
             time.sleep(0.1)
         assert (told["ready"], told["round"], told["fault"]) == (True, None, "")
         from tasks.serving.players import Players
-        from tasks.workspace.services import find
+        from tasks.workspace.services import find_services
 
-        code = Players(play.round.workspace, play.params.campaign, find(root)).code("ann")
+        code = Players(play.round.workspace, play.params.campaign, find_services(root)).code("ann")
         answer = client.post("/play/flag?meant=1&seconds=1", content=picture(), headers={"X-Player": f"ann:{code}"})
         assert (answer.status_code, "No round is open now" in answer.text) == (409, True)
 

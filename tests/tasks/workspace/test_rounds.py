@@ -17,7 +17,7 @@ import pytest
 from data.files import write_whole
 from data.layout import SPLITS, Round, Workspace, pointer
 from flows.close import tag as put_tag
-from tasks.workspace.checkout import check_initialised, find
+from tasks.workspace.checkout import check_initialised, find_workspace
 from tasks.workspace.dvc import check_remote, dvc, dvc_remote
 from tasks.workspace.git import WorkspaceError, check_branch, check_committed, commit, git
 from tasks.workspace.lock import lock
@@ -44,12 +44,12 @@ def workspace(make_workspace: Callable[..., Path]) -> Workspace:
 
 
 def test_found_from_within_and_refused_elsewhere(workspace: Workspace, tmp_path: Path) -> None:
-    assert find(workspace.root / "tasks").root == workspace.root.resolve()
+    assert find_workspace(workspace.root / "tasks").root == workspace.root.resolve()
     with pytest.raises(WorkspaceError, match="clone it first"):
-        find(tmp_path)
+        find_workspace(tmp_path)
     subprocess.run(["git", "init", "-q", tmp_path / "other"], check=True)
     with pytest.raises(WorkspaceError, match="not of this project"):
-        find(tmp_path / "other")
+        find_workspace(tmp_path / "other")
 
 
 def test_a_round_goes_through_its_states(workspace: Workspace) -> None:
