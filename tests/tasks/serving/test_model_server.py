@@ -23,8 +23,7 @@ from open_round import ModelProcess
 
 from data.shards import encode_png
 from tasks.engine import checkpoint, inference
-from tasks.labelling import drawing as ink
-from tasks.labelling import projects
+from tasks.labelling import drawing, projects
 from tasks.labelling.account import Account
 from tasks.labelling.client import LabelStudio
 from tasks.publish import attach_model, publish_drawing
@@ -46,7 +45,7 @@ def bar(x: int) -> list[dict[str, Any]]:
     """An upright bar that begins at so many pixels of the canvas."""
     alpha = np.zeros((280, 280), np.uint8)
     alpha[60:220, x : x + 40] = 255
-    return [ink.region(alpha, "ink")]
+    return [drawing.region(alpha, "ink")]
 
 
 @pytest.fixture
@@ -321,10 +320,10 @@ class Desk:
     def says(self, field: dict[str, Any]) -> str:
         return str(self.ask(field)["result"][0]["value"]["text"][0])
 
-    def of(self, drawing: list[dict[str, Any]]) -> str:
+    def of(self, result: list[dict[str, Any]]) -> str:
         """What is said about it."""
         net, card = checkpoint.load(self.play.round.workspace.round(0).model)
-        answers, probabilities = inference.answer(net, ink.drawing(drawing, 28, 1)[None])
+        answers, probabilities = inference.answer(net, drawing.drawing(result, 28, 1)[None])
         return f"Model says {card.classes[int(answers[0])]} ({float(probabilities.max()):.0%})"
 
 
