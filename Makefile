@@ -1,7 +1,7 @@
 # Everything from an empty machine with Python 3.11 to 3.13, git and make.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test crash lint types check lock peers clean
+.PHONY: help setup demo check test crash lint lock peers clean
 
 TOOLS := .tools
 UV := $(or $(shell command -v uv 2>/dev/null),$(TOOLS)/uv/bin/uv)
@@ -24,6 +24,9 @@ setup: ## the two environments, from the locks
 
 demo: setup ## two simulated rounds on real services; KEEP=1 leaves the services up
 	@$(BIN)/python -m flows.demo
+
+check: lint ## lint, types, imports, and every test without servers, browser or workspace: a minute
+	@$(BIN)/python -m pytest --numprocesses 2 -m "not services"
 
 # Each of the three has servers of its own, and waits for them much of its time, so that three fill two cores;
 # tests/conftest.py says which tests stay together, and which come first.

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,8 +46,16 @@ ONE_GROUND = ("test_backup.py", "test_crashes.py", "test_reproduce.py")  # stand
 LONG = ("test_schedule.py", "test_round.py", "test_team.py", "test_label_studio.py", "test_benchmarks.py")
 
 
+WITHOUT_SERVICES = "not services"  # what `make check` runs
+NEEDS_SERVICES = {"stack", "template", "make_workspace"}  # the fixtures below which a server or a workspace stands
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """What takes longest begins first, so that the processes end together."""
+    """Mark what needs servers, a browser or a workspace; the longest tests begin first, so that the processes end
+    together."""
+    for item in items:
+        if NEEDS_SERVICES & set(getattr(item, "fixturenames", ())):  # those of its fixtures' fixtures included
+            item.add_marker("services")
     order = (*ONE_GROUND, *LONG)
     items.sort(key=lambda item: order.index(item.path.name) if item.path.name in order else len(order))
 
@@ -67,10 +76,26 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     return Together(config, log)
 
 
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     os.environ.update(QUIET)
+    if config.option.markexpr == WITHOUT_SERVICES:
+        os.environ["DADC_WITHOUT_SERVICES"] = "1"
     for key in OWN:
         os.environ.pop(key, None)
+
+
+def pytest_terminal_summary(terminalreporter: Any, config: pytest.Config) -> None:
+    """What did not run, and how to get it."""
+    reasons = Counter(
+        str(report.longrepr[2]).removeprefix("Skipped: ") for report in terminalreporter.stats.get("skipped", ())
+    )
+    lines = [f"{count} test{'' if count == 1 else 's'}: {reason}" for reason, count in sorted(reasons.items())]
+    if config.option.markexpr == WITHOUT_SERVICES:
+        lines.append("every test that starts servers or a browser or makes a workspace: `make test` runs them")
+    if lines:
+        terminalreporter.section("not run")
+        for line in lines:
+            terminalreporter.write_line(line)
 
 
 def run(root: Path, *command: str, check: bool = True) -> subprocess.CompletedProcess[str]:
@@ -87,24 +112,26 @@ def dadc(root: Path, *arguments: str, check: bool = True) -> subprocess.Complete
     return run(root, sys.executable, "-m", "flows.cli", *arguments, check=check)
 
 
-def program(what: str, package: str, *found: str | Path | None) -> str:
-    """The first that is there. Where none is, the test is skipped; under .ci/run, which installs them, it fails."""
-    there = next((str(one) for one in found if one), None)
-    if there is None:
-        told = f"{what} was wanted and is not there; install it (Debian: apt-get install {package})"
+def program(name: str, package: str, *paths: str | Path | None) -> str:
+    """The first path that exists. Without one the test is skipped; under .ci/run, which installs both, it fails."""
+    path = next((str(path) for path in paths if path), None)
+    if path is None:
+        reason = f"{name} is not installed (Debian: apt-get install {package})"
         if "CI_RUN" in os.environ:
-            pytest.fail(told)
-        pytest.skip(told)
-    return there
+            pytest.fail(reason)
+        pytest.skip(reason)
+    return path
 
 
 def chromium() -> str:
     """The browser of the browser tests."""
-    return program("chromium", "chromium", *map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
+    return program("Chromium", "chromium", *map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
 
 
 def copy_checkout(folder: Path, changes: dict[str, dict[str, object]] | None = None) -> Path:
     """A Git checkout of the code as it is now, committed, with some parameters changed."""
+    if "DADC_WITHOUT_SERVICES" in os.environ:
+        pytest.fail("this test makes a workspace: mark it `@pytest.mark.services`, so that `make check` leaves it out")
     listed = run(CHECKOUT, "git", "ls-files", "-co", "--exclude-standard", "-z").stdout.split("\0")
     for name in filter(None, listed):
         if (CHECKOUT / name).is_file():

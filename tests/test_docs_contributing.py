@@ -49,11 +49,13 @@ def test_every_snippet_has_its_file_and_its_row() -> None:
     assert not [path for path, _, _ in EXAMPLES if (ROOT / path).exists()], "a new kind, as the reader's would be"
 
 
+@pytest.mark.services
 def test_the_examples_are_as_the_house_wants_them(contributed: Path) -> None:
     for check in (("check",), ("format", "--check")):
         run(contributed, "ruff", *check, *(path for path, _, _ in EXAMPLES))
 
 
+@pytest.mark.services
 def test_the_examples_pass_the_tests_of_every_kind(contributed: Path) -> None:
     names = [Path(path).stem for path, _, _ in EXAMPLES]
     chosen = " or ".join([*names, "every_module_says_what_it_is"])

@@ -17,6 +17,7 @@ from open_round import model_server
 from data.layout import Workspace
 from tasks.workspace.rounds import State, states
 
+pytestmark = pytest.mark.services
 ARCHIVE = Path(__file__).parents[1] / "campaign_before_regrouping.tar.gz"
 CODE = ("flows", "tasks", "models", "data", "dvc.yaml", "pyproject.toml")
 

@@ -17,6 +17,7 @@ from tasks.workspace.git import git
 from tasks.workspace.rounds import State, state
 from tasks.workspace.services import read_secrets
 
+pytestmark = pytest.mark.services
 DATABASES = ("label_studio", "prefect", "mlflow")
 
 

@@ -375,6 +375,7 @@ def test_a_dvc_that_is_to_be_quiet_says_why_it_failed(workspace: Workspace) -> N
     assert said == []
 
 
+@pytest.mark.services
 def test_what_a_killed_dvc_left_in_its_run_cache_stops_no_later_one(tmp_path: Path) -> None:
     """Killed between making the folder of a run and writing the run into it."""
     (tmp_path / "dvc.yaml").write_text("stages: {copy: {cmd: cp a b, deps: [a], outs: [b]}}")

@@ -1,0 +1,58 @@
+"""What `make check` leaves out and what the suite says that it did not run, seen on a suite of four tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+SUITE = """
+from conftest import copy_checkout, program
+
+def test_alone():
+    pass
+
+def test_with_a_fixture_that_makes_a_workspace(initialised):
+    raise AssertionError("without services this does not run")
+
+def test_that_makes_a_workspace_and_is_not_marked(tmp_path):
+    copy_checkout(tmp_path / "workspace")
+
+def test_of_a_program_that_is_missing():
+    program("Chromium", "chromium", None)
+"""
+
+
+def run_suite(folder: Path, *arguments: str, **environment: str) -> str:
+    """What pytest prints for SUITE with the conftest of these tests."""
+    (folder / "test_small.py").write_text(SUITE)
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-c", str(ROOT / "pyproject.toml"), "-p", "conftest", str(folder), *arguments],
+        cwd=ROOT,
+        env={**{key: value for key, value in os.environ.items() if key != "CI_RUN"}, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout + done.stderr
+
+
+def test_make_check_leaves_out_what_needs_a_workspace_and_refuses_what_is_not_marked(tmp_path: Path) -> None:
+    assert '-m "not services"' in (ROOT / "Makefile").read_text()
+    output = run_suite(tmp_path, "-m", "not services")
+    assert "1 failed, 1 passed, 1 skipped, 1 deselected" in output
+    assert "mark it `@pytest.mark.services`" in output
+    assert "`make test` runs them" in output
+
+
+def test_what_did_not_run_is_said_with_how_to_get_it(tmp_path: Path) -> None:
+    output = run_suite(tmp_path, "-k", "of_a_program or test_alone")
+    assert "not run" in output
+    assert "1 test: Chromium is not installed (Debian: apt-get install chromium)" in output
+    assert "not run" not in run_suite(tmp_path, "-k", "test_alone")
+
+
+def test_under_ci_a_missing_program_is_a_failure(tmp_path: Path) -> None:
+    assert "1 failed" in run_suite(tmp_path, "-k", "of_a_program", CI_RUN="1")
