@@ -175,8 +175,8 @@ def checkout() -> Path:
     return CHECKOUT
 
 
-@pytest.fixture
-def make_workspace(tmp_path: Path) -> Callable[..., Path]:
+@pytest.fixture(scope="session")
+def make_workspace(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
     """Makes a small workspace; keyword arguments change sections of params.yaml."""
 
     def make(name: str = "workspace", **changes: object) -> Path:
@@ -186,7 +186,7 @@ def make_workspace(tmp_path: Path) -> Callable[..., Path]:
                 merged[section] = {**merged.get(section, {}), **values}  # type: ignore[dict-item]
             else:
                 merged[section] = values
-        return copy_checkout(tmp_path / name, merged)  # type: ignore[arg-type]
+        return copy_checkout(tmp_path_factory.mktemp("made") / name, merged)  # type: ignore[arg-type]
 
     return make
 
