@@ -31,7 +31,7 @@ FRACTION = re.compile(r"\s*(\d+(?:\.\d*)?)\s*/\s*(\d+(?:\.\d*)?)\s*")
 
 
 def of_yaml(error: Exception) -> str:
-    """The line in which a file ceases to be YAML, and why; of an error of PyYAML, or of decoding it."""
+    """The line in which a file ceases to be YAML, and why; of an error of ruamel.yaml, or of decoding it."""
     mark = getattr(error, "problem_mark", None)
     if mark is None:
         return str(error).splitlines()[0]

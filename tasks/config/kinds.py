@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tasks.config import errors
-from tasks.config.params import KindParams, Params, ParamsError, Threat, _floats, check_length
+from tasks.config.params import KindParams, Params, ParamsError, Threat, check_length
 
 
 def kind(family: str, name: str, params: KindParams, where: str) -> tuple[Any, Any]:
@@ -19,7 +19,7 @@ def kind(family: str, name: str, params: KindParams, where: str) -> tuple[Any, A
     """
     module = module_of(f"tasks.{family}", name, where)
     try:
-        return module, module.Params.model_validate(_floats(params))
+        return module, module.Params.model_validate(params)
     except ValidationError as error:
         raise ParamsError(errors.of_keys(error, "params.yaml", where)) from error
 

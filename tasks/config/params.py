@@ -5,12 +5,13 @@ A wrong file gives one line for each fault: the path of the key, what was wanted
 
 from __future__ import annotations
 
-import math
+import warnings
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator, model_validator
+from ruamel.yaml import YAML
+from ruamel.yaml.error import MantissaNoDotYAML1_1Warning, YAMLError
 
 from tasks.config import errors
 
@@ -227,20 +228,6 @@ class Params(Frozen):
     simulate: Simulate
 
 
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice, of which the last would count without a word."""
-
-    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
-        made: yaml.MappingNode = super().compose_mapping_node(anchor)
-        first: dict[Any, int] = {}
-        for key in (key for key, _ in made.value if isinstance(key, yaml.ScalarNode)):
-            if key.value in first:
-                said = f"{key.value} stands here again, after line {first[key.value]}; keep one of them"
-                raise yaml.MarkedYAMLError(problem=said, problem_mark=key.start_mark)
-            first[key.value] = key.start_mark.line + 1
-        return made
-
-
 def read(path: Path) -> Params:
     """The parameters in a file; ParamsError says all that is wrong with it."""
     if not path.exists():
@@ -251,25 +238,21 @@ def read(path: Path) -> Params:
 def parse(text: str | bytes, path: Path) -> Params:
     """The parameters in a text; ParamsError, which names the file it is of, says all that is wrong with it."""
     try:
-        content = yaml.load(text.decode() if isinstance(text, bytes) else text, _Loader)  # noqa: S506  a safe one
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = _load(text.decode() if isinstance(text, bytes) else text)
+    except (YAMLError, UnicodeDecodeError) as error:
         raise ParamsError(f"{path} is not sound YAML: {errors.of_yaml(error)}") from error
     if not isinstance(content, dict):
         raise ParamsError(f"{path} must be a mapping of keys, got {type(content).__name__}")
     try:
-        return Params.model_validate(_floats(content))
+        return Params.model_validate(content)
     except ValidationError as error:
         raise ParamsError(errors.of_keys(error, path.name, "")) from error
 
 
-def _floats(value: Any) -> Any:
-    """YAML reads 1e-3 as a string: mend that one case, so that nobody trains with a string."""
-    if isinstance(value, dict):
-        return {key: _floats(inner) for key, inner in value.items()}
-    if isinstance(value, str):
-        try:
-            number = float(value)
-        except ValueError:
-            return value
-        return number if math.isfinite(number) and "e" in value.lower() else value
-    return value
+def _load(text: str) -> Any:
+    """The content of a YAML 1.1 text, in which `yes` is true; a key that stands twice is an error."""
+    yaml = YAML(typ="safe")
+    yaml.version = "1.1"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", MantissaNoDotYAML1_1Warning)  # 1e-3 is a number here too
+        return yaml.load(text)

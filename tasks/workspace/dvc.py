@@ -16,7 +16,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
-import yaml
+from ruamel.yaml import YAML
 
 from data.files import write_whole
 from data.layout import Workspace
@@ -153,13 +153,13 @@ def _dvc(workspace: Workspace, arguments: Sequence[str], held: int, say: Callabl
 
 def lock_outputs(text: str, stage: str) -> dict[str, str]:
     """What a stage made, by a dvc.lock, which is YAML too: path → MD5 digest. Empty if it names no such stage."""
-    stages = (yaml.load(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)) or {}).get("stages", {})  # noqa: S506
+    stages = (YAML(typ="safe").load(text) or {}).get("stages", {})
     return {out["path"]: out["md5"] for out in stages.get(stage, {}).get("outs", ())}
 
 
 def pointer_digest(text: str) -> str:
     """The MD5 digest in a .dvc file."""
-    return str(yaml.safe_load(text)["outs"][0]["md5"])
+    return str(YAML(typ="safe").load(text)["outs"][0]["md5"])
 
 
 REMOTE = "store"
