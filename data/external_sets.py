@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from data.decoding import Fit
 from data.memmap import room
-from data.sets._pictures import fit
+from data.sets import _pictures
 from data.sets.folder import pictures
 from data.shards import Images
 
@@ -24,15 +25,15 @@ _OFFICIAL = re.compile(r"[^/]+/(\d{5,})")  # a key that `_corrupted` gave; a fil
 _CHUNK = 2000  # images brought to the campaign's size at once
 
 
-def load_other(folder: Path, classes: Sequence[str], *, size: int, channels: int) -> Images:
-    """All images there, brought to the campaign's size and channels.
+def load_other(folder: Path, classes: Sequence[str], *, size: int, channels: int, fit: Fit = "crop") -> Images:
+    """All images there, brought to the campaign's size and channels; `fit` is `data.fit`.
 
     FileNotFoundError or ValueError: what is not there, or broken, or of a class that the campaign does not have.
     """
     if (folder / f"{LABELS}.npy").is_file():
         return _corrupted(folder, classes, size, channels)
     place = folder / "test" if (folder / "test").is_dir() else folder
-    return pictures(place, folder, classes, size, channels)
+    return pictures(place, folder, classes, size, channels, fit)
 
 
 def corrupted(folder: Path) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
@@ -72,7 +73,7 @@ def _corrupted(folder: Path, classes: Sequence[str], size: int, channels: int) -
     for i, found_NCHW in enumerate(kinds.values()):
         for at in range(0, n, _CHUNK):
             part = found_NCHW[at : at + _CHUNK].contiguous()
-            pixels_NCHW[i * n + at : i * n + at + len(part)] = fit(part, size, channels)
+            pixels_NCHW[i * n + at : i * n + at + len(part)] = _pictures.fit(part, size, channels)
     keys = tuple(f"{kind}/{i:05d}" for kind in kinds for i in range(n))
     return Images(pixels_NCHW, labels_N.repeat(len(kinds)), keys, tuple(classes))
 

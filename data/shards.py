@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 from PIL import Image
 
+from data.decoding import MAX_PIXELS, decode, to_pixels
 from data.files import write_whole, written_whole
 from data.memmap import mapped
 from data.records import Candidate, Verdict, Vote
@@ -52,7 +52,6 @@ _CANDIDATES = pa.schema(
     ]
 )
 GROUP = 1 << 26  # pixel values that are encoded and decoded at once: a row group
-MAX_PIXELS = 4096 * 4096  # more in one image is refused before it is decoded
 
 
 @dataclass(frozen=True)
@@ -111,15 +110,11 @@ def to_image(pixels_CHW: torch.Tensor) -> Image.Image:
 
 
 def decode_png(blob: bytes, channels: int) -> torch.Tensor:
-    """An image file's bytes → uint8 C×H×W with that many channels. ValueError if it is no sound image."""
+    """The bytes of a PNG or JPEG file → uint8 C×H×W with that many channels. ValueError if it is no sound image."""
     try:
-        with Image.open(io.BytesIO(blob), formats=("PNG", "JPEG")) as picture:
-            if picture.width * picture.height > MAX_PIXELS:
-                raise ValueError(f"an image of at most {MAX_PIXELS} pixels, got {picture.width}×{picture.height}")
-            array = np.array(picture.convert("L" if channels == 1 else "RGB"))
-    except (OSError, SyntaxError, Image.DecompressionBombError) as error:
-        raise ValueError(f"a PNG or JPEG image was wanted, got {len(blob)} bytes that are none: {error}") from error
-    return torch.from_numpy(array.reshape(array.shape[0], array.shape[1], channels)).permute(2, 0, 1).contiguous()
+        return to_pixels(decode(blob, channels, formats=("PNG", "JPEG"), max_pixels=MAX_PIXELS))
+    except ValueError as error:
+        raise ValueError(f"expected a PNG or JPEG image, got {len(blob)} bytes that are none: {error}") from error
 
 
 def write_images(path: Path, images: Images, rows: torch.Tensor | None = None) -> None:

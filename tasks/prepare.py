@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from data.files import md5, write_whole
 from data.layout import SPLITS, Workspace, pointer
+from data.names import class_faults
 from data.shards import write_images
 from tasks.config.kinds import check_kinds, module_of
 from tasks.config.params import Params
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 from tasks.workspace.dvc import check_remote_address, remote_set
 
 LISTED = 5  # classes of which each is told; of more the smallest and the largest
-ASKED = ("size", "channels", "limit", "pool", "validation")  # keys of `data` that say what was frozen
+ASKED = ("size", "channels", "limit", "pool", "validation", "fit", "test_share")  # keys of `data`: what was frozen
 
 
 @dataclass(frozen=True)
@@ -117,10 +118,13 @@ def read_set(workspace: Workspace, params: Params, say: Callable[[str], None]) -
     root = _place(workspace, "data.root", choice.root) if choice.root else workspace.local / "data"
     say(f"reading {choice.set}")
     given = {"root": root, "size": choice.size, "channels": choice.channels, "seed": params.seed}
+    given |= {key: getattr(choice, key) for key in getattr(module, "OPTIONS", ())}
     with scratch(workspace.local / "scratch"):
         train, test = module.load("train", **given), module.load("test", **given)
     if train.classes != test.classes:
         raise ValueError(f"train and test must have the same classes, got {train.classes} and {test.classes}")
+    if faults := class_faults(train.classes):
+        raise ValueError("\n".join(faults))
     bare = [name for name, count in zip(test.classes, _counts(test.labels_N, test.classes), strict=True) if count == 0]
     if bare:
         raise ValueError(
@@ -172,7 +176,7 @@ def read_others(workspace: Workspace, params: Params, shape: dict[str, Any], nam
     from data.memmap import scratch
 
     folders = {name: _folder(workspace, params, name) for name in names}
-    given = {"size": shape["size"], "channels": shape["channels"]}
+    given = {"size": shape["size"], "channels": shape["channels"], "fit": params.data.fit}
     with scratch(workspace.local / "scratch"):
         return {name: load_other(folder, shape["classes"], **given) for name, folder in folders.items()}
 
@@ -212,7 +216,8 @@ def check_data(workspace: Workspace, params: Params) -> None:
     frozen = json.loads(workspace.splits.read_text())
     asked = frozen.get("asked") or _seen(frozen, params.data.limit)
     held = {"campaign": frozen["campaign"], "data.set": frozen["set"], "seed": frozen["seed"]}
-    held |= {f"data.{key}": asked[key] for key in ASKED}
+    default = {key: field.default for key, field in type(params.data).model_fields.items()}
+    held |= {f"data.{key}": asked.get(key, default[key]) for key in ASKED}
     now = {"campaign": params.campaign, "data.set": params.data.set, "seed": params.seed}
     now |= {f"data.{key}": getattr(params.data, key) for key in ASKED}
     for key, wanted in held.items():

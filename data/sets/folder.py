@@ -1,105 +1,152 @@
-"""A team's own images: root/train/<class>/* and root/test/<class>/*, of any size, grey or colour.
+"""A team's own images: a folder for each class, below train/ and test/ or all in one, of any size, grey or colour.
 
-Of a file with several images, such as an animation, the first is taken.
+data/sets/_class_folders.py says where they may lie. Of a file with several images, such as an animation, the first is
+taken.
 """
 
 from __future__ import annotations
 
+import time
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import torch
-from PIL import Image, ImageOps
 
+from data.decoding import Fit, decode, fitted, to_pixels
 from data.memmap import room
+from data.names import printable
+from data.sets._class_folders import SUFFIXES, class_folders, files_below, find_parts, held_out, is_picture, key
 from data.shards import Images
 
-FORMATS = ("PNG", "JPEG", "BMP", "GIF", "TIFF", "WEBP")  # Pillow's names: no other reader of its is handed a file
-SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".tif", ".tiff", ".webp")
 SIZE, CHANNELS = 28, 3
+OPTIONS = ("fit", "test_share")  # keys of `data` that this set takes besides those that every set takes
 NAMED = 5  # files named in an error
+TELL_EVERY = 10.0  # seconds between two lines of progress
 
 
-def load(split: str, *, root: Path, size: int | None, channels: int | None, seed: int) -> Images:
-    """The `train` or `test` part; the classes are the folders of train, in their order by name.
+def load(
+    split: str,
+    *,
+    root: Path,
+    size: int | None,
+    channels: int | None,
+    seed: int,
+    fit: Fit = "crop",
+    test_share: float | None = None,
+) -> Images:
+    """The `train` or `test` part; the classes are the folders of the training part, in their order by name.
 
-    Files with other suffixes than `SUFFIXES` are passed over, and a line says how many.
-    Of each image the middle is taken, as large a square as it has, and brought to `size`, antialiased.
+    Each image is brought to size×size as `fit` says (data/decoding.py). Files with other suffixes than `SUFFIXES` are
+    passed over, and a line says how many.
     FileNotFoundError for a missing folder; ValueError for fewer than two classes, a class without training images, a
     class of test that train does not have, or files that are no sound images: they are counted, the first are named.
     """
     if split not in ("train", "test"):
         raise ValueError(f"split must be train or test, got {split!r}")
-    folder = root / split
-    classes = _classes(root / "train")
-    if len(classes) < 2:
-        got = f"{len(classes)}: {', '.join(classes)}" if classes else "none"
-        raise ValueError(f"at least two classes are wanted, a folder each, in {root / 'train'}, got {got}")
-    return pictures(folder, root, classes, size or SIZE, channels or CHANNELS, every=split == "train")
+    parts, shape = find_parts(root, test_share, tested=split == "test"), (size or SIZE, channels or CHANNELS, fit)
+    folders = class_folders(parts.train)
+    if len(folders) < 2:
+        got = f"{len(folders)}: {', '.join(folders)}" if folders else "none"
+        raise ValueError(f"expected at least two classes, a folder each, in {parts.train}, got {got}")
+    if parts.share is not None:
+        return _one_part(split, root, (parts.train, parts.share), folders, seed, shape)
+    if split == "train" and parts.note:
+        print(parts.note, flush=True)
+    folder = parts.test if split == "test" and parts.test is not None else parts.train
+    return pictures(folder, root, tuple(folders), *shape, every=split == "train")
 
 
 def pictures(
-    folder: Path, root: Path, classes: Sequence[str], size: int, channels: int, *, every: bool = False
+    folder: Path,
+    root: Path,
+    classes: Sequence[str],
+    size: int,
+    channels: int,
+    fit: Fit = "crop",
+    *,
+    every: bool = False,
 ) -> Images:
     """The images in folder/<class>/*, named by their path under `root`; each class has some if `every`.
 
     The errors of `load`.
     """
-    unknown = sorted(set(_classes(folder)) - set(classes))
+    folders = class_folders(folder)
+    unknown = sorted(set(folders) - set(classes))
     if unknown:
         raise ValueError(f"{folder} has classes that train does not have: {', '.join(unknown[:NAMED])}")
-    there = [(path, label) for label, name in enumerate(classes) for path in _files(folder / name)]
-    files = [(path, label) for path, label in there if _known(path)]
-    _tell_others(folder, [path for path, _ in there if not _known(path)])
+    files = _labelled(folder, folders, classes)
     empty = sorted(set(range(len(classes))) - {label for _, label in files})
     if not files or (empty and every):
-        named = ", ".join(str(folder / classes[label]) for label in empty[:NAMED])
-        raise ValueError(f"every class needs images ({', '.join(SUFFIXES)}), none were found in {named}")
-    pixels_NCHW = _read([path for path, _ in files], size, channels)
-    labels_N = torch.tensor([label for _, label in files], dtype=torch.long)
-    return Images(pixels_NCHW, labels_N, tuple(p.relative_to(root).as_posix() for p, _ in files), tuple(classes))
+        named = ", ".join(str(folders.get(classes[label], folder / classes[label])) for label in empty[:NAMED])
+        raise ValueError(f"every class needs images ({', '.join(SUFFIXES)}), and there are none in {named}")
+    return _images(files, root, classes, (size, channels, fit))
 
 
-def _classes(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        raise FileNotFoundError(
-            f"a folder of images is wanted at {folder} and is not there; set data.root to the folder that holds "
-            "train/<class>/ and test/<class>/"
-        )
-    return sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+def _one_part(
+    split: str, root: Path, whole: tuple[Path, float], folders: dict[str, Path], seed: int, shape: tuple[int, int, Fit]
+) -> Images:
+    """The `train` or `test` part of images that lie together. whole: their folder, and the share of each class that is
+    the test part."""
+    folder, share = whole
+    classes, taken = tuple(folders), list[tuple[Path, int]]()
+    files = _labelled(folder, folders, classes, tell=split == "train")
+    for label, name in enumerate(classes):
+        own = [path for path, of in files if of == label]
+        test = held_out(own, root, share, seed)
+        if len(test) == len(own):
+            raise ValueError(
+                f"every class needs two different images at least, one of them to test with, and {folders[name]} has "
+                f"{len(own)} files of {', '.join(SUFFIXES)}"
+            )
+        taken += [(path, label) for path in own if (path in test) == (split == "test")]
+    if split == "train":
+        n = len(files) - len(taken)
+        print(f"  no test part in {root}: {n} of {len(files)} images are held out for testing", flush=True)
+    return _images(taken, root, classes, shape)
 
 
-def _files(folder: Path) -> list[Path]:
-    """All that lies below, nothing hidden: notebooks keep copies of pictures in .ipynb_checkpoints.
-
-    A link that leads nowhere is among them, as a picture that cannot be read.
-    """
-    below = (path for path in folder.rglob("*") if path.is_file() or (path.is_symlink() and not path.exists()))
-    return sorted(p for p in below if not any(part.startswith(".") for part in p.relative_to(folder).parts))
-
-
-def _known(path: Path) -> bool:
-    return path.suffix.lower() in SUFFIXES
+def _labelled(
+    folder: Path, folders: dict[str, Path], classes: Sequence[str], *, tell: bool = True
+) -> list[tuple[Path, int]]:
+    """The image files of each class, with its index."""
+    of_class = {label: files_below(folders[name]) for label, name in enumerate(classes) if name in folders}
+    if tell:
+        _tell_others(folder, [path for paths in of_class.values() for path in paths if not is_picture(path)])
+    return [(path, label) for label, paths in of_class.items() for path in paths if is_picture(path)]
 
 
 def _tell_others(folder: Path, paths: Sequence[Path]) -> None:
     """Print how many files are passed over, by suffix: they may be photos that somebody misses later."""
     if paths:
-        counts = Counter(path.suffix.lower() or "without a suffix" for path in paths)
-        told = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common())
-        print(f"  passed over in {folder}: {told}; read are {', '.join(SUFFIXES)}", flush=True)
+        counts = Counter(printable(path.suffix.lower()) or "without a suffix" for path in paths)
+        passed_over = ", ".join(f"{count} {suffix}" for suffix, count in counts.most_common())
+        print(f"  passed over in {folder}: {passed_over}; read are {', '.join(SUFFIXES)}", flush=True)
 
 
-def _read(paths: list[Path], size: int, channels: int) -> torch.Tensor:
+def _images(
+    files: Sequence[tuple[Path, int]], root: Path, classes: Sequence[str], shape: tuple[int, int, Fit]
+) -> Images:
+    pixels_NCHW = _read([path for path, _ in files], *shape)
+    labels_N = torch.tensor([label for _, label in files], dtype=torch.long)
+    return Images(pixels_NCHW, labels_N, tuple(key(path, root) for path, _ in files), tuple(classes))
+
+
+def _read(paths: Sequence[Path], size: int, channels: int, fit: Fit) -> torch.Tensor:
     pixels_NCHW = room(len(paths), channels, size, size)
-    broken = []
-    for i, path in enumerate(paths):
-        try:
-            pixels_NCHW[i] = _picture(path, size, channels)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            broken.append(f"{path}: {error}")
+    broken, told = list[str](), time.monotonic()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow's, of malformed tags: they name no file, and the picture is read
+        for i, path in enumerate(paths):
+            try:
+                picture = decode(path, channels, least=2 * size)  # a large JPEG at a fraction, never under this
+                pixels_NCHW[i] = to_pixels(fitted(picture, size, fit))
+            except ValueError as error:
+                broken.append(f"{printable(path)}: {printable(str(error))}")
+            if time.monotonic() - told > TELL_EVERY:
+                told = time.monotonic()
+                print(f"  read {i + 1} of {len(paths)} pictures", flush=True)
     if broken:
         more = f"\nand {len(broken) - NAMED} more" if len(broken) > NAMED else ""
         raise ValueError(
@@ -108,20 +155,3 @@ def _read(paths: list[Path], size: int, channels: int) -> torch.Tensor:
             + more
         )
     return pixels_NCHW
-
-
-def _picture(path: Path, size: int, channels: int) -> torch.Tensor:
-    """The middle square of an image file as uint8 channels×size×size, the way up that its camera noted."""
-    mode = "L" if channels == 1 else "RGB"
-    with Image.open(path, formats=FORMATS) as opened:
-        opened.draft(mode, (2 * size, 2 * size))  # a large JPEG is decoded at a fraction, never under this
-        picture = ImageOps.exif_transpose(opened)
-        if picture.mode == "F":  # whose white may be 1, or 255, or anything
-            raise ValueError("its pixels are floating-point numbers, of which none is known to be white")
-        if picture.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut at 255
-            deep = np.asarray(picture, dtype=np.int64)
-            if deep.min() < 0 or deep.max() > 65535:
-                raise ValueError("its pixels have more than 16 bits")
-            picture = Image.fromarray((deep // 257).astype(np.uint8))
-        fitted = ImageOps.fit(picture.convert(mode), (size, size), Image.Resampling.BILINEAR)
-    return torch.from_numpy(np.array(fitted).reshape(size, size, channels)).permute(2, 0, 1)

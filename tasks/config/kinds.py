@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -40,38 +42,67 @@ def names_in(package: str) -> list[str]:
 
 
 def check_kinds(params: Params) -> None:
-    """Refuse a name that no file has, and a kind's parameter that the kind does not take, or not under this threat.
+    """ParamsError, a line for each fault, for names that no file has, and for kinds' parameters that the kind does not
+    take, or not under this threat model. Imports torch."""
+    if faults := kind_faults(params):
+        raise ParamsError("\n".join(faults))
 
-    Imports torch.
-    """
-    module_of("data.sets", params.data.set, "data.set")
+
+def kind_faults(params: Params) -> list[str]:
+    """A line for everything that `check_kinds` refuses."""
+    checks: list[Callable[[], object]] = [partial(_check_set, params)]
     if ":" not in params.model.name:  # another is looked at when its weights are
-        module_of("models", params.model.name, "model.name")
+        checks.append(partial(module_of, "models", params.model.name, "model.name"))
     for where, loss in (("train.loss", params.train.loss), ("first.loss", params.first.loss)):
-        _under_threat("losses", loss.name, loss.params, where, params.threat)
-    _under_threat("attacks", "pgd", params.rift.attack, "rift.attack", params.threat)
+        checks.append(partial(_under_threat, "losses", loss.name, loss.params, where, params.threat))
+    checks.append(partial(_under_threat, "attacks", "pgd", params.rift.attack, "rift.attack", params.threat))
     for where, kinds in (
         ("attack.kinds", params.attack.kinds),
         ("evaluate.attacks", params.evaluate.attacks),
         ("evaluate.battery", params.evaluate.battery),
     ):
         for name, given in kinds.items():
-            _under_threat("attacks", name, given, f"{where}.{name}", params.threat)
+            checks.append(partial(_under_threat, "attacks", name, given, f"{where}.{name}", params.threat))
+    checks += [partial(_check_radius, params, epsilon) for epsilon in params.evaluate.epsilons]
+    for where, family, kinds in (
+        ("train.augment", "augments", params.train.augment),
+        ("evaluate.shifts", "shifts", params.evaluate.shifts),
+    ):
+        checks += [partial(kind, family, name, given, f"{where}.{name}") for name, given in kinds.items()]
+    faults = [fault for check in checks if (fault := _fault(check))]
+    return faults or [fault for fault in (_fault(partial(_check_gate, params)),) if fault]
+
+
+def _fault(check: Callable[[], object]) -> str:
+    try:
+        check()
+    except ParamsError as error:
+        return str(error)
+    return ""
+
+
+def _check_set(params: Params) -> None:
+    module = module_of("data.sets", params.data.set, "data.set")
+    for key in ("fit", "test_share"):
+        value, default = getattr(params.data, key), type(params.data).model_fields[key].default
+        if value != default and key not in getattr(module, "OPTIONS", ()):
+            raise ParamsError(f"params.yaml: data.{key}: {params.data.set} has no such choice; take the line out")
+
+
+def _check_gate(params: Params) -> None:
     measured = {**params.evaluate.attacks, **params.evaluate.battery}
     if all(getattr(module_of("tasks.attacks", name, name), "OWN_BUDGET", False) for name in measured):
         raise ParamsError(
             "params.yaml: evaluate.attacks: wanted an attack within the threat model, such as pgd, here or in "
             f"evaluate.battery, got {', '.join(measured) or 'none'}: what the gate compares as robust would be clean"
         )
-    for epsilon in params.evaluate.epsilons:
-        try:
-            check_length("a radius", params.threat.norm, epsilon)
-        except ValueError as error:
-            raise ParamsError(f"params.yaml: evaluate.epsilons: wanted {error}") from error
-    for name, given in params.train.augment.items():
-        kind("augments", name, given, f"train.augment.{name}")
-    for name, given in params.evaluate.shifts.items():
-        kind("shifts", name, given, f"evaluate.shifts.{name}")
+
+
+def _check_radius(params: Params, epsilon: float) -> None:
+    try:
+        check_length("a radius", params.threat.norm, epsilon)
+    except ValueError as error:
+        raise ParamsError(f"params.yaml: evaluate.epsilons: wanted {error}") from error
 
 
 def _under_threat(family: str, name: str, given: KindParams, where: str, threat: Threat) -> None:

@@ -40,6 +40,9 @@ class Data(Frozen):
     limit: Count | None
     pool: Count
     validation: Count
+    # Defaults, here and below: what a campaign has that was begun before there was the key.
+    fit: Literal["crop", "pad", "stretch"] = "crop"
+    test_share: float | None = Field(default=None, gt=0, lt=1)
 
 
 class Model(Frozen):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import unicodedata
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,8 +29,10 @@ def root(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def load(root: Path, split: str = "train", size: int | None = None, channels: int | None = None) -> Images:
-    return folder.load(split, root=root, size=size, channels=channels, seed=0)
+def load(
+    root: Path, split: str = "train", size: int | None = None, channels: int | None = None, **options: Any
+) -> Images:
+    return folder.load(split, root=root, size=size, channels=channels, **{"seed": 0, **options})
 
 
 def image(images: Images, key: str) -> torch.Tensor:
@@ -92,26 +97,30 @@ def test_litter_of_an_operating_system_is_passed_over(root: Path) -> None:
 
 
 def test_a_missing_folder_is_named(root: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"none/train and is not there; set data\.root to the folder"):
+    with pytest.raises(FileNotFoundError, match=r"expected a folder of images at .*/none \(data\.root\)"):
         load(tmp_path / "none")
     (root / "test").rename(root / "held-out")
-    with pytest.raises(FileNotFoundError, match="/test and is not there"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"\(data\.root\) must hold .*, found train/; .*data\.test_share: 0\.2",
+    ):
         load(root, "test")
 
 
 def test_one_class_only_is_refused(tmp_path: Path) -> None:
     (tmp_path / "train").mkdir()
-    with pytest.raises(ValueError, match="at least two classes are wanted, a folder each, .* got none"):
+    (tmp_path / "test").mkdir()
+    with pytest.raises(ValueError, match="expected at least two classes, a folder each, .* got none"):
         load(tmp_path)
     write(tmp_path / "train" / "cat" / "one.png", Image.new("L", (9, 9)))
-    with pytest.raises(ValueError, match="at least two classes are wanted, a folder each, .* got 1: cat"):
+    with pytest.raises(ValueError, match="expected at least two classes, a folder each, .* got 1: cat"):
         load(tmp_path)
 
 
 def test_a_class_without_images_is_named(root: Path) -> None:
     (root / "train" / "eel").mkdir()
     (root / "train" / "eel" / "one.heic").write_bytes(b"ftypheic")
-    with pytest.raises(ValueError, match=r"every class needs images \(\.png, .*none were found in .*train/eel$"):
+    with pytest.raises(ValueError, match=r"every class needs images \(\.png, .*and there are none in .*train/eel$"):
         load(root)
 
 
@@ -145,7 +154,7 @@ def test_pixels_whose_white_is_not_known_are_refused(root: Path) -> None:
     with pytest.raises(ValueError, match="2 of 5 files are no readable images") as caught:
         load(root)
     assert "floats.tif: its pixels are floating-point numbers" in str(caught.value)
-    assert "long.tif: its pixels have more than 16 bits" in str(caught.value)
+    assert "long.tif: its pixels are not unsigned numbers of at most 16 bits" in str(caught.value)
     (at / "floats.tif").unlink()
     (at / "long.tif").unlink()
     assert image(load(root), "train/cat/deep.tif").unique().tolist() == [100]
@@ -177,3 +186,111 @@ def test_unreadable_files_are_counted_and_the_first_named(root: Path) -> None:
         f"broken{i}.png" for i in range(4)
     ]
     assert lines[6] == "and 2 more"
+
+
+def test_linked_folders_are_followed_and_a_loop_of_links_ends(root: Path, tmp_path: Path) -> None:
+    camera = tmp_path / "camera" / "monday"
+    for i in range(3):
+        write(camera / f"{i}.png", Image.new("RGB", (30, 30), (i, 0, 0)))
+    (camera / "again").symlink_to(camera.parent)
+    (root / "train" / "cat" / "batch1").symlink_to(tmp_path / "camera")
+    images = load(root)
+    assert images.keys[:3] == tuple(f"train/cat/batch1/monday/{i}.png" for i in range(3))
+    assert len(images) == 5
+
+
+def test_a_link_that_leads_to_itself_is_named(root: Path) -> None:
+    (root / "train" / "cat" / "loop").symlink_to("loop")
+    (root / "train" / "cat" / "loop.png").symlink_to("loop.png")
+    with pytest.raises(ValueError, match=r"1 of 3 files are no readable images.*\n.*loop\.png: "):
+        load(root)
+
+
+def test_a_file_name_that_is_no_utf8_is_kept_as_text(root: Path) -> None:
+    at = root / "train" / "cat"
+    write(at / "new.png", Image.new("RGB", (9, 9)))
+    latin1 = (at / "new.png").rename(at / os.fsdecode(b"caf\xe9.png"))
+    write(at / "two\nlines.png", Image.new("RGB", (9, 9)))
+    images = load(root)
+    assert images.keys[0] == r"train/cat/caf\xe9.png"
+    assert r"train/cat/two\nlines.png" in images.keys
+    latin1.write_bytes(b"")
+    with pytest.raises(ValueError, match=r"caf\\xe9\.png: it is none of PNG"):
+        load(root)
+
+
+def test_a_class_has_one_name_in_whichever_form_its_folders_are_written(root: Path) -> None:
+    for split, form in (("train", "NFC"), ("test", "NFD")):
+        write(root / split / unicodedata.normalize(form, "café") / "one.png", Image.new("RGB", (9, 9)))
+    train, test = load(root), load(root, "test")
+    assert train.classes == test.classes == ("café", "cat", "dog")
+    assert test.labels_N.tolist() == [0, 1, 2]
+    write(root / "train" / unicodedata.normalize("NFD", "café") / "two.png", Image.new("RGB", (9, 9)))
+    with pytest.raises(ValueError, match="two folders that both read café, in different Unicode forms; move"):
+        load(root)
+
+
+@pytest.mark.parametrize("name", ["val", "validation"])
+def test_val_may_stand_for_test(root: Path, capsys: pytest.CaptureFixture[str], name: str) -> None:
+    (root / "test").rename(root / name)
+    load(root)
+    assert capsys.readouterr().out == f"  {name}/ is taken as the test part\n"
+    assert load(root, "test").keys == (f"{name}/cat/one.png", f"{name}/dog/one.png")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_validation_part_beside_a_test_part_is_told_to_be_left_out(
+    root: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(root / "val" / "cat" / "two.png", Image.new("RGB", (9, 9)))
+    assert len(load(root)) == 2
+    assert capsys.readouterr().out.startswith("  test/ is the test part; val/ is not read")
+    assert load(root, "test").keys == ("test/cat/one.png", "test/dog/one.png")
+
+
+@pytest.mark.parametrize("below", ["", "train"])
+def test_a_share_of_each_class_is_held_out_where_there_is_no_test_part(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], below: str
+) -> None:
+    draws = np.random.default_rng(0)
+    for name, n in (("cat", 20), ("dog", 10)):
+        for i in range(n):
+            picture = Image.fromarray(draws.integers(0, 255, (9, 9, 3), np.uint8))
+            write(tmp_path / below / name / f"{i:02d}.png", picture)
+    train, test = (load(tmp_path, split, test_share=0.2) for split in ("train", "test"))
+    assert (len(train), test.labels_N.bincount().tolist()) == (24, [4, 2])
+    assert not set(train.keys) & set(test.keys)
+    assert load(tmp_path, "test", test_share=0.2).keys == test.keys
+    assert load(tmp_path, "test", test_share=0.2, seed=1).keys != test.keys
+    assert f"no test part in {tmp_path}: 6 of 30 images are held out" in capsys.readouterr().out
+
+
+def test_copies_of_a_picture_are_held_out_together(tmp_path: Path) -> None:
+    draws = np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        for i in range(8):
+            picture = Image.fromarray(draws.integers(0, 255, (9, 9, 3), np.uint8))
+            for copy in ("a", "b"):
+                write(tmp_path / name / f"{i}{copy}.png", picture)
+    for seed in range(5):
+        keys = load(tmp_path, "test", test_share=0.3, seed=seed).keys
+        assert len(keys) == 12
+        assert {key.replace("b.png", "a.png") for key in keys} == {key for key in keys if "a.png" in key}
+
+
+def test_a_test_share_does_not_go_with_a_test_part(root: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"data\.test_share is for images without a test part, .* holds test/"):
+        load(root, test_share=0.2)
+    for name in ("cat", "dog"):
+        write(tmp_path / "few" / name / "one.png", Image.new("RGB", (9, 9)))
+    with pytest.raises(ValueError, match=r"two different images at least, .*few/cat has 1 files"):
+        load(tmp_path / "few", test_share=0.2)
+
+
+def test_what_is_cut_off_by_cropping_is_there_after_padding(root: Path) -> None:
+    write(root / "train" / "cat" / "wide.png", Image.fromarray(np.arange(60, dtype=np.uint8)[None].repeat(20, 0)))
+    by_fit = {fit: image(load(root, size=20, fit=fit), "train/cat/wide.png") for fit in ("crop", "pad", "stretch")}
+    assert int(by_fit["crop"].min()) >= 19
+    assert int(by_fit["stretch"].min()) <= 2
+    assert by_fit["pad"][:, :5].max() == 0
+    assert int(by_fit["pad"][:, 10].max()) >= 57
