@@ -16,6 +16,7 @@ from data.shards import Images
 from tasks import train
 from tasks.config.params import Params, TrainCandidates, read
 from tasks.engine import devices, networks
+from tasks.engine.training_set import training_set
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"
 HELP = "folder that holds MNIST/raw, or where torchvision may put it; without it scikit-learn's digits are taken"
@@ -72,20 +73,14 @@ def tutorial() -> nn.Module:
 
 
 def fitted(
-    name: str, given: Images, validation: Images, params: Params, where: devices.Compute = devices.ONE_PROCESS
+    name: str, given: Images, validation: Images, params: Params, compute: devices.Compute = devices.ONE_PROCESS
 ) -> nn.Module:
     """A new network, trained on `given` by params.train; in eval mode, on the CPU."""
     none = TrainCandidates(weight=0.0, repeat=1, non_fooling=False)
-    found, _ = train.fit(
-        new(given, params),
-        train.training_set(given, [], none),
-        validation,
-        params,
-        params.train.loss,
-        name,
-        where=where,
+    net, _ = train.fitted(
+        new(given, params), training_set(given, [], none), validation, params, params.train.loss, name, compute=compute
     )
-    return found.requires_grad_(False)
+    return net.requires_grad_(False)
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

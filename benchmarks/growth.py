@@ -154,7 +154,7 @@ def one_round(root: Path) -> dict[str, float]:
     spent["memory"] = max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN))
     spent["memory"] *= 1024 / 1e6
     with timed("reading"):
-        from tasks.train import training_set
+        from tasks.engine.training_set import training_set
 
         shards = chain.from_iterable(map(read_candidates, inputs.lineage(round_).shards))
         training_set(inputs.images(round_.workspace, "train"), shards, read(round_.params).train.candidates)
@@ -214,11 +214,11 @@ def close_by_hand(round_: Round, params: Params, pool: Images, each: int, drawn:
     shutil.copyfile(workspace.params, round_.params)
     start = workspace.splits
     if round_.number:
-        start = first.model
+        start = first.challenger.model
         write_candidates(round_.attack, [])
         renamed = drawn.replace('"001/draw/', f'"{round_.name}/draw/')
         round_.annotations.write_text(renamed + answers(round_, params, each))
-        write_index(round_, "collected", {"target": str(first.model.relative_to(workspace.root))})
+        write_index(round_, "collected", {"target": str(first.challenger.model.relative_to(workspace.root))})
     write_candidates(round_.candidates, [candidate(round_, i, pool) for i in range(each)])
     round_.lineage.write_text(json.dumps(lineage(round_, params, first if round_.number else None), indent=2) + "\n")
     stand_in(round_, params)
@@ -231,11 +231,11 @@ def stand_in(round_: Round, params: Params) -> None:
     torch.manual_seed(round_.number)
     net = networks.build(params.model.name, len(base.classes), base.channels, base.size)
     card = checkpoint.Card(params.model.name, base.classes, base.channels, base.size, round_.number)
-    for path in (round_.trained, round_.model):
+    for path in (round_.challenger.trained, round_.challenger.model):
         checkpoint.save(path, net, card)
-    write_candidates(round_.predictions, [])
-    write_json(round_.history, {"kept": 0, "epochs": [], "images": 0})
-    write_json(round_.rift, {"modules": []})
+    write_candidates(round_.challenger.predictions, [])
+    write_json(round_.challenger.history, {"kept": 0, "epochs": [], "images": 0})
+    write_json(round_.challenger.rift, {"modules": []})
     told: dict[str, Any] = {
         "clean": FLAT,
         "robust": {"pgd": FLAT},
@@ -244,7 +244,7 @@ def stand_in(round_: Round, params: Params) -> None:
         "heal": {"rate": None},
     }
     told |= {"mer": None, "vmer": {"low": None}, "promoted": round_.number == 0, "champion": 0}
-    write_json(round_.metrics, told | {"round": round_.number})
+    write_json(round_.challenger.metrics, told | {"round": round_.number})
 
 
 def candidate(round_: Round, i: int, pool: Images) -> Candidate:

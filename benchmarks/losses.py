@@ -21,10 +21,10 @@ from benchmarks import _nets
 from benchmarks._frame import Measured, finish, table
 from data.shards import Images
 from tasks.attacks import apgd_ce, attack, fgsm, pgd
-from tasks.config.kinds import kind
 from tasks.config.params import Params
 from tasks.engine import inference
-from tasks.losses import repeatable
+from tasks.engine.batch import Batch
+from tasks.losses import loss_of
 from tasks.losses._awp import perturbed
 
 STEPS = 5  # of the PGD that makes a loss's images
@@ -43,7 +43,7 @@ LOSSES: tuple[tuple[str, str, Mapping[str, Any], float | None], ...] = (  # name
 def passes(given: Images, params: Params) -> float:
     """Gradients that one image takes in one training step, counted."""
     net = _nets.new(given, params)
-    module, own = kind("losses", params.train.loss.name, params.train.loss.params, "train.loss.params")
+    loss = loss_of(params.train.loss.name, params.train.loss.params, params.threat)
     images, labels = inference.to_float(given.pixels_NCHW[:8]), given.labels_N[:8]
     counted = 0
 
@@ -52,11 +52,11 @@ def passes(given: Images, params: Params) -> float:
         counted += len(inputs[0]) if output.requires_grad else 0
 
     net.register_forward_hook(count)
-    batch = net, images, labels, torch.ones(len(labels)), own, params.threat, torch.Generator()
+    batch, generator = Batch(images, labels, torch.ones(len(labels))), torch.Generator()
     if params.train.awp is None:
-        module.loss(*batch)
+        loss(net, batch, generator)
     else:
-        again = repeatable(module, *batch)
+        again = loss.repeatable(net, batch, generator)
         with perturbed(net, again, params.train.awp):
             again()
     return counted / len(labels)

@@ -24,7 +24,8 @@ from tasks.attacks import apgd_ce, apgd_t, attack, pgd, square
 from tasks.attacks._battery import battery
 from tasks.config.params import Threat
 from tasks.engine import inference, networks
-from tasks.losses import pgd_at
+from tasks.engine.batch import Batch
+from tasks.losses import Loss, pgd_at
 
 THREAT = Threat(norm="linf", epsilon=0.3)
 STEPS, BATCH = 3, 128
@@ -58,10 +59,11 @@ def train(images: Images, budget: int) -> Trained:
         index, order = order[:batch], order[batch:]
         pixels = inference.to_float(images.pixels_NCHW.index_select(0, index))
         own = pgd_at.Params(steps=STEPS, epsilon=THREAT.epsilon * min(1, (done + 0.02) / GROWING))
-        given = (pixels.contiguous(memory_format=torch.channels_last), images.labels_N[index], torch.ones(batch))
+        pixels = pixels.contiguous(memory_format=torch.channels_last)
+        step_batch = Batch(pixels, images.labels_N[index], torch.ones(batch))
         optimizer.zero_grad(set_to_none=True)
         with torch.autocast("cpu", torch.bfloat16):
-            value = pgd_at.loss(net, *given, own, THREAT, generator)
+            value = Loss(pgd_at, own, THREAT)(net, step_batch, generator)
         value.backward()
         optimizer.step()
         if step % max(1, count // 10) == 0:

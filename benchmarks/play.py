@@ -48,7 +48,7 @@ def workspace(folder: Path) -> Workspace:
     made.round(1).params.write_text((ROOT / "params.yaml").read_text(encoding="utf-8"), encoding="utf-8")
     card = checkpoint.Card("nsl_cnn", tuple(str(digit) for digit in range(10)), 1, 28, 0)
     torch.manual_seed(0)
-    checkpoint.save(made.round(0).model, card.build(), card)
+    checkpoint.save(made.round(0).challenger.model, card.build(), card)
     index = {"rounds": {}, "collected": {"001": {"target": "data/rounds/000/model.safetensors"}}}
     made.index.write_text(json.dumps(index), encoding="utf-8")
     return made

@@ -25,11 +25,13 @@ from benchmarks._nets import settings as changed
 from benchmarks._nets import tutorial
 from benchmarks._profile import shares
 from benchmarks.attacks import by_hand
-from tasks import train
-from tasks.config.kinds import kind
 from tasks.config.params import KindParams, Params
 from tasks.engine import inference, networks
+from tasks.engine.batch import Batch
 from tasks.engine.devices import keep_memory
+from tasks.engine.fit import backward
+from tasks.engine.schedule import optimizer_of
+from tasks.losses import loss_of
 
 NSL, LINF = 0.2, 0.3  # the tutorial's step; the radius of the others
 STEPS = 5  # of the inner PGD
@@ -96,16 +98,16 @@ class Stepper:
         made = networks.build("nsl_cnn", 10, 1, 28)
         made.load_state_dict(self.net.state_dict())
         self.net = made.train().to(memory_format=torch.channels_last)
-        self.optimizer = train._optimizer(self.net, self.params.train)
-        self.module, self.own = kind("losses", self.loss, LOSSES[self.loss], "train.loss.params")
+        self.optimizer = optimizer_of(self.net, self.params.train)
+        self.composed = loss_of(self.loss, LOSSES[self.loss], self.params.threat)
         return self
 
     def ours(self) -> None:
         images = inference.to_float(self.pixels.index_select(0, self.index))
         images = images.contiguous(memory_format=torch.channels_last)
-        batch = (images, self.labels.index_select(0, self.index), torch.ones(len(self.index)))
+        batch = Batch(images, self.labels.index_select(0, self.index), torch.ones(len(self.index)))
         self.optimizer.zero_grad(set_to_none=True)
-        train._backward(self.net, batch, self.module, self.own, self.params, self.generator)
+        backward(self.net, batch, self.composed, self.generator, precision=self.params.train.precision)
         self.optimizer.step()
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SPLITS = ("train", "pool", "validation", "test")
+CHALLENGER, REFERENCE, CONTROL = ARMS = ("challenger", "reference", "control")
 
 
 def pointer(path: Path) -> Path:
@@ -121,32 +122,14 @@ class Round:
         """A user's trained weights that the round starts from; there only where params.yaml names some."""
         return self.folder / "weights.safetensors"
 
-    @property
-    def trained(self) -> Path:
-        """Weights as the train stage left them."""
-        return self.folder / "train.safetensors"
+    def arm(self, name: str) -> Arm:
+        """What the round trains and evaluates under that name, one of ARMS."""
+        return Arm(self, name)
 
     @property
-    def history(self) -> Path:
-        return self.folder / "train.json"
-
-    @property
-    def model(self) -> Path:
-        """The challenger: weights after RiFT."""
-        return self.folder / "model.safetensors"
-
-    @property
-    def rift(self) -> Path:
-        return self.folder / "rift.json"
-
-    @property
-    def metrics(self) -> Path:
-        return self.folder / "metrics.json"
-
-    @property
-    def predictions(self) -> Path:
-        """What the networks answered while the round was evaluated, image by image."""
-        return self.folder / "predictions.parquet"
+    def challenger(self) -> Arm:
+        """The arm that may become the next target."""
+        return Arm(self)
 
     @property
     def decision(self) -> Path:
@@ -162,3 +145,56 @@ class Round:
     def aborted(self) -> Path:
         """Says when and why a round was given up."""
         return self.folder / "aborted.json"
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A network that a round trains and evaluates, apart from what the round collects.
+
+    The challenger's files lie in the round's folder itself; every other arm's lie in a folder of its own in there.
+    """
+
+    round: Round
+    name: str = CHALLENGER
+
+    def __post_init__(self) -> None:
+        if self.name not in ARMS:
+            raise ValueError(f"an arm must be one of {', '.join(ARMS)}, got {self.name!r}")
+
+    @property
+    def label(self) -> str:
+        """The arm in words, and what its random numbers are derived from: `001`, or `001/reference`."""
+        return self.round.name if self.name == CHALLENGER else f"{self.round.name}/{self.name}"
+
+    @property
+    def folder(self) -> Path:
+        return self.round.folder if self.name == CHALLENGER else self.round.folder / self.name
+
+    @property
+    def trained(self) -> Path:
+        """Weights as the train stage left them."""
+        return self.folder / "train.safetensors"
+
+    @property
+    def history(self) -> Path:
+        """How training went, epoch by epoch."""
+        return self.folder / "train.json"
+
+    @property
+    def model(self) -> Path:
+        """Weights after RiFT."""
+        return self.folder / "model.safetensors"
+
+    @property
+    def rift(self) -> Path:
+        """How RiFT went, module by module."""
+        return self.folder / "rift.json"
+
+    @property
+    def metrics(self) -> Path:
+        return self.folder / "metrics.json"
+
+    @property
+    def predictions(self) -> Path:
+        """What the networks answered while the arm was evaluated, image by image."""
+        return self.folder / "predictions.parquet"

@@ -86,7 +86,7 @@ def train(round_: Round) -> None:
     root = round_.workspace.root
     attacked = target(round_)
     given = round_.weights if round_.weights.exists() else round_.workspace.splits
-    start = attacked.model if attacked else given
+    start = attacked.challenger.model if attacked else given
     write_index(round_, "rounds", {"start": str(start.relative_to(root))})
     stages = [f"{stage}@{round_.name}" for stage in ("train", "rift", "evaluate")]
     dvc(round_.workspace, "repro", "-s", *stages, say=say)

@@ -72,7 +72,7 @@ def judge(round_: Round, candidates: list[Candidate]) -> list[Candidate]:
     """The frozen target's own answer to each."""
     attacked = target(round_)
     assert attacked is not None  # round 000 collects nothing
-    return judging.judge(candidates, attacked.model)
+    return judging.judge(candidates, attacked.challenger.model)
 
 
 @step("validate")

@@ -78,8 +78,8 @@ def check_target(campaign: Campaign, round_: Round) -> None:
             "a target is wanted, the challenger of every closed round was refused; "
             "`dadc decide NNN --promote --why …` makes one champion"
         )
-    if not target.model.exists():
-        path = target.model.relative_to(campaign.workspace.root)
+    if not target.challenger.model.exists():
+        path = target.challenger.model.relative_to(campaign.workspace.root)
         raise WorkspaceError(f"a target is wanted, {path} is not here; `dvc pull` brings it")
 
 
@@ -98,7 +98,7 @@ def freeze_params(campaign: Campaign, round_: Round) -> None:
         temporary.replace(round_.params)
     target = target_of(campaign, round_)
     if target is not None:
-        write_index(round_, "collected", {"target": str(target.model.relative_to(campaign.workspace.root))})
+        write_index(round_, "collected", {"target": str(target.challenger.model.relative_to(campaign.workspace.root))})
 
 
 @step("attack")

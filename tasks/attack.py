@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from data.layout import Round
+from data.layout import CHALLENGER, Round
 from data.records import Candidate
 from data.shards import Images, decode_png, encode_png, write_candidates
 from tasks import attacks
@@ -18,7 +18,7 @@ from tasks.workspace import inputs
 from tasks.workspace.rounds import read_index
 
 
-def attack(round_: Round, params: Params, where: Compute) -> None:
+def attack(round_: Round, params: Params, compute: Compute) -> None:
     """Write the round's attack.parquet: what fooled the target and what did not."""
     entry = read_index(round_.workspace)["collected"].get(round_.name)
     if entry is None:
@@ -26,15 +26,15 @@ def attack(round_: Round, params: Params, where: Compute) -> None:
     net, card = checkpoint.load(round_.workspace.root / entry["target"])
     pool = inputs.images(round_.workspace, "pool")
     card.check(pool, "the pool")
-    net = net.to(where.device)
+    net = net.to(compute.device)
     chosen = seed_images(round_.number, params, len(pool)).attacks
     made = [
         candidate
         for name, indices in chosen.items()
         if indices
-        for candidate in candidates(net, pool.take(indices), name, round_, params, where)
+        for candidate in candidates(net, pool.take(indices), name, round_, params, compute)
     ]
-    if not where.first:
+    if not compute.first:
         return
     write_candidates(round_.attack, made)
     fooling = sum(c.fooling for c in made)
@@ -42,13 +42,13 @@ def attack(round_: Round, params: Params, where: Compute) -> None:
 
 
 def candidates(
-    net: torch.nn.Module, seeds: Images, name: str, round_: Round, params: Params, where: Compute = ONE_PROCESS
+    net: torch.nn.Module, seeds: Images, name: str, round_: Round, params: Params, compute: Compute = ONE_PROCESS
 ) -> list[Candidate]:
     """One attack on these seed images: judged candidates whose images, as stored, are within the threat model."""
     module, own = kind("attacks", name, params.attack.kinds[name], f"attack.kinds.{name}")
     seed = derive(params.seed, "attack", round_.name, name)
     start_NCHW = inference.to_float(seeds.pixels_NCHW)
-    share = where.shard(torch.arange(len(seeds)))
+    share = compute.shard(torch.arange(len(seeds)))
     towards_N = towards(seeds.labels_N, len(seeds.classes), derive(seed, "targets"))[share]
     found = attacks.attack(
         module,
@@ -60,7 +60,7 @@ def candidates(
         seed,
         targets=towards_N if params.attack.targeted else None,
     )
-    made_NCHW = where.all_gather(found.images, len(seeds))
+    made_NCHW = compute.all_gather(found.images, len(seeds))
     threat = None if attacks.own_budget(module) else params.threat
     blobs = [encode_png(pixels) for pixels in rounded(made_NCHW, start_NCHW, threat)]
     stored_NCHW = torch.stack([decode_png(blob, seeds.channels) for blob in blobs])
@@ -106,4 +106,4 @@ def rounded(images_NCHW: torch.Tensor, seeds_NCHW: torch.Tensor, threat: Threat 
 
 
 if __name__ == "__main__":
-    stage.main("attack", attack)
+    stage.main("attack", stage.of_round(attack), arms=(CHALLENGER,))

@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from data.files import write_json
-from data.layout import Round
+from data.layout import Arm, Round
 from data.records import Candidate
 from data.shards import Images, candidate_images, read_candidates, write_table
 from tasks import attacks
@@ -33,10 +33,11 @@ Column = Mapping[str, torch.Tensor]
 AT_ONCE = 1 << 26  # pixel values evaluated at a time, in fp32 and several copies of it
 
 
-def evaluate(round_: Round, params: Params, here: Compute) -> None:
-    """Write the round's predictions.parquet and metrics.json."""
+def evaluate(arm: Arm, params: Params, here: Compute) -> None:
+    """Write the arm's predictions.parquet and metrics.json."""
+    round_ = arm.round
     lineage = inputs.lineage(round_)
-    net, card = checkpoint.load(round_.model)
+    net, card = checkpoint.load(arm.model)
     net = net.to(here.device)
     target = checkpoint.load(lineage.target)[0].to(here.device) if lineage.target else None
     test, validation = (inputs.images(round_.workspace, split) for split in ("test", "validation"))
@@ -50,7 +51,7 @@ def evaluate(round_: Round, params: Params, here: Compute) -> None:
         return answers if target is None else answers | transferred(net, target, part, answers["attack_worst"], params)
 
     parts = [answered(CHALLENGER, "test", test, in_parts(test, tested, here))]
-    here.say(f"evaluate {round_.name}: {len(test)} test images answered")
+    here.say(f"evaluate {arm.label}: {len(test)} test images answered")
     for name, each in ((CHALLENGER, net), (TARGET, target)):
         if each is None:
             continue
@@ -68,10 +69,10 @@ def evaluate(round_: Round, params: Params, here: Compute) -> None:
     if not here.first:
         return
     found = measured(parts, campaign, round_.number, lineage.target_round, params)
-    write_table(round_.predictions, to_table(parts))
-    write_json(round_.metrics, found)
+    write_table(arm.predictions, to_table(parts))
+    write_json(arm.metrics, found)
     stage.say(
-        f"evaluate {round_.name}: clean {found['clean']['accuracy']:.1%}  "
+        f"evaluate {arm.label}: clean {found['clean']['accuracy']:.1%}  "
         + "  ".join(f"{name} {told['accuracy']:.1%}" for name, told in found["robust"].items())
         + f"  {'promoted' if found['promoted'] else 'not promoted'}: {'; '.join(found['gate']['reasons'])}"
     )

@@ -105,7 +105,11 @@ def lineage(round_: Round, params: Params, target: Round | None) -> dict[str, An
         "round": round_.number,
         "target": None
         if target is None
-        else {"round": target.number, "path": _name(target.model, round_), "md5": md5(target.model)},
+        else {
+            "round": target.number,
+            "path": _name(target.challenger.model, round_),
+            "md5": md5(target.challenger.model),
+        },
         "shards": [*shards, own],
         "weights": {"path": _name(round_.weights, round_), "md5": md5(round_.weights)}
         if round_.weights.exists()

@@ -17,7 +17,7 @@ def promoted(round_: Round) -> bool:
     """Whether the round's challenger became champion: by decision.json, else by metrics.json."""
     if round_.decision.exists():
         return bool(json.loads(round_.decision.read_text())["promoted"])
-    return bool(json.loads(round_.metrics.read_text())["promoted"])
+    return bool(json.loads(round_.challenger.metrics.read_text())["promoted"])
 
 
 def champion(closed: Sequence[Round]) -> Round | None:

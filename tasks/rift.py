@@ -22,7 +22,7 @@ from torch import nn
 from torch.nn import functional
 
 from data.files import write_json, write_whole
-from data.layout import Round
+from data.layout import Arm
 from data.shards import Images
 from tasks import attacks, augments
 from tasks.config.kinds import kind
@@ -86,25 +86,25 @@ class Point:
         return {"alpha": self.alpha, "clean": clean, "robust": robust}
 
 
-def rift(round_: Round, params: Params, where: Compute) -> None:
-    """Write the round's model.safetensors and rift.json. Of several processes, the first does it all."""
-    if not where.first:
+def rift(arm: Arm, params: Params, compute: Compute) -> None:
+    """Write the arm's model.safetensors and rift.json. Of several processes, the first does it all."""
+    if not compute.first:
         return
-    net, card = checkpoint.load(round_.trained)
-    enabled = params.rift.enabled and (round_.number > 0 or params.first.rift)
+    net, card = checkpoint.load(arm.trained)
+    enabled = params.rift.enabled and (arm.round.number > 0 or params.first.rift)
     if not enabled:
-        write_whole(round_.model, round_.trained.read_bytes())
-        write_json(round_.rift, {"enabled": False, "alpha": 0.0})
-        stage.say(f"rift {round_.name}: not enabled, the trained weights are kept")
+        write_whole(arm.model, arm.trained.read_bytes())
+        write_json(arm.rift, {"enabled": False, "alpha": 0.0})
+        stage.say(f"rift {arm.label}: not enabled, the trained weights are kept")
         return
-    train, validation = (inputs.images(round_.workspace, split) for split in ("train", "validation"))
-    found = tune(net.to(where.device), train, validation, params)
-    if found["alpha"] == 0:
-        write_whole(round_.model, round_.trained.read_bytes())
+    train, validation = (inputs.images(arm.round.workspace, split) for split in ("train", "validation"))
+    outcome = tune(net.to(compute.device), train, validation, params)
+    if outcome["alpha"] == 0:
+        write_whole(arm.model, arm.trained.read_bytes())
     else:
-        checkpoint.save(round_.model, net, card)
-    write_json(round_.rift, {"enabled": True, "selection": params.rift.selection, **found})
-    stage.say(f"rift {round_.name}: {found['module']} at alpha {found['alpha']:g}")
+        checkpoint.save(arm.model, net, card)
+    write_json(arm.rift, {"enabled": True, "selection": params.rift.selection, **outcome})
+    stage.say(f"rift {arm.label}: {outcome['module']} at alpha {outcome['alpha']:g}")
 
 
 def tune(net: nn.Module, train: Images, validation: Images, params: Params) -> dict[str, Any]:

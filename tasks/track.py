@@ -77,7 +77,7 @@ def disagreements(round_: Round, services: Services, best: Round | None) -> list
     if run is None:
         return [f"MLflow has no run of round {round_.name}; `dadc track` logs it"]
     found = []
-    told, wanted = run.data.metrics, flat_metrics(json.loads(round_.metrics.read_text()))
+    told, wanted = run.data.metrics, flat_metrics(json.loads(round_.challenger.metrics.read_text()))
     for name in sorted(told.keys() | wanted.keys()):
         if told.get(name) != wanted.get(name):
             found.append(f"{name}: {told.get(name)!r} in MLflow, {wanted.get(name)!r} in metrics.json")
@@ -117,7 +117,16 @@ def flat_params(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 def digest(round_: Round) -> str:
     """One name for all that is logged of a round."""
-    parts = [md5(path) for path in (round_.params, round_.candidates, round_.lineage, round_.model, round_.metrics)]
+    parts = [
+        md5(path)
+        for path in (
+            round_.params,
+            round_.candidates,
+            round_.lineage,
+            round_.challenger.model,
+            round_.challenger.metrics,
+        )
+    ]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
 
@@ -258,7 +267,7 @@ def _log(store: _Store, run: Run, round_: Round, origin: str) -> None:
 
     run_id, at = run.info.run_id, run.info.start_time
     lineage = json.loads(round_.lineage.read_text())
-    metrics = flat_metrics(json.loads(round_.metrics.read_text()))
+    metrics = flat_metrics(json.loads(round_.challenger.metrics.read_text()))
     tags = {
         "dadc.digest": origin,
         "dadc.data": md5(round_.candidates),
@@ -271,7 +280,14 @@ def _log(store: _Store, run: Run, round_: Round, origin: str) -> None:
     for i in range(0, len(entries), BATCH):
         store.client.log_batch(run_id, params=entries[i : i + BATCH])
     store.client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
-    for path in (round_.params, round_.metrics, round_.lineage, round_.history, round_.rift, round_.decision):
+    for path in (
+        round_.params,
+        round_.challenger.metrics,
+        round_.lineage,
+        round_.challenger.history,
+        round_.challenger.rift,
+        round_.decision,
+    ):
         if path.exists():
             store.client.log_artifact(run_id, str(path))
     store.log_metrics(run_id, metrics, at, model=_log_model(store, run_id, round_, tags))
@@ -287,7 +303,7 @@ def _log_model(store: _Store, run_id: str, round_: Round, tags: Mapping[str, str
     if version := store.version(round_.name):
         return str(version.tags["dadc.model"])
     model = store.model(run_id, f"round-{round_.name}", {**tags, "dadc.round": round_.name})
-    store.client.log_model_artifact(model.model_id, str(round_.model))
+    store.client.log_model_artifact(model.model_id, str(round_.challenger.model))
     store.client.finalize_logged_model(model.model_id, "READY")
     outputs = store.client.get_run(run_id).outputs
     if not any(output.model_id == model.model_id for output in (outputs.model_outputs if outputs else ())):

@@ -157,7 +157,11 @@ def outcome(ground: Ground, root: Path, services: Services | None = None) -> dic
         for c in read_candidates(round_.candidates):
             votes = sorted((v.validator, v.choice, v.counted, v.reason) for v in c.votes)
             shard.append((c.key, c.source, c.image, c.intended, c.annotator, c.answer, c.verdict, c.split, votes))
-    digests = {p.name: md5(p) for p in (round_.attack, round_.trained, round_.model, round_.metrics) if p.exists()}
+    digests = {
+        p.name: md5(p)
+        for p in (round_.attack, round_.challenger.trained, round_.challenger.model, round_.challenger.metrics)
+        if p.exists()
+    }
     return {
         "asked": asked,
         "record": record,

@@ -74,7 +74,7 @@ def make_round(folder: Path, checkout: Path, pool: Images | None = None, **chang
     card = checkpoint.Card("nsl_cnn", pool.classes, channels, size, 0)
     torch.manual_seed(0)
     workspace.round(0).folder.mkdir()
-    checkpoint.save(workspace.round(0).model, card.build(), card)
+    checkpoint.save(workspace.round(0).challenger.model, card.build(), card)
     write_index(round_, "collected", {"target": "data/rounds/000/model.safetensors"})
     write_candidates(round_.attack, [])
     return Play(round_, read(round_.params), splits, pool)
@@ -82,7 +82,7 @@ def make_round(folder: Path, checkout: Path, pool: Images | None = None, **chang
 
 def train(play: Play, images: Images, epochs: int = 2) -> nn.Module:
     """Train the target for some seconds, so that it knows what it sees."""
-    path = play.round.workspace.round(0).model
+    path = play.round.workspace.round(0).challenger.model
     net, card = checkpoint.load(path)
     torch.manual_seed(0)
     images_NCHW, optimizer = inference.to_float(images.pixels_NCHW), torch.optim.Adam(net.parameters(), 2e-3)

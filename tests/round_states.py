@@ -22,7 +22,9 @@ def mark_opened(round_: Round) -> None:
 def mark_closed(round_: Round) -> None:
     """Commit that the round is closed, and tag it: the last that closing does."""
     round_.closed.write_text(f'{{"at": "{CLOSED_AT}"}}\n')
-    _commit(round_, f"Close round {round_.name}", round_.params, round_.lineage, round_.metrics, round_.closed)
+    _commit(
+        round_, f"Close round {round_.name}", round_.params, round_.lineage, round_.challenger.metrics, round_.closed
+    )
     git(round_.workspace, "tag", round_.tag)
 
 
@@ -39,7 +41,7 @@ def opened(root: Path, number: int = 0) -> Round:
     round_ = Workspace(root).round(number)
     round_.folder.mkdir()
     shutil.copyfile(round_.workspace.params, round_.params)
-    round_.trained.write_bytes(b"half")
+    round_.challenger.trained.write_bytes(b"half")
     write_index(round_, "rounds", {"start": "data/base/splits.json"})
     commit(round_.workspace, f"Index of round {round_.name}", round_.workspace.index)
     mark_opened(round_)
@@ -49,7 +51,7 @@ def opened(root: Path, number: int = 0) -> Round:
 def closed(root: Path) -> Round:
     """Round 000, as far as its state hangs on it."""
     round_ = opened(root)
-    round_.metrics.write_text('{"promoted": true}')
+    round_.challenger.metrics.write_text('{"promoted": true}')
     round_.lineage.write_text("{}")
     mark_closed(round_)
     return round_

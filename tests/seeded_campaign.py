@@ -80,7 +80,7 @@ def play(root: Path) -> None:
     params, splits = read(second.params), json.loads(workspace.splits.read_text())
     append(second.annotations, list(drawn(second, params, splits)))
     append(second.annotations, list(voted(second, params, splits)))
-    found = judge(candidates(second, params, splits), first.model)
+    found = judge(candidates(second, params, splits), first.challenger.model)
     cast = votes(second, params, splits, found)
     freeze(second, validate(found, cast, params.validate_, stats_before(second)), params, first)
     stages(second, "data/rounds/000/model.safetensors")

@@ -15,6 +15,7 @@ PAGE = (ROOT / "CONTRIBUTING.md").read_text()
 EXAMPLES = re.findall(r"`([\w/]+\.py)`:\n\n```python\n(.*?)```\n\n    (\| [^\n]*)", PAGE, re.S)
 BESIDE = {  # the page and the row below which a family's next row stands
     "tasks/attacks": ("robustness.md", "spatial"),
+    "tasks/losses": ("robustness.md", "score"),
     "tasks/shifts": ("robustness.md", "affine"),
     "tasks/augments": ("networks-and-data.md", "elastic"),
     "models": ("networks-and-data.md", "efficientnet_b0"),
@@ -23,6 +24,7 @@ TESTS = (
     *("tests/test_docs_kinds.py", "tests/test_docs_robustness.py", "tests/test_repository.py"),
     *(
         "tests/tasks/attacks/test_contract.py",
+        "tests/tasks/losses/test_contract.py",
         "tests/tasks/shifts/test_contract.py",
         "tests/tasks/augments/test_contract.py",
     ),

@@ -33,7 +33,7 @@ def verify(campaign: Campaign, number: int) -> tuple[list[str], list[str]]:
     shard = read_candidates(round_.candidates)
     if round_.number > 0:
         faults += candidates(shard, from_record(campaign, round_))
-    told, found = json.loads(round_.metrics.read_text()), from_predictions(round_)
+    told, found = json.loads(round_.challenger.metrics.read_text()), from_predictions(round_)
     faults += differences(told, found, "metrics.json", "predictions.parquet and the shards")
     seen = [
         f"{len(shard)} candidates with their answers, votes and verdicts from the raw annotations",
@@ -68,7 +68,7 @@ def from_record(campaign: Campaign, round_: Round) -> list[Candidate]:
 
     params, attacked = read(round_.params), target(round_)
     assert attacked is not None  # only round 000 has none, and it collects nothing
-    found = judge.judge(candidates_.candidates(round_, params, campaign.splits), attacked.model)
+    found = judge.judge(candidates_.candidates(round_, params, campaign.splits), attacked.challenger.model)
     found = validate.validate(found, votes.cast_votes(round_), params.validate_, history.stats_before(round_))
     before = [r for r in closed(round_.workspace) if r.number < round_.number]
     return freezing.split(found, freezing.joined(before), params.seed, freezing.used(before))
@@ -81,7 +81,7 @@ def from_predictions(round_: Round) -> dict[str, Any]:
     lineage = json.loads(round_.lineage.read_text())
     root, attacked = round_.workspace.root, lineage["target"]
     campaign = list(chain.from_iterable(read_candidates(root / shard["path"]) for shard in lineage["shards"]))
-    parts = predictions.read(round_.predictions)
+    parts = predictions.read(round_.challenger.predictions)
     number = attacked and attacked["round"]
     made = predictions.measured(parts, campaign, round_.number, number, read(round_.params))
     content: dict[str, Any] = json.loads(json.dumps(made))

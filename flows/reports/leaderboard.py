@@ -126,7 +126,7 @@ def _candidates(round_: Round) -> list[Candidate]:
         return read_candidates(round_.candidates)
     params, attacked = read(round_.params), target(round_)
     assert attacked is not None  # only round 000 has none
-    judged = judge(candidates(round_, params, check_initialised(round_.workspace)), attacked.model)
+    judged = judge(candidates(round_, params, check_initialised(round_.workspace)), attacked.challenger.model)
     return validate(judged, cast_votes(round_), params.validate_, stats_before(round_))
 
 
@@ -136,14 +136,14 @@ def _told(round_: Round, candidates: list[Candidate]) -> dict[str, Any]:
     from tasks.evaluation.metrics import by_source
     from tasks.judge import rightly_classified
 
-    if round_.metrics.exists():
-        told: dict[str, Any] = json.loads(round_.metrics.read_text(encoding="utf-8"))["by_source"]
+    if round_.challenger.metrics.exists():
+        told: dict[str, Any] = json.loads(round_.challenger.metrics.read_text(encoding="utf-8"))["by_source"]
         return told
     attacked, seeds = target(round_), {c.seed_image for c in candidates if not c.by_people}
     assert attacked is not None  # only round 000 has none
     pool = read_images(round_.workspace.split("pool"), check_initialised(round_.workspace)["channels"])
     started = pool.take([index for index, key in enumerate(pool.keys) if key in seeds])
-    return by_source(candidates, rightly_classified(started, attacked.model) if len(started) else [])
+    return by_source(candidates, rightly_classified(started, attacked.challenger.model) if len(started) else [])
 
 
 def _cell(name: str, value: Any) -> str:

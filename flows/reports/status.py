@@ -38,9 +38,9 @@ def row(round_: Round) -> list[str]:
     how = state(round_)
     attacked = target(round_)
     begin = [round_.name, str(how), attacked.name if attacked else "–"]
-    if not round_.metrics.exists():
+    if not round_.challenger.metrics.exists():
         return [*begin, *["–"] * (len(COLUMNS) - len(begin))]
-    metrics = json.loads(round_.metrics.read_text())
+    metrics = json.loads(round_.challenger.metrics.read_text())
     best = champion([r for r in closed(round_.workspace) if r.number <= round_.number])
     return [
         *begin,

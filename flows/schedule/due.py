@@ -52,7 +52,7 @@ def _ended(campaign: Campaign) -> Due | None:
         return None
     if rules.rounds is not None and last.number >= rules.rounds:
         return Due("stop", last, f"round {last.name} is closed, and schedule.rounds is {rules.rounds}")
-    vmer = json.loads(last.metrics.read_text())["vmer"]["low"]
+    vmer = json.loads(last.challenger.metrics.read_text())["vmer"]["low"]
     if rules.vmer is not None and vmer is not None and vmer < rules.vmer:
         return Due("stop", last, f"its vMER is {vmer:.1%}, under schedule.vmer, {rules.vmer:.1%}")
     return None

@@ -2,8 +2,8 @@
 
 A file proposes images and no more. The base cuts what it gets to the threat model and to [0, 1], keeps the worst of
 the clean image and of all restarts, and decides in fp32 what fooled the network: no attack marks its own work.
-An attack whose Params has `restarts` is run that many times; one that has rules for its parameters beyond their types
-brings `check(params, threat)`; `passes(params)` says what an image costs it, in gradients, where that is not steps ×
+An attack whose Params has `restarts` is run that many times; Params with rules beyond their types have a method
+`check(threat)`; `passes(params)` says what an image costs it, in gradients, where that is not steps ×
 restarts. One with OWN_BUDGET, such as a rotation, is outside the norm ball: only [0, 1] holds for it, and its accuracy
 is not one within the threat model. One with GRADIENT_FREE runs after those that follow gradients: what only it breaks,
 gradients may have hidden.
@@ -87,11 +87,16 @@ def attack(
             one = slice(at, at + batch)
             aims = None if targets is None else targets[one].to(device_of(net))
             work = _Work(module, net, swift, threat, params, aims)
-            parts.append(_worst(work, images[one], labels[one], derive(seed, module.__name__, at)))
+            parts.append(_worst(work, images[one], labels[one], derive(seed, f"tasks.attacks.{kind_name(module)}", at)))
     if not parts:
         none = torch.zeros(0, dtype=torch.bool)
         return Attacked(images.cpu(), none, torch.zeros(0, dtype=torch.long), none)
     return Attacked(*(torch.cat([getattr(part, f) for part in parts]) for f in Attacked.__dataclass_fields__))
+
+
+def kind_name(module: Any) -> str:
+    """The attack's name in params.yaml, which its random numbers hang on: where its file lies changes nothing."""
+    return str(module.__name__).rpartition(".")[2]
 
 
 def own_budget(module: Any) -> bool:
@@ -353,8 +358,8 @@ def _check(module: Any, images: torch.Tensor, labels: torch.Tensor, threat: Thre
         raise ValueError(f"{len(images)} images want as many int64 labels, got {labels.dtype} {tuple(labels.shape)}")
     if not isinstance(params, module.Params):
         raise ValueError(f"{module.__name__} wants its own Params, got {type(params).__module__}.Params")  # noqa: TRY004
-    if hasattr(module, "check"):
-        module.check(params, threat)
+    if hasattr(params, "check"):
+        params.check(threat)
 
 
 def _lengths(images_BCHW: torch.Tensor) -> torch.Tensor:

@@ -24,10 +24,9 @@ class Params(Frozen):
     def step(self, threat: Threat) -> float:
         return usual_step(self.steps, threat.epsilon) if self.step_size is None else self.step_size
 
-
-def check(params: Params, threat: Threat) -> None:
-    """ValueError for steps that make no sense within the ball."""
-    check_steps("pgd", params.steps, params.step(threat), threat)
+    def check(self, threat: Threat) -> None:
+        """ValueError for steps that make no sense within the ball."""
+        check_steps("pgd", self.steps, self.step(threat), threat)
 
 
 def perturb(

@@ -106,9 +106,9 @@ def _check_radius(params: Params, epsilon: float) -> None:
 
 
 def _under_threat(family: str, name: str, given: KindParams, where: str, threat: Threat) -> None:
-    module, own = kind(family, name, given, where)
-    if hasattr(module, "check"):
+    _, own = kind(family, name, given, where)
+    if hasattr(own, "check"):
         try:
-            module.check(own, threat)
+            own.check(threat)
         except ValueError as error:
             raise ParamsError(f"params.yaml: {where}: {error}") from error

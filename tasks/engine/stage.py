@@ -1,4 +1,4 @@
-"""What the stage commands have in common: `python -m tasks.<stage> NNN`, run at the workspace's root by DVC.
+"""What the stage commands share: `python -m tasks.<stage> NNN [--arm NAME]`, run at the workspace's root by DVC.
 
 A stage makes the same bytes from the same inputs: threads, seeds and algorithms are fixed here. It holds a lock of its
 own, because a stage whose DVC was killed may run on beside its retry.
@@ -16,32 +16,45 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
-from data.layout import Round, Workspace
+from data.layout import ARMS, CHALLENGER, Arm, Round, Workspace
 from tasks.config.params import Params, read
 from tasks.config.seeds import derive
 from tasks.engine import devices
 from tasks.engine.devices import Compute
 from tasks.workspace.reproduce import guard_closed_round
 
-Work = Callable[[Round, Params, Compute], None]
+Work = Callable[[Arm, Params, Compute], None]
 GPU_FULL = ("CUDA error: out of memory", "_ALLOC_FAILED")  # what the driver, cuBLAS and cuDNN say of it
 LOWER = {"train": "train.batch", "rift": "rift.batch"}  # what a stage's memory hangs on, in params.yaml
 
 
-def main(name: str, work: Work, arguments: Sequence[str] | None = None) -> None:
-    """Run a stage for the round the command line names; a fault of the input is one line and exit code 1."""
+def main(name: str, work: Work, arguments: Sequence[str] | None = None, *, arms: Sequence[str] = ARMS) -> None:
+    """Run a stage for the round and the arm that the command line names.
+
+    A fault of the input is one line and exit code 1. arms: those that the stage has.
+    """
     given = sys.argv[1:] if arguments is None else list(arguments)
+    arm = CHALLENGER
+    if len(given) == 3 and given[1] == "--arm" and given[2] in arms:
+        arm = given[2]
+        del given[1:]
     if len(given) != 1 or not (len(given[0]) == 3 and given[0].isdigit()):
-        print(f"usage: python -m tasks.{name} NNN, a round of three digits such as 001", file=sys.stderr)
+        choice = f" [--arm {'|'.join(arms)}]" if len(arms) > 1 else ""
+        print(f"usage: python -m tasks.{name} NNN{choice}, a round of three digits such as 001", file=sys.stderr)
         raise SystemExit(2)
-    round_ = Workspace(Path.cwd()).round(int(given[0]))
+    chosen = Workspace(Path.cwd()).round(int(given[0])).arm(arm)
     try:
-        run(name, work, round_)
+        run(name, work, chosen)
     except (ValueError, OSError, MemoryError, RuntimeError) as error:
-        if not (said := out_of_memory(name, error)) and isinstance(error, RuntimeError):
-            raise  # a fault of the code, whose frames are wanted
-        print(f"error: {name} {round_.name}: {said or error}", file=sys.stderr)
+        if not (message := out_of_memory(name, error)) and isinstance(error, RuntimeError):
+            raise  # a fault of the code: its frames help
+        print(f"error: {name} {chosen.label}: {message or error}", file=sys.stderr)
         raise SystemExit(1) from error
+
+
+def of_round(work: Callable[[Round, Params, Compute], None]) -> Work:
+    """The work of a stage that a round has once, whatever its arms."""
+    return lambda arm, params, compute: work(arm.round, params, compute)
 
 
 def out_of_memory(name: str, error: Exception) -> str:
@@ -63,35 +76,36 @@ def amended(what: str) -> str:
     return f"{what} in params.yaml, commit that, and `dadc amend` has the round take it"
 
 
-def run(name: str, work: Work, round_: Round) -> None:
+def run(name: str, work: Work, arm: Arm) -> None:
     """Run a stage under its lock, by the parameters frozen in the round's folder, in as many processes as they say.
 
     A closed round stays what it is.
     """
+    round_ = arm.round
     params = read(round_.params)
     devices.keep_memory()
     first = devices.first_process()
     with (
-        locked(name, round_) if first else nullcontext(),
-        devices.launched(params) as where,
-        reproducible(params, name, round_.name, strict=where.device.type == "cpu"),
-        guard_closed_round(name, round_, params, say) if first else nullcontext(),
+        locked(name, arm) if first else nullcontext(),
+        devices.launched(params) as compute,
+        reproducible(params, name, arm.label, strict=compute.device.type == "cpu"),
+        guard_closed_round(name, round_, params, say) if first and arm.name == CHALLENGER else nullcontext(),
     ):
         began = time.monotonic()
-        work(round_, params, where)
-        where.say(f"{name} {round_.name}: worked {time.monotonic() - began:.1f} s")
+        work(arm, params, compute)
+        compute.say(f"{name} {arm.label}: worked {time.monotonic() - began:.1f} s")
 
 
 @contextmanager
-def locked(name: str, round_: Round) -> Iterator[None]:
+def locked(name: str, arm: Arm) -> Iterator[None]:
     """No stage runs beside its retry: wait, and say so, until the other has ended."""
-    path = round_.workspace.local / "locks" / f"stage-{name}-{round_.name}.lock"
+    path = arm.round.workspace.local / "locks" / f"stage-{name}-{arm.label.replace('/', '-')}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(path)
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        say(f"{name} {round_.name} still runs in another process; waiting for it to end")
+        say(f"{name} {arm.label} still runs in another process; waiting for it to end")
         lock.acquire()
     try:
         yield

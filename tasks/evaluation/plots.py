@@ -22,8 +22,8 @@ from data.layout import Round
 def write(rounds: Sequence[Round]) -> list[Path]:
     """Write the tables of these closed rounds, in order; where they lie."""
     folder, last = rounds[-1].workspace.rounds / "plots", rounds[-1]
-    found = json.loads(last.metrics.read_text())
-    tuned = json.loads(last.rift.read_text())
+    found = json.loads(last.challenger.metrics.read_text())
+    tuned = json.loads(last.challenger.rift.read_text())
     modules = tuned.get("modules", [])
     curve = {0.0: found["clean"], **{float(radius): told for radius, told in found["curve"].items()}}
     tables = {
@@ -55,7 +55,7 @@ def interpolated(tuned: Mapping[str, Any]) -> list[tuple[float, float, str]]:
 
 def accuracies(round_: Round) -> list[tuple[str, float, str]]:
     """The round's accuracies: clean, under each attack, and the mean under shifts."""
-    found = json.loads(round_.metrics.read_text())
+    found = json.loads(round_.challenger.metrics.read_text())
     told = {"clean": found["clean"], **found["robust"]}
     if "mean" in found["ood"]:
         told["OOD"] = found["ood"]["mean"]

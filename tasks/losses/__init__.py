@@ -1,15 +1,21 @@
-"""Losses: one file each, with `Params` and `loss(net, images, labels, weights, params, threat, generator)`.
+"""Losses: one file each; this is their base.
 
 A loss is of the training alone: what is saved, served and evaluated is the bare network. It is a weighted mean of one
-number for each image, so that a batch may be gone through in parts. A loss that has rules for its parameters beyond
-their types brings `check(params, threat)`. One that trains on adversarial images of its own brings its two halves too:
-`adversarial(net, images, labels, params, threat, generator)`, the images, and
-`loss_at(net, images, adversarial, labels, weights, params)`, the loss once they are made; `loss` does both.
+number for each image, so that a batch may be gone through in parts. A file has `Params` and one of two things:
+
+- `loss_at(net, batch, adversarial_BCHW, params)`, the loss once the adversarial images are made. Its Params are an
+  `Inner`, and the images are PGD's on the cross-entropy, unless the file brings an
+  `adversarial(net, batch, params, threat, generator)` of its own;
+- `loss(net, batch, params, threat, generator)`, where the loss cannot be taken apart so.
+
+Parameters with rules beyond their types have a method `check(threat)`. A file with DEFENDS = False promises nothing
+under attack. `Loss` composes the parts.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,9 +24,78 @@ from torch import nn
 from torch.nn import functional as F
 
 from tasks.attacks import Objective, check_steps, direction, project, random_start, usual_step, value_and_gradient
-from tasks.config.params import Count, Frozen, Threat, check_length
+from tasks.config.kinds import kind
+from tasks.config.params import Count, Frozen, KindParams, Threat, check_length
+from tasks.engine.batch import Batch
 from tasks.engine.bf16 import attack_network
 from tasks.engine.inference import evaluating
+
+
+@dataclass(frozen=True)
+class Loss:
+    """A loss file with its own parameters under a threat model."""
+
+    module: Any
+    params: Any
+    threat: Threat
+
+    @property
+    def name(self) -> str:
+        """The file's name."""
+        return str(self.module.__name__).rpartition(".")[2]
+
+    @property
+    def defends(self) -> bool:
+        """Whether it promises anything under attack."""
+        return bool(getattr(self.module, "DEFENDS", True))
+
+    @property
+    def in_halves(self) -> bool:
+        """Whether the adversarial images are made first, and the loss is worked out on them."""
+        return hasattr(self.module, "loss_at")
+
+    def __call__(self, net: nn.Module, batch: Batch, generator: torch.Generator) -> torch.Tensor:
+        """A scalar for one `backward`, in fp32; adversarial images are made on the weights as they are."""
+        if self.in_halves:
+            return self.loss_at(net, batch, self.adversarial(net, batch, generator))
+        value: torch.Tensor = self.module.loss(net, batch, self.params, self.threat, generator)
+        return value
+
+    def adversarial(self, net: nn.Module, batch: Batch, generator: torch.Generator) -> torch.Tensor:
+        """B×C×H×W images within the ball, without a gradient, made in eval mode."""
+        make = getattr(self.module, "adversarial", adversarial)
+        images_BCHW: torch.Tensor = make(net, batch, self.params, self.threat, generator)
+        return images_BCHW
+
+    def loss_at(self, net: nn.Module, batch: Batch, adversarial_BCHW: torch.Tensor) -> torch.Tensor:
+        """The loss once the adversarial images are made."""
+        value: torch.Tensor = self.module.loss_at(net, batch, adversarial_BCHW, self.params)
+        return value
+
+    def repeatable(self, net: nn.Module, batch: Batch, generator: torch.Generator) -> Callable[[], torch.Tensor]:
+        """The loss of one batch as a function of the weights alone, for what must see it twice.
+
+        A loss in halves makes its adversarial images once, on the weights as they are now; another one is run anew
+        each time, with the same draws.
+        """
+        if self.in_halves:
+            adversarial_BCHW = self.adversarial(net, batch, generator)
+            return lambda: self.loss_at(net, batch, adversarial_BCHW)
+        state = generator.get_state()
+
+        def anew() -> torch.Tensor:
+            generator.set_state(state)
+            return self(net, batch, generator)
+
+        return anew
+
+
+def loss_of(name: str, params: KindParams, threat: Threat, where: str = "train.loss.params") -> Loss:
+    """The loss of that file with these parameters, checked once. where: the key in params.yaml, for an error."""
+    module, own = kind("losses", name, params, where)
+    if hasattr(own, "check"):
+        own.check(threat)
+    return Loss(module, own, threat)
 
 
 def weighted_cross_entropy(logits_BK: torch.Tensor, labels_B: torch.Tensor, weights_B: torch.Tensor) -> torch.Tensor:
@@ -48,12 +123,11 @@ class Inner(Frozen):
     def step(self, threat: Threat) -> float:
         return usual_step(self.steps, self.radius(threat)) if self.step_size is None else self.step_size
 
-
-def check_inner(name: str, inner: Inner, threat: Threat) -> None:
-    """ValueError for a radius that leaves [0, 1], and for steps that make no sense within the ball."""
-    radius = inner.radius(threat)
-    check_length(f"{name}: epsilon must be", threat.norm, radius)
-    check_steps(name, inner.steps, inner.step(threat), Threat(norm=threat.norm, epsilon=radius))
+    def check(self, threat: Threat) -> None:
+        """ValueError for a radius that leaves [0, 1], and for steps that make no sense within the ball."""
+        name, radius = type(self).__module__.rpartition(".")[2], self.radius(threat)
+        check_length(f"{name}: epsilon must be", threat.norm, radius)
+        check_steps(name, self.steps, self.step(threat), Threat(norm=threat.norm, epsilon=radius))
 
 
 def ascend(
@@ -81,16 +155,11 @@ def ascend(
 
 
 def adversarial(
-    net: nn.Module,
-    images_BCHW: torch.Tensor,
-    labels_B: torch.Tensor,
-    params: Inner,
-    threat: Threat,
-    generator: torch.Generator,
+    net: nn.Module, batch: Batch, params: Inner, threat: Threat, generator: torch.Generator
 ) -> torch.Tensor:
     """B×C×H×W images within the ball that raise the cross-entropy, by PGD from a random start; no gradient."""
-    start_BCHW = random_start(images_BCHW, threat.norm, params.radius(threat), generator)
-    return ascend(net, start_BCHW, images_BCHW, params, threat, cross_entropy(labels_B))
+    start_BCHW = random_start(batch.images_BCHW, threat.norm, params.radius(threat), generator)
+    return ascend(net, start_BCHW, batch.images_BCHW, params, threat, cross_entropy(batch.labels_B))
 
 
 def weighted_mean(values_B: torch.Tensor, weights_B: torch.Tensor) -> torch.Tensor:
@@ -108,36 +177,3 @@ def divergence(clean_BK: torch.Tensor, adversarial_BK: torch.Tensor) -> torch.Te
     found_B = (clean_BK.exp() * (clean_BK - adversarial_BK)).sum(1)
     # Close to 0 rounding makes it negative, where a clamp would have no gradient: an ascent from there never moved.
     return found_B + (found_B.clamp_min(0) - found_B).detach()
-
-
-def repeatable(
-    module: Any,
-    net: nn.Module,
-    images_BCHW: torch.Tensor,
-    labels_B: torch.Tensor,
-    weights_B: torch.Tensor,
-    params: Any,
-    threat: Threat,
-    generator: torch.Generator,
-) -> Callable[[], torch.Tensor]:
-    """The loss of one batch as a function of the weights alone, for what must see it twice.
-
-    A loss with `adversarial` and `loss_at` makes its adversarial images once, on the weights as they are now; another
-    one is run anew each time, with the same draws.
-    """
-    if hasattr(module, "adversarial"):
-        adversarial_BCHW = module.adversarial(net, images_BCHW, labels_B, params, threat, generator)
-
-        def at_now() -> torch.Tensor:
-            value: torch.Tensor = module.loss_at(net, images_BCHW, adversarial_BCHW, labels_B, weights_B, params)
-            return value
-
-        return at_now
-    state = generator.get_state()
-
-    def anew() -> torch.Tensor:
-        generator.set_state(state)
-        value: torch.Tensor = module.loss(net, images_BCHW, labels_B, weights_B, params, threat, generator)
-        return value
-
-    return anew

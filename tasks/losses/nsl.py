@@ -20,6 +20,7 @@ from torch import nn
 
 from tasks.attacks import check_steps, direction, project, value_and_gradient
 from tasks.config.params import Count, Frozen, Threat, check_length
+from tasks.engine.batch import Batch
 from tasks.engine.bf16 import attack_network
 from tasks.engine.inference import evaluating
 from tasks.losses import cross_entropy, weighted_cross_entropy
@@ -32,38 +33,32 @@ class Params(Frozen):
     steps: Count = 1
     epsilon: float | None = Field(default=None, gt=0)  # radius for several steps; null: the threat model's
 
+    def radius(self, threat: Threat) -> float:
+        return threat.epsilon if self.epsilon is None else self.epsilon
 
-def check(params: Params, threat: Threat) -> None:
-    """ValueError for steps that make no sense."""
-    check_length("nsl: step_size must be", params.norm, params.step_size)
-    if params.steps == 1:
-        return
-    if params.epsilon is None and params.norm != threat.norm:
-        raise ValueError(
-            f"nsl: several steps of norm {params.norm} want an epsilon of their own, for the threat model's "
-            f"radius is {threat.norm}; set train.loss.params.epsilon"
-        )
-    radius = _radius(params, threat)
-    check_length("nsl: epsilon must be", params.norm, radius)
-    reaches = params.epsilon is None  # NSL's own neighbours may end within their ball
-    check_steps("nsl", params.steps, params.step_size, Threat(norm=params.norm, epsilon=radius), reaches=reaches)
+    def check(self, threat: Threat) -> None:
+        """ValueError for steps that make no sense."""
+        check_length("nsl: step_size must be", self.norm, self.step_size)
+        if self.steps == 1:
+            return
+        if self.epsilon is None and self.norm != threat.norm:
+            raise ValueError(
+                f"nsl: several steps of norm {self.norm} need an epsilon of their own, for the threat model's "
+                f"radius is {threat.norm}; set train.loss.params.epsilon"
+            )
+        radius = self.radius(threat)
+        check_length("nsl: epsilon must be", self.norm, radius)
+        reaches = self.epsilon is None  # NSL's own neighbours may end within their ball
+        check_steps("nsl", self.steps, self.step_size, Threat(norm=self.norm, epsilon=radius), reaches=reaches)
 
 
-def loss(
-    net: nn.Module,
-    images_BCHW: torch.Tensor,
-    labels_B: torch.Tensor,
-    weights_B: torch.Tensor,
-    params: Params,
-    threat: Threat,
-    generator: torch.Generator,
-) -> torch.Tensor:
+def loss(net: nn.Module, batch: Batch, params: Params, threat: Threat, generator: torch.Generator) -> torch.Tensor:
     """A scalar for one `backward`: the cross-entropies are weighted means, Σ weight · CE / Σ weight."""
-    check(params, threat)
-    clean, gradient_BCHW = _once_backward(net, images_BCHW, labels_B, weights_B)
+    images_BCHW, labels_B = batch.images_BCHW, batch.labels_B
+    clean, gradient_BCHW = _once_backward(net, batch)
     neighbour_BCHW = images_BCHW + params.step_size * direction(gradient_BCHW, params.norm)
     if params.steps > 1:
-        radius = _radius(params, threat)
+        radius = params.radius(threat)
         neighbour_BCHW = project(neighbour_BCHW, images_BCHW, params.norm, radius)
         with evaluating(net):
             steps_on = attack_network(net, images_BCHW)
@@ -75,15 +70,11 @@ def loss(
                     params.norm,
                     radius,
                 )
-    adversarial = weighted_cross_entropy(net(neighbour_BCHW.detach()), labels_B, weights_B)
+    adversarial = weighted_cross_entropy(net(neighbour_BCHW.detach()), labels_B, batch.weights_B)
     return clean + params.multiplier * adversarial
 
 
-def _radius(params: Params, threat: Threat) -> float:
-    return threat.epsilon if params.epsilon is None else params.epsilon
-
-
-class _Known(torch.autograd.Function):
+class _Computed(torch.autograd.Function):
     """A scalar whose gradient has been worked out already: hands the gradients on instead of going back again."""
 
     @staticmethod
@@ -98,16 +89,14 @@ class _Known(torch.autograd.Function):
         return (None, None, *gradients, *([None] * ctx.count))
 
 
-def _once_backward(
-    net: nn.Module, images_BCHW: torch.Tensor, labels_B: torch.Tensor, weights_B: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
+def _once_backward(net: nn.Module, batch: Batch) -> tuple[torch.Tensor, torch.Tensor]:
     """The clean loss, ready for `backward`, and its gradient on the input, out of one pass there and back."""
     moving = [weight for weight in net.parameters() if weight.requires_grad]
-    inputs_BCHW = images_BCHW.detach().requires_grad_()
-    value = weighted_cross_entropy(net(inputs_BCHW), labels_B, weights_B)
-    gradient_BCHW, *found = torch.autograd.grad(value, [inputs_BCHW, *moving], allow_unused=True)
-    used = [(weight, gradient) for weight, gradient in zip(moving, found, strict=True) if gradient is not None]
-    clean = _Known.apply(
+    inputs_BCHW = batch.images_BCHW.detach().requires_grad_()
+    value = weighted_cross_entropy(net(inputs_BCHW), batch.labels_B, batch.weights_B)
+    gradient_BCHW, *gradients = torch.autograd.grad(value, [inputs_BCHW, *moving], allow_unused=True)
+    used = [(weight, gradient) for weight, gradient in zip(moving, gradients, strict=True) if gradient is not None]
+    clean = _Computed.apply(
         value.detach(), len(used), *(weight for weight, _ in used), *(gradient for _, gradient in used)
     )
     return clean, gradient_BCHW

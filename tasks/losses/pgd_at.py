@@ -11,45 +11,19 @@ from __future__ import annotations
 import torch
 from torch import nn
 
-from tasks.config.params import Share, Threat
-from tasks.losses import Inner, adversarial, check_inner, weighted_cross_entropy
+from tasks.config.params import Share
+from tasks.engine.batch import Batch
+from tasks.losses import Inner, weighted_cross_entropy
 
 
 class Params(Inner):
     clean: Share = 0.0  # of the loss that is on the clean images
 
 
-def check(params: Params, threat: Threat) -> None:
-    """ValueError for a radius or steps that make no sense."""
-    check_inner("pgd_at", params, threat)
-
-
-def loss_at(
-    net: nn.Module,
-    images_BCHW: torch.Tensor,
-    adversarial_BCHW: torch.Tensor,
-    labels_B: torch.Tensor,
-    weights_B: torch.Tensor,
-    params: Params,
-) -> torch.Tensor:
+def loss_at(net: nn.Module, batch: Batch, adversarial_BCHW: torch.Tensor, params: Params) -> torch.Tensor:
     """The adversarial images' cross-entropy, and the clean ones' share of it."""
-    value = weighted_cross_entropy(net(adversarial_BCHW), labels_B, weights_B)
+    value = weighted_cross_entropy(net(adversarial_BCHW), batch.labels_B, batch.weights_B)
     if params.clean == 0:
         return value
-    clean = weighted_cross_entropy(net(images_BCHW), labels_B, weights_B)
+    clean = weighted_cross_entropy(net(batch.images_BCHW), batch.labels_B, batch.weights_B)
     return (1 - params.clean) * value + params.clean * clean
-
-
-def loss(
-    net: nn.Module,
-    images_BCHW: torch.Tensor,
-    labels_B: torch.Tensor,
-    weights_B: torch.Tensor,
-    params: Params,
-    threat: Threat,
-    generator: torch.Generator,
-) -> torch.Tensor:
-    """A scalar for one `backward`; the adversarial images are made on the weights as they are."""
-    check(params, threat)
-    adversarial_BCHW = adversarial(net, images_BCHW, labels_B, params, threat, generator)
-    return loss_at(net, images_BCHW, adversarial_BCHW, labels_B, weights_B, params)

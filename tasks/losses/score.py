@@ -15,8 +15,8 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from tasks.config.params import Threat
-from tasks.losses import Inner, adversarial, check_inner, weighted_mean
+from tasks.engine.batch import Batch
+from tasks.losses import Inner, weighted_mean
 
 
 class Params(Inner):
@@ -24,40 +24,13 @@ class Params(Inner):
     beta: float | None = Field(default=None, ge=0)  # null: one term, on x′; else TRADES' two terms
 
 
-def check(params: Params, threat: Threat) -> None:
-    """ValueError for a radius or steps that make no sense."""
-    check_inner("score", params, threat)
-
-
-def loss_at(
-    net: nn.Module,
-    images_BCHW: torch.Tensor,
-    adversarial_BCHW: torch.Tensor,
-    labels_B: torch.Tensor,
-    weights_B: torch.Tensor,
-    params: Params,
-) -> torch.Tensor:
+def loss_at(net: nn.Module, batch: Batch, adversarial_BCHW: torch.Tensor, params: Params) -> torch.Tensor:
     """Weighted mean of squared distances between probabilities."""
     adversarial_BK = net(adversarial_BCHW).float().softmax(1)
     classes = adversarial_BK.shape[1]
-    wanted_BK = F.one_hot(labels_B, classes) * (1 - params.smoothing) + params.smoothing / classes
+    wanted_BK = F.one_hot(batch.labels_B, classes) * (1 - params.smoothing) + params.smoothing / classes
     if params.beta is None:
-        return weighted_mean((adversarial_BK - wanted_BK).square().sum(1), weights_B)
-    clean_BK = net(images_BCHW).float().softmax(1)
+        return weighted_mean((adversarial_BK - wanted_BK).square().sum(1), batch.weights_B)
+    clean_BK = net(batch.images_BCHW).float().softmax(1)
     first_B, apart_B = (clean_BK - wanted_BK).square().sum(1), (clean_BK - adversarial_BK).square().sum(1)
-    return weighted_mean(first_B + params.beta * apart_B, weights_B)
-
-
-def loss(
-    net: nn.Module,
-    images_BCHW: torch.Tensor,
-    labels_B: torch.Tensor,
-    weights_B: torch.Tensor,
-    params: Params,
-    threat: Threat,
-    generator: torch.Generator,
-) -> torch.Tensor:
-    """A scalar for one `backward`; the adversarial images are made on the weights as they are."""
-    check(params, threat)
-    adversarial_BCHW = adversarial(net, images_BCHW, labels_B, params, threat, generator)
-    return loss_at(net, images_BCHW, adversarial_BCHW, labels_B, weights_B, params)
+    return weighted_mean(first_B + params.beta * apart_B, batch.weights_B)

@@ -16,9 +16,10 @@ from torch import nn
 from models._convolution import in_bf16
 from tasks.attacks import Objective
 from tasks.config.params import Threat
+from tasks.engine.batch import Batch
 from tasks.engine.bf16 import attack_network
 from tasks.engine.inference import evaluating
-from tasks.losses import Inner, ascend, check_inner, divergence, weighted_cross_entropy, weighted_mean
+from tasks.losses import Inner, ascend, divergence, weighted_cross_entropy, weighted_mean
 
 START = 0.001  # standard deviation of the first move; at x itself the KL has no gradient
 
@@ -27,20 +28,11 @@ class Params(Inner):
     beta: float = Field(default=6.0, ge=0)  # the paper's 1/λ; 6 on CIFAR-10, 1 on MNIST
 
 
-def check(params: Params, threat: Threat) -> None:
-    """ValueError for a radius or steps that make no sense."""
-    check_inner("trades", params, threat)
-
-
 def adversarial(
-    net: nn.Module,
-    images_BCHW: torch.Tensor,
-    labels_B: torch.Tensor,
-    params: Params,
-    threat: Threat,
-    generator: torch.Generator,
+    net: nn.Module, batch: Batch, params: Params, threat: Threat, generator: torch.Generator
 ) -> torch.Tensor:
     """B×C×H×W images within the ball whose answer is far from the clean one's; no gradient. Labels play no part."""
+    images_BCHW = batch.images_BCHW
     noise_BCHW = torch.randn(images_BCHW.shape, generator=generator, device=generator.device).to(images_BCHW)
     found_BCHW, step = images_BCHW + START * noise_BCHW, params.step(threat)
     # So close to x answers differ by less than bf16 tells apart, and all steps would go where rounding sent the first.
@@ -59,30 +51,8 @@ def _away(net: nn.Module, images_BCHW: torch.Tensor) -> Objective:
     return lambda logits_bK, part: divergence(clean_BK[part], logits_bK)
 
 
-def loss_at(
-    net: nn.Module,
-    images_BCHW: torch.Tensor,
-    adversarial_BCHW: torch.Tensor,
-    labels_B: torch.Tensor,
-    weights_B: torch.Tensor,
-    params: Params,
-) -> torch.Tensor:
+def loss_at(net: nn.Module, batch: Batch, adversarial_BCHW: torch.Tensor, params: Params) -> torch.Tensor:
     """The clean images' cross-entropy and beta times the divergence, both weighted means."""
-    clean_BK = net(images_BCHW)
-    apart = weighted_mean(divergence(clean_BK, net(adversarial_BCHW)), weights_B)
-    return weighted_cross_entropy(clean_BK, labels_B, weights_B) + params.beta * apart
-
-
-def loss(
-    net: nn.Module,
-    images_BCHW: torch.Tensor,
-    labels_B: torch.Tensor,
-    weights_B: torch.Tensor,
-    params: Params,
-    threat: Threat,
-    generator: torch.Generator,
-) -> torch.Tensor:
-    """A scalar for one `backward`; the adversarial images are made on the weights as they are."""
-    check(params, threat)
-    adversarial_BCHW = adversarial(net, images_BCHW, labels_B, params, threat, generator)
-    return loss_at(net, images_BCHW, adversarial_BCHW, labels_B, weights_B, params)
+    clean_BK = net(batch.images_BCHW)
+    apart = weighted_mean(divergence(clean_BK, net(adversarial_BCHW)), batch.weights_B)
+    return weighted_cross_entropy(clean_BK, batch.labels_B, batch.weights_B) + params.beta * apart

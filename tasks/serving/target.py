@@ -76,7 +76,7 @@ def current(workspace: Workspace) -> Path | None:
     """The target of the last round that collects, else the last network that there is."""
     index = read_index(workspace)
     targets = [workspace.root / entry["target"] for _, entry in sorted(index["collected"].items())]
-    networks = [workspace.round(int(name)).model for name in sorted(index["rounds"])]
+    networks = [workspace.round(int(name)).challenger.model for name in sorted(index["rounds"])]
     there = [path for path in (*networks, *targets) if path.exists()]
     return there[-1] if there else None
 

@@ -80,8 +80,8 @@ def guard_closed_round(stage: str, round_: Round, params: Params, say: Callable[
 
 def agreement(round_: Round) -> str:
     """That the figures of metrics.json lie within the intervals of the tag's, in words; ValueError if one does not."""
-    before = json.loads(_at_closing(round_, round_.metrics) or "{}")
-    now = json.loads(round_.metrics.read_text())
+    before = json.loads(_at_closing(round_, round_.challenger.metrics) or "{}")
+    now = json.loads(round_.challenger.metrics.read_text())
     told = _figures(before)
     outside = []
     for name, (found, _, _) in _figures(now).items():

@@ -35,11 +35,11 @@ def closing_commit(round_: Round) -> str:
     workspace = round_.workspace
     if tracked(round_.closed, workspace):
         return commits_adding(round_.closed, workspace)[0]
-    if tracked(round_.opened, workspace) or not tracked(round_.metrics, workspace):
+    if tracked(round_.opened, workspace) or not tracked(round_.challenger.metrics, workspace):
         return ""
     if round_.tag in round_tags(workspace):
         return git(workspace, "rev-parse", f"{round_.tag}^{{commit}}")
-    return latest_if_subject(round_.metrics, f"Close round {round_.name}", workspace)
+    return latest_if_subject(round_.challenger.metrics, f"Close round {round_.name}", workspace)
 
 
 def opening_commit(round_: Round) -> str:

@@ -230,7 +230,7 @@ def judged(scene: Scene) -> dict[str, Any]:
     play = scene.play
     pull.pull(scene.studio, play.round)
     made = candidates(play.round, play.params, play.splits)
-    return {c.key: c for c in judge(made, play.round.workspace.round(0).model)}
+    return {c.key: c for c in judge(made, play.round.workspace.round(0).challenger.model)}
 
 
 def says(candidate: Any, classes: tuple[str, ...]) -> str:

@@ -60,7 +60,7 @@ class Table:
     def by(self, name: str) -> Candidate:
         pull.pull(self.studio, self.play.round)
         made = candidates(self.play.round, self.play.params, self.play.splits)
-        judged = judge(made, self.play.round.workspace.round(0).model)
+        judged = judge(made, self.play.round.workspace.round(0).challenger.model)
         (own,) = [c for c in judged if c.annotator == self.email(name)]
         return own
 

@@ -30,7 +30,8 @@ from data.layout import Workspace
 from data.shards import Images, read_images, write_images
 from tasks.config.params import read
 from tasks.prepare import freeze_data
-from tasks.train import fit, training_set
+from tasks.engine.training_set import training_set
+from tasks.train import fitted
 from tasks.workspace import inputs
 
 torch.set_num_threads(1)
@@ -39,7 +40,7 @@ params = read(workspace.params)
 module = nn.Sequential(nn.AvgPool2d(64), nn.Flatten(), nn.Linear(48, 2))
 # What starts threads and imports the rest of torch does so before the limit.
 tiny = Images(torch.zeros(8, 3, 256, 256, dtype=torch.uint8), torch.arange(8) % 2, tuple("abcdefgh"), ("x", "y"))
-fit(module, training_set(tiny, [], params.train.candidates), tiny, params, params.first.loss, "000")
+fitted(module, training_set(tiny, [], params.train.candidates), tiny, params, params.first.loss, "000")
 write_images(Path("tiny.parquet"), tiny)
 read_images(Path("tiny.parquet"), 3)
 status = Path("/proc/self/status").read_text()
@@ -47,7 +48,8 @@ held = int(status.split("VmData:")[1].split()[0]) * 1024
 resource.setrlimit(resource.RLIMIT_DATA, (held + int(sys.argv[1]) * 2**20,) * 2)
 freeze_data(workspace, params, print)
 base, validation = inputs.images(workspace, "train"), inputs.images(workspace, "validation")
-_, history = fit(module, training_set(base, [], params.train.candidates), validation, params, params.first.loss, "000")
+training = training_set(base, [], params.train.candidates)
+_, history = fitted(module, training, validation, params, params.first.loss, "000")
 print("trained on", len(base), "kept", history["kept"])
 try:
     read_images(workspace.split("train"), base.channels)

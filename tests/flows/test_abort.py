@@ -37,7 +37,7 @@ def test_round_000_is_taken_away_and_can_be_opened_anew(initialised: Path) -> No
     assert git(round_.workspace, "log", "-1", "--format=%s") == "Abort round 000: no GPU here"
     (kept,) = (round_.workspace.local / "aborted").iterdir()
     assert json.loads((kept / "aborted.json").read_text())["why"] == "no GPU here"
-    assert (kept / round_.trained.name).read_bytes() == b"half"
+    assert (kept / round_.challenger.trained.name).read_bytes() == b"half"
     with pytest.raises(WorkspaceError, match="no round is open"):
         abort(initialised, "")
     abort_again = opened(initialised)
@@ -75,7 +75,7 @@ def test_nor_is_one_whose_tag_was_not_given_to_this_clone(initialised: Path) -> 
 
 
 def test_any_other_round_stays_and_its_number_is_spent(initialised: Path) -> None:
-    closed(initialised).model.write_bytes(b"weights")
+    closed(initialised).challenger.model.write_bytes(b"weights")
     round_ = opened(initialised, 1)
     round_.aborted.write_text("{}")  # killed before the commit
     round_.annotations.write_text('{"drawn": 1}\n')
@@ -91,7 +91,7 @@ def test_any_other_round_stays_and_its_number_is_spent(initialised: Path) -> Non
 
 
 def test_a_campaign_whose_champion_was_refused_says_what_to_do(initialised: Path) -> None:
-    closed(initialised).metrics.write_text('{"promoted": false}')
+    closed(initialised).challenger.metrics.write_text('{"promoted": false}')
     with pytest.raises(WorkspaceError, match="refused; `dadc decide NNN --promote"):
         round_to_open(load(initialised))
 

@@ -112,7 +112,7 @@ def test_mlflow_is_missed_before_anything_is_frozen(initialised: Path) -> None:
 
 def test_a_decision_by_hand_wants_mlflow_first(initialised: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     round_ = begun(initialised)
-    round_.metrics.write_text('{"promoted": true}')
+    round_.challenger.metrics.write_text('{"promoted": true}')
     mark_closed(round_)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")

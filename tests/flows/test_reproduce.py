@@ -52,7 +52,7 @@ def clone(cloned: Path, tmp_path: Path) -> Path:
 
 
 def test_a_clone_has_nothing_to_do(cloned: Path, clone: Path, three: Path) -> None:
-    assert md5(Workspace(cloned).round(2).model) == md5(Workspace(three).round(2).model)
+    assert md5(Workspace(cloned).round(2).challenger.model) == md5(Workspace(three).round(2).challenger.model)
     said = run(cloned, "dvc", "repro").stdout
     assert "up to date" in said
     assert "Running stage" not in said
@@ -98,7 +98,7 @@ def test_the_tag_is_the_round_and_elsewhere_its_figures_agree(
     run(clone, "git", "checkout", "--quiet", "round-001")
     run(clone, "dvc", "checkout", "--quiet")
     assert "up to date" in run(clone, "dvc", "status").stdout
-    assert not Workspace(clone).round(2).model.exists()
+    assert not Workspace(clone).round(2).challenger.model.exists()
     monkeypatch.setenv("ATEN_CPU_CAPABILITY", "default")  # torch then uses no vector instructions
     said = run(clone, "dvc", "repro", "--force", "--single-item", "evaluate@001").stdout
     assert "made again in another environment (cpu" in said
@@ -139,9 +139,9 @@ def test_every_number_follows_from_the_record(three: Path, monkeypatch: pytest.M
         return found
 
     assert faults() == []
-    content = json.loads(round_.metrics.read_text())
+    content = json.loads(round_.challenger.metrics.read_text())
     wrong = {**content, "clean": {**content["clean"], "accuracy": 0.999}}
-    found = tampered(round_.metrics, lambda: write_whole(round_.metrics, json.dumps(wrong)))
+    found = tampered(round_.challenger.metrics, lambda: write_whole(round_.challenger.metrics, json.dumps(wrong)))
     assert any(line.startswith("clean.accuracy: 0.999 in metrics.json") for line in found)
     assert any("in MLflow, 0.999 in metrics.json" in line for line in found)
     shard = read_candidates(round_.candidates)

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from data.layout import Round, Workspace
+from data.layout import CHALLENGER, Round, Workspace
 from data.shards import decode_png, read_candidates
 from tasks.attack import attack, candidates, rounded, towards
 from tasks.config.kinds import module_of
@@ -40,17 +40,19 @@ def opened(make_workspace: Callable[..., Path]) -> Round:
     base = inputs.base(workspace)
     with stage.reproducible(params, "target"):
         net = module_of("models", params.model.name, "model.name").build(len(base.classes), base.channels, base.size)
-    checkpoint.save(target.model, net, checkpoint.Card(params.model.name, base.classes, base.channels, base.size, 0))
+    checkpoint.save(
+        target.challenger.model, net, checkpoint.Card(params.model.name, base.classes, base.channels, base.size, 0)
+    )
     write_index(round_, "collected", {"target": "data/rounds/000/model.safetensors"})
     return round_
 
 
 def test_every_candidate_is_written_judged_and_within_the_threat_model(opened: Round) -> None:
-    stage.run("attack", attack, opened)
+    stage.run("attack", stage.of_round(attack), opened.challenger)
     params, pool = read(opened.params), inputs.images(opened.workspace, "pool")
     made = read_candidates(opened.attack)
     assert sorted(c.source for c in made) == ["fgsm"] * COUNT + ["pgd"] * COUNT
-    net, _ = checkpoint.load(opened.workspace.round(0).model)
+    net, _ = checkpoint.load(opened.workspace.round(0).challenger.model)
     seeds = dict(zip(pool.keys, pool.pixels_NCHW, strict=True))
     labels = dict(zip(pool.keys, pool.labels_N.tolist(), strict=True))
     moved = 0
@@ -71,7 +73,7 @@ def test_every_candidate_is_written_judged_and_within_the_threat_model(opened: R
 
 
 def test_the_command_makes_the_same_bytes_again(opened: Round) -> None:
-    stage.run("attack", attack, opened)
+    stage.run("attack", stage.of_round(attack), opened.challenger)
     before = opened.attack.read_bytes()
     opened.attack.unlink()
     command = [sys.executable, "-m", "tasks.attack", "001"]
@@ -98,22 +100,22 @@ def test_targeted_candidates_are_answered_with_the_class_drawn_for_them(opened: 
 
 def test_a_network_for_other_images_is_an_error(opened: Round) -> None:
     card = checkpoint.Card("nsl_cnn", tuple(map(str, range(10))), 3, 20, 0)
-    checkpoint.save(opened.workspace.round(0).model, card.build(), card)
+    checkpoint.save(opened.workspace.round(0).challenger.model, card.build(), card)
     with pytest.raises(ValueError, match=r"the model takes images of 3×20×20 .*, the pool has 1×20×20; data\.channels"):
-        stage.run("attack", attack, opened)
+        stage.run("attack", stage.of_round(attack), opened.challenger)
 
 
 def test_a_round_that_was_not_opened_is_an_error(opened: Round) -> None:
     opened.workspace.index.write_text('{"rounds": {}, "collected": {}}')
     with pytest.raises(ValueError, match="must name the target of round 001; `dadc open`"):
-        stage.run("attack", attack, opened)
+        stage.run("attack", stage.of_round(attack), opened.challenger)
     assert not opened.attack.exists()
 
 
 def test_another_pool_than_the_frozen_one_is_an_error(opened: Round) -> None:
     shutil.copyfile(opened.workspace.split("validation"), opened.workspace.split("pool"))
     with pytest.raises(ValueError, match="is not what was frozen: wanted md5"):
-        stage.run("attack", attack, opened)
+        stage.run("attack", stage.of_round(attack), opened.challenger)
 
 
 @pytest.mark.parametrize(("epsilon", "levels"), [(0.1, 25), (8 / 255, 8), (0.03137, 8), (0.003, 0)])
@@ -142,10 +144,10 @@ def test_an_attack_with_a_budget_of_its_own_is_only_rounded() -> None:
     assert rounded(torch.tensor([[[[0.0, 0.999]]]]), floats, None).flatten().tolist() == [0, 255]
 
 
-@pytest.mark.parametrize("arguments", [[], ["1"], ["001", "002"], ["abc"]])
+@pytest.mark.parametrize("arguments", [[], ["1"], ["001", "002"], ["abc"], ["001", "--arm", "reference"]])
 def test_a_wrong_argument_says_what_is_wanted(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stopped:
-        stage.main("attack", attack, arguments)
+        stage.main("attack", stage.of_round(attack), arguments, arms=(CHALLENGER,))
     assert stopped.value.code == 2
     assert "three digits such as 001" in capsys.readouterr().err
 
@@ -155,6 +157,6 @@ def test_a_fault_is_one_line(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(SystemExit) as stopped:
-        stage.main("attack", attack, ["001"])
+        stage.main("attack", stage.of_round(attack), ["001"])
     assert stopped.value.code == 1
     assert len(capsys.readouterr().err.splitlines()) == 1

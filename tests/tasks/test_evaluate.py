@@ -54,9 +54,9 @@ def begin(workspace: Workspace, number: int) -> Round:
 
 
 def finish(round_: Round) -> dict[str, Any]:
-    stage.run("evaluate", evaluate, round_)
+    stage.run("evaluate", evaluate, round_.challenger)
     mark_closed(round_)
-    metrics: dict[str, Any] = json.loads(round_.metrics.read_text())
+    metrics: dict[str, Any] = json.loads(round_.challenger.metrics.read_text())
     return metrics
 
 
@@ -117,7 +117,7 @@ class Evaluated:
         return inputs.images(self.second.workspace, name)
 
     def net(self) -> torch.nn.Module:
-        return checkpoint.load(self.second.model)[0]
+        return checkpoint.load(self.second.challenger.model)[0]
 
     def shard(self) -> list[Candidate]:
         return read_candidates(self.second.candidates)
@@ -132,18 +132,18 @@ def frozen_campaign(make_workspace: Callable[..., Path]) -> Path:
     put_elsewhere(workspace, params)
     first = begin(workspace, 0)
     freeze(first, [], params, None)
-    stage.run("train", train, first)
-    shutil.copyfile(first.trained, first.model)
+    stage.run("train", train, first.challenger)
+    shutil.copyfile(first.challenger.trained, first.challenger.model)
     finish(first)
 
     second = begin(workspace, 1)
     write_index(second, "collected", {"target": "data/rounds/000/model.safetensors"})
-    stage.run("attack", attack, second)
+    stage.run("attack", stage.of_round(attack), second.challenger)
     machines = [replace(c, verdict=Verdict.VERIFIED) for c in read_candidates(second.attack)]
-    net, _ = checkpoint.load(first.model)
+    net, _ = checkpoint.load(first.challenger.model)
     broken = Candidate("001/p/broken", 1, "simulated", b"", -1, annotator="0@x").rejected("no ink", wellformed=False)
     freeze(second, [*people(net, inputs.images(workspace, "pool")), broken, *machines], params, first)
-    shutil.copyfile(first.model, second.model)
+    shutil.copyfile(first.challenger.model, second.challenger.model)
     return workspace.root
 
 
@@ -159,9 +159,9 @@ def evaluated(frozen_campaign: Path, tmp_path_factory: pytest.TempPathFactory) -
     root = tmp_path_factory.mktemp("evaluated") / "workspace"
     workspace = Workspace(Path(shutil.copytree(frozen_campaign, root, symlinks=True)))
     first, second = workspace.round(0), workspace.round(1)
-    stage.run("evaluate", evaluate, second)
-    before, metrics = (json.loads(round_.metrics.read_text()) for round_ in (first, second))
-    return Evaluated(first, second, before, metrics, read_predictions(second.predictions))
+    stage.run("evaluate", evaluate, second.challenger)
+    before, metrics = (json.loads(round_.challenger.metrics.read_text()) for round_ in (first, second))
+    return Evaluated(first, second, before, metrics, read_predictions(second.challenger.predictions))
 
 
 def test_the_first_round_is_champion_and_collects_nothing(evaluated: Evaluated) -> None:
@@ -293,20 +293,20 @@ def test_attack_success_is_counted_over_seeds_that_the_target_had_right(evaluate
 def test_every_figure_follows_from_the_record_and_is_made_again_to_the_byte(evaluated: Evaluated) -> None:
     second = evaluated.second
     assert measured(evaluated.record, evaluated.shard(), 1, 0, read(second.params)) == evaluated.metrics
-    made = [path.read_bytes() for path in (second.metrics, second.predictions)]
-    stage.run("evaluate", evaluate, second)
-    assert [path.read_bytes() for path in (second.metrics, second.predictions)] == made
+    made = [path.read_bytes() for path in (second.challenger.metrics, second.challenger.predictions)]
+    stage.run("evaluate", evaluate, second.challenger)
+    assert [path.read_bytes() for path in (second.challenger.metrics, second.challenger.predictions)] == made
 
 
 def test_a_healed_candidate_counts_and_a_worse_network_is_refused(
     campaign: tuple[Round, Round],
 ) -> None:
     first, second = campaign
-    net, card = checkpoint.load(second.model)
+    net, card = checkpoint.load(second.challenger.model)
     with torch.no_grad():
         for weight in net.parameters():
             weight.zero_()  # answers class 0 to everything
-    checkpoint.save(second.model, net, card)
+    checkpoint.save(second.challenger.model, net, card)
     metrics = finish(second)
     record = [c for c in read_candidates(second.candidates) if c.fooling and c.verified]
     healed = sum(c.intended == 0 for c in record)
@@ -318,7 +318,7 @@ def test_a_healed_candidate_counts_and_a_worse_network_is_refused(
     # A third round with the first one's weights, against the second's as the target: what class 0 had healed relapses.
     third = begin(second.workspace, 2)
     freeze(third, [], read(third.params), second)
-    shutil.copyfile(first.model, third.model)
+    shutil.copyfile(first.challenger.model, third.challenger.model)
     metrics = finish(third)
     assert (metrics["collected"], metrics["mer"], metrics["by_source"]) == (0, None, {})
     assert metrics["heal"]["relapse"] == {**metrics["heal"]["relapse"], "n": healed, "rate": 1.0 if healed else None}
@@ -327,10 +327,10 @@ def test_a_healed_candidate_counts_and_a_worse_network_is_refused(
 
 def test_a_target_that_was_changed_is_an_error(campaign: tuple[Round, Round]) -> None:
     first, second = campaign
-    first.model.write_bytes(first.model.read_bytes() + b" ")
+    first.challenger.model.write_bytes(first.challenger.model.read_bytes() + b" ")
     with pytest.raises(ValueError, match="is not what was frozen: wanted md5"):
-        stage.run("evaluate", evaluate, second)
-    assert not second.metrics.exists()
+        stage.run("evaluate", evaluate, second.challenger)
+    assert not second.challenger.metrics.exists()
 
 
 def test_what_transfer_breaks_is_told_where_gradients_are_masked() -> None:

@@ -67,7 +67,7 @@ def test_people_s_drawings_and_votes(studio: LabelStudio, open_round: Callable[.
     assert pull.pull(studio, round_) == 4
     assert pull.pull(studio, round_) == 0
 
-    made = {c.key: c for c in judge(candidates(round_, params, splits), round_.workspace.round(0).model)}
+    made = {c.key: c for c in judge(candidates(round_, params, splits), round_.workspace.round(0).challenger.model)}
     assert len(made) == 6
     first = made["001/draw/0000"]
     assert (first.source, first.annotator, first.intended) == (HUMAN, f"ann.{params.campaign}@example.org", 3)
@@ -126,7 +126,7 @@ class Voting:
         """The candidate as it stands, after a pull."""
         pull.pull(self.studio, self.play.round)
         found = candidates(self.play.round, self.play.params, self.play.splits)
-        judged = judge(found, self.play.round.workspace.round(0).model)
+        judged = judge(found, self.play.round.workspace.round(0).challenger.model)
         (made,) = validate(judged, cast_votes(self.play.round), self.play.params.validate_)
         return made
 

@@ -293,18 +293,18 @@ def trained(make_workspace: Callable[..., Path]) -> Round:
     round_ = frozen(
         make_workspace(data={"size": 20}, rift=rates, first={"rift": True}, train={"epochs": 3, "batch": 16})
     )
-    stage.run("train", train, round_)
+    stage.run("train", train, round_.challenger)
     return round_
 
 
 def test_the_stage_gains_on_an_undertrained_network_and_makes_the_same_bytes_again(trained: Round) -> None:
-    stage.run("rift", rift, trained)
-    weights_, told = trained.model.read_bytes(), trained.rift.read_bytes()
+    stage.run("rift", rift, trained.challenger)
+    weights_, told = trained.challenger.model.read_bytes(), trained.challenger.rift.read_bytes()
     found = json.loads(told)
     assert found["enabled"]
     assert found["alpha"] > 0
-    net, card = checkpoint.load(trained.model)
-    before, _ = checkpoint.load(trained.trained)
+    net, card = checkpoint.load(trained.challenger.model)
+    before, _ = checkpoint.load(trained.challenger.trained)
     changed = [n for n, value in net.state_dict().items() if not torch.equal(before.state_dict()[n], value)]
     assert changed == [f"{found['module']}.weight"]
     _, second = halves(inputs_.images(trained.workspace, "validation"))
@@ -313,18 +313,18 @@ def test_the_stage_gains_on_an_undertrained_network_and_makes_the_same_bytes_aga
     assert (answers == second.labels_N).double().mean().item() == pytest.approx(at["clean"])
     assert card.round == 0
 
-    stage.run("rift", rift, trained)
-    assert trained.model.read_bytes() == weights_
-    assert trained.rift.read_bytes() == told
+    stage.run("rift", rift, trained.challenger)
+    assert trained.challenger.model.read_bytes() == weights_
+    assert trained.challenger.rift.read_bytes() == told
 
 
 def test_where_nothing_is_gained_or_it_is_off_the_trained_weights_are_kept(trained: Round) -> None:
     text = trained.params.read_text()
     trained.params.write_text(text.replace("learning_rate: 0.1", "learning_rate: 1.0e-12"))
-    stage.run("rift", rift, trained)
-    assert json.loads(trained.rift.read_text())["alpha"] == 0.0
-    assert trained.model.read_bytes() == trained.trained.read_bytes()
+    stage.run("rift", rift, trained.challenger)
+    assert json.loads(trained.challenger.rift.read_text())["alpha"] == 0.0
+    assert trained.challenger.model.read_bytes() == trained.challenger.trained.read_bytes()
     trained.params.write_text(text.replace("rift: true", "rift: false"))
-    stage.run("rift", rift, trained)
-    assert json.loads(trained.rift.read_text()) == {"enabled": False, "alpha": 0.0}
-    assert trained.model.read_bytes() == trained.trained.read_bytes()
+    stage.run("rift", rift, trained.challenger)
+    assert json.loads(trained.challenger.rift.read_text()) == {"enabled": False, "alpha": 0.0}
+    assert trained.challenger.model.read_bytes() == trained.challenger.trained.read_bytes()

@@ -43,7 +43,9 @@ def write_round(workspace: Workspace, number: int, champion: int = 0) -> Round:
     torch.manual_seed(number)
     classes = tuple("0123456789")
     checkpoint.save(
-        round_.model, nsl_cnn.build(10, 1, 28), checkpoint.Card("nsl_cnn", classes, channels=1, size=28, round=number)
+        round_.challenger.model,
+        nsl_cnn.build(10, 1, 28),
+        checkpoint.Card("nsl_cnn", classes, channels=1, size=28, round=number),
     )
     accuracy = {"accuracy": CLEAN[number], "n": 800, "low": CLEAN[number] - 0.02, "high": CLEAN[number] + 0.02}
     metrics: dict[str, Any] = {
@@ -58,7 +60,7 @@ def write_round(workspace: Workspace, number: int, champion: int = 0) -> Round:
         "promoted": champion == number,
         "champion": champion,
     }
-    write_whole(round_.metrics, json.dumps(metrics))
+    write_whole(round_.challenger.metrics, json.dumps(metrics))
     code = git(workspace, "rev-parse", "HEAD")
     write_whole(round_.lineage, json.dumps({"round": number, "code": code, "shards": []}))
     git(workspace, "add", "--force", str(round_.folder))
@@ -111,7 +113,7 @@ def test_a_round_becomes_a_run_with_every_figure(mlflow: Services, campaign: Wor
     assert logged.info.status == "FINISHED"
     assert logged.data.metrics["clean"] == CLEAN[1]
     assert logged.data.metrics["robust.pgd"] == 0.6
-    assert logged.data.metrics == flat_metrics(json.loads(round_.metrics.read_text()))
+    assert logged.data.metrics == flat_metrics(json.loads(round_.challenger.metrics.read_text()))
     assert logged.data.params["train.loss.params.norm"] == "linf"
     assert logged.data.params["seed"] == "0"
     assert logged.data.tags["dadc.data"] == md5(round_.candidates)
@@ -121,7 +123,7 @@ def test_a_round_becomes_a_run_with_every_figure(mlflow: Services, campaign: Wor
         run_id=logged.info.run_id, tracking_uri=mlflow.mlflow_url, dst_path=str(tmp_path / "artifacts")
     )
     assert {p.name for p in Path(there).iterdir()} == {"metrics.json", "params.yaml", "lineage.json"}
-    assert (Path(there) / "metrics.json").read_bytes() == round_.metrics.read_bytes()
+    assert (Path(there) / "metrics.json").read_bytes() == round_.challenger.metrics.read_bytes()
 
 
 def test_the_model_is_safetensors_and_the_champion_has_the_alias(
@@ -136,7 +138,7 @@ def test_the_model_is_safetensors_and_the_champion_has_the_alias(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow.mlflow_url or "")
     there = Path(download_artifacts(f"models:/{crowned.name}@champion", dst_path=str(tmp_path / "model")))
     (file,) = [p for p in there.rglob("*") if p.is_file() and p.name != "registered_model_meta"]
-    assert file.read_bytes() == campaign.round(1).model.read_bytes()
+    assert file.read_bytes() == campaign.round(1).challenger.model.read_bytes()
     assert checkpoint.load(file)[1].round == 1
     track(campaign.round(1), mlflow, champion=campaign.round(0))
     assert client.get_model_version_by_alias(crowned.name, "champion").version == found["000"].version
@@ -240,9 +242,9 @@ def test_other_files_replace_the_run(mlflow: Services, campaign: Workspace) -> N
     rebuild(campaign, mlflow)
     before = runs(mlflow, campaign)
     round_ = campaign.round(1)
-    content = json.loads(round_.metrics.read_text())
+    content = json.loads(round_.challenger.metrics.read_text())
     content["clean"]["accuracy"] = 0.75
-    write_whole(round_.metrics, json.dumps(content))
+    write_whole(round_.challenger.metrics, json.dumps(content))
     track(round_, mlflow)
     after = runs(mlflow, campaign)
     assert after["round-001"].info.run_id != before["round-001"].info.run_id

@@ -78,7 +78,7 @@ def test_malformed_ones_stay_rejected() -> None:
 
 def test_the_judge_is_the_frozen_target_itself(open_round: Callable[..., Any]) -> None:
     play = open_round()
-    target = play.round.workspace.round(0).model
+    target = play.round.workspace.round(0).challenger.model
     pixels = play.pool.pixels_NCHW[:20]
     made = [
         replace(CANDIDATE, key=str(n), image=encode_png(p), intended=n % 10, answer=-1) for n, p in enumerate(pixels)

@@ -43,7 +43,7 @@ def studio(services: Path) -> LabelStudio:
 def freeze(play: Play) -> None:
     """Close round 001 as `dadc close` does, as far as later rounds look at it."""
     round_ = play.round
-    found = judge(candidates.candidates(round_, play.params, play.splits), round_.workspace.round(0).model)
+    found = judge(candidates.candidates(round_, play.params, play.splits), round_.workspace.round(0).challenger.model)
     write_candidates(round_.candidates, [replace(c, verdict=Verdict.VERIFIED) if c.wellformed else c for c in found])
     write_whole(round_.lineage, json.dumps({"pulled": annotations.pulled(round_)}))
     mark_closed(round_)
@@ -85,7 +85,7 @@ def test_what_comes_late_goes_to_the_next_round(studio: LabelStudio, tmp_path: P
     ]
     (twice,) = [c for c in found if not c.wellformed]
     assert (twice.round, twice.reason) == (2, "the task has a drawing already")
-    judged = judge(found, workspace.round(0).model)
+    judged = judge(found, workspace.round(0).challenger.model)
     assert all(c.judged for c in judged if c.wellformed), "anew, by the target of the round it goes to"
 
     studio._sdk.annotations.delete(first)

@@ -39,7 +39,7 @@ def campaign(tmp_path: Path, checkout: Path) -> Campaign:
 
 
 def close(round_: Any, promoted: bool, vmer: float | None) -> None:
-    round_.metrics.write_text(json.dumps({"promoted": promoted, "vmer": {"low": vmer, "high": vmer}}))
+    round_.challenger.metrics.write_text(json.dumps({"promoted": promoted, "vmer": {"low": vmer, "high": vmer}}))
     mark_closed(round_)
 
 

@@ -75,7 +75,7 @@ def test_a_round_on_postgresql_and_s3(servers: tuple[team_stack.Postgres, Path],
     clone = tmp_path / "clone"
     run(tmp_path, "git", "clone", "--quiet", str(root), str(clone))
     run(clone, "dvc", "pull", "--quiet")
-    assert Workspace(clone).round(1).model.read_bytes() == round_.model.read_bytes()
+    assert Workspace(clone).round(1).challenger.model.read_bytes() == round_.challenger.model.read_bytes()
 
     objects = subprocess.run(
         ["git", "cat-file", "--batch-all-objects", "--batch"], cwd=root, capture_output=True, check=True

@@ -16,7 +16,7 @@ import torch
 from conftest import frozen, run
 
 from data.files import md5
-from data.layout import Round
+from data.layout import Arm, Round
 from data.shards import read_candidates
 from tasks.attack import attack
 from tasks.config.params import Params, read
@@ -55,12 +55,12 @@ def test_two_processes_come_to_what_one_does(ready: Callable[..., Round]) -> Non
     common: dict[str, object] = {"first": {"loss": {"name": "nsl", "params": {"step_size": 0.05}}}}
     alone = ready("one", **common)
     for name, work in (("train", train), ("rift", rift), ("evaluate", evaluate)):
-        stage.run(name, work, alone)
+        stage.run(name, work, alone.challenger)
     both = ready("two", devices=2, **common)
     said = in_processes(both, "train rift evaluate")
     assert said.count("epoch 8/8") == 1, "one of them speaks"
 
-    one, two = (json.loads(r.metrics.read_text()) for r in (alone, both))
+    one, two = (json.loads(r.challenger.metrics.read_text()) for r in (alone, both))
     for path in (
         ("clean",),
         ("robust", "fgsm"),
@@ -78,9 +78,9 @@ def test_two_processes_come_to_what_one_does(ready: Callable[..., Round]) -> Non
     assert two["clean"]["accuracy"] > 0.6, "it learned"
     tried = two["battery"]["apgd_ce"]
     assert tried["tried"] - tried["broken"] == round(two["robust"]["worst"]["accuracy"] * two["clean"]["n"])
-    assert json.loads(both.history.read_text())["processes"] == 2
+    assert json.loads(both.challenger.history.read_text())["processes"] == 2
     assert json.loads(both.lineage.read_text())["environment"]["devices"] == 2
-    assert "processes" not in json.loads(alone.history.read_text())
+    assert "processes" not in json.loads(alone.challenger.history.read_text())
 
     # the attack stage, in a round that attacks this network
     second = both.workspace.round(1)
@@ -90,14 +90,14 @@ def test_two_processes_come_to_what_one_does(ready: Callable[..., Round]) -> Non
     in_processes(second, "attack")
     made = read_candidates(second.attack)
     second.params.write_text(second.params.read_text().replace("devices: 2", "devices: 1"))
-    stage.run("attack", attack, second)
+    stage.run("attack", stage.of_round(attack), second.challenger)
     assert [c.key for c in read_candidates(second.attack)] == [c.key for c in made]
     # and torchrun in the place of our own launcher
     launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2")
-    before = md5(both.predictions)
+    before = md5(both.challenger.predictions)
     both.params.write_text(both.params.read_text().replace("devices: 2", "devices: 1"))
     in_processes(both, "evaluate", launcher)
-    assert md5(both.predictions) == before, "the same processes, the same answers"
+    assert md5(both.challenger.predictions) == before, "the same processes, the same answers"
 
 
 def test_a_gpu_that_is_not_there_has_a_word(ready: Callable[..., Round]) -> None:
@@ -200,7 +200,7 @@ def test_a_gpu_that_runs_out_of_memory_has_a_word(
     """What torch raises on a GPU; there is none here."""
     round_ = ready()
 
-    def work(round_: Round, params: Params, where: Compute) -> None:
+    def work(arm: Arm, params: Params, compute: Compute) -> None:
         raise error
 
     monkeypatch.chdir(round_.workspace.root)
@@ -211,7 +211,7 @@ def test_a_gpu_that_runs_out_of_memory_has_a_word(
     assert f"the GPU ran out of memory ({str(error).splitlines()[0]})" in said
     assert "lower rift.batch" in said
 
-    def broken(round_: Round, params: Params, where: Compute) -> None:
+    def broken(arm: Arm, params: Params, compute: Compute) -> None:
         raise RuntimeError("a fault of ours")
 
     with pytest.raises(RuntimeError, match="ours"):

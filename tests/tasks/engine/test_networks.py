@@ -200,15 +200,15 @@ def test_a_campaign_starts_from_a_trained_network(begun: Callable[..., Round]) -
     assert told["network"] == {"name": "my_net:build", "md5": md5(round_.workspace.root / "my_net.py")}
 
     trained.unlink()  # the round has its own copy
-    stage.run("train", train, round_)
-    net, card = checkpoint.load(round_.trained)
+    stage.run("train", train, round_.challenger)
+    net, card = checkpoint.load(round_.challenger.trained)
     assert all(torch.equal(own.state_dict()[name], value) for name, value in net.state_dict().items())
     assert card.model == "my_net:build"
-    assert json.loads(round_.history.read_text())["epochs"] == []
+    assert json.loads(round_.challenger.history.read_text())["epochs"] == []
 
     round_.weights.write_bytes(round_.weights.read_bytes() + b" ")
     with pytest.raises(ValueError, match=r"weights\.safetensors is not what was frozen"):
-        stage.run("train", train, round_)
+        stage.run("train", train, round_.challenger)
 
 
 def test_weights_to_start_from_are_part_of_the_lineage(begun: Callable[..., Round]) -> None:
@@ -216,10 +216,10 @@ def test_weights_to_start_from_are_part_of_the_lineage(begun: Callable[..., Roun
     own = nn.Sequential(nn.Flatten(), nn.Linear(144, 10))
     save_file(own.state_dict(), round_.workspace.root / "start.safetensors")
     freeze(round_, [], read(round_.params), None)
-    stage.run("train", train, round_)
-    after = checkpoint.load(round_.trained)[0].state_dict()
+    stage.run("train", train, round_.challenger)
+    after = checkpoint.load(round_.challenger.trained)[0].state_dict()
     assert torch.allclose(after["1.weight"], own.state_dict()["1.weight"], atol=1e-5)
-    assert json.loads(round_.history.read_text())["epochs"]
+    assert json.loads(round_.challenger.history.read_text())["epochs"]
 
 
 def test_what_does_not_fit_is_said_before_the_round_begins(begun: Callable[..., Round]) -> None:

@@ -23,20 +23,20 @@ def test_a_stage_waits_for_its_other_self(tmp_path: Path, capsys: pytest.Capture
     entered, leave = threading.Event(), threading.Event()
 
     def first() -> None:
-        with stage.locked("train", round_):
+        with stage.locked("train", round_.challenger):
             entered.set()
             leave.wait(10)
             order.append("first")
 
     def second() -> None:
-        with stage.locked("train", round_):
+        with stage.locked("train", round_.challenger):
             order.append("second")
 
     threads = [threading.Thread(target=first), threading.Thread(target=second)]
     threads[0].start()
     assert entered.wait(10)
-    with stage.locked("train", round_.workspace.round(2)):
-        pass  # another round's is free
+    with stage.locked("train", round_.workspace.round(2).challenger), stage.locked("train", round_.arm("reference")):
+        pass  # another round's, and another arm's, is free
     threads[1].start()
     deadline = time.monotonic() + 10
     while "train 001 still runs in another process" not in capsys.readouterr().out:
@@ -50,9 +50,9 @@ def test_a_stage_waits_for_its_other_self(tmp_path: Path, capsys: pytest.Capture
 
 def test_a_failed_stage_leaves_the_lock(tmp_path: Path) -> None:
     round_ = Workspace(tmp_path).round(1)
-    with pytest.raises(ValueError, match="broken"), stage.locked("rift", round_):
+    with pytest.raises(ValueError, match="broken"), stage.locked("rift", round_.challenger):
         raise ValueError("broken")
-    with stage.locked("rift", round_):
+    with stage.locked("rift", round_.challenger):
         pass
 
 

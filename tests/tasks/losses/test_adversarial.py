@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from models import nsl_cnn
 from tasks.config.kinds import module_of
 from tasks.config.params import Awp, Threat
-from tasks.losses import Inner, divergence, mart, nsl, pgd_at, plain, repeatable, score, trades, weighted_mean
+from tasks.engine.batch import Batch
+from tasks.losses import Inner, Loss, divergence, loss_of, mart, nsl, pgd_at, plain, score, trades, weighted_mean
 from tasks.losses._awp import perturbed
 
 THREAT = Threat(norm="linf", epsilon=0.1)
@@ -42,8 +43,7 @@ def kl(first: float, second: float) -> float:
 
 def value(module: Any, threat: Threat = THREAT, weight: torch.Tensor = ONE, **given: object) -> float:
     params = module.Params(**given)
-    found: float = module.loss(two_pixels(), IMAGE, LABEL, weight, params, threat, torch.Generator()).item()
-    return found
+    return Loss(module, params, threat)(two_pixels(), Batch(IMAGE, LABEL, weight), torch.Generator()).item()
 
 
 def test_adversarial_training_by_hand() -> None:
@@ -100,13 +100,14 @@ def test_the_attack_sees_eval_mode_and_the_loss_training_mode(module: Any) -> No
     """Batch norm's statistics move once a training pass, and not for the attack's steps."""
     net = nn.Sequential(nn.BatchNorm2d(1, momentum=None), nn.Flatten(), nn.Linear(16, 3)).train()
     images, labels = torch.rand(4, 1, 4, 4), torch.arange(4) % 3
-    adversarial = module.adversarial(net, images, labels, module.Params(), THREAT, torch.Generator())
+    loss, batch = Loss(module, module.Params(), THREAT), Batch(images, labels, torch.ones(4))
+    adversarial = loss.adversarial(net, batch, torch.Generator())
     assert int(net[0].num_batches_tracked) == 0  # type: ignore[arg-type]
     assert net.training
     assert float((adversarial - images).abs().max()) <= 0.1 + 1e-6
     assert adversarial.min() >= 0
     assert adversarial.max() <= 1
-    module.loss_at(net, images, adversarial, labels, torch.ones(4), module.Params())
+    loss.loss_at(net, batch, adversarial)
     assert int(net[0].num_batches_tracked) == (1 if module in (pgd_at, score) else 2)  # type: ignore[arg-type]
 
 
@@ -114,9 +115,9 @@ def test_the_attack_sees_eval_mode_and_the_loss_training_mode(module: Any) -> No
 def test_the_loss_is_higher_on_what_it_made(module: Any) -> None:
     torch.manual_seed(0)
     net, images, labels = nsl_cnn.build(4, 3, 16), torch.rand(8, 3, 16, 16), torch.arange(8) % 4
-    params = module.Params()
-    made = module.adversarial(net, images, labels, params, THREAT, torch.Generator())
-    at = [module.loss_at(net, images, x, labels, torch.ones(8), params).item() for x in (images, made)]
+    loss, batch = Loss(module, module.Params(), THREAT), Batch(images, labels, torch.ones(8))
+    made = loss.adversarial(net, batch, torch.Generator())
+    at = [loss.loss_at(net, batch, x).item() for x in (images, made)]
     assert at[1] > at[0]
 
 
@@ -133,7 +134,7 @@ def test_the_loss_is_higher_on_what_it_made(module: Any) -> None:
 )
 def test_radii_and_steps_that_make_no_sense_are_refused(given: dict[str, float], word: str) -> None:
     with pytest.raises(ValueError, match=word):
-        trades.check(trades.Params(**given), THREAT)  # type: ignore[arg-type]
+        trades.Params(**given).check(THREAT)  # type: ignore[arg-type]
 
 
 def test_the_usual_step_reaches_across_the_ball() -> None:
@@ -146,7 +147,7 @@ def test_the_weights_move_by_a_share_of_their_length_uphill_and_come_back() -> N
     net = two_pixels()
     weight = net[1].weight  # type: ignore[index,union-attr]
     before = weight.detach().clone()  # type: ignore[union-attr,operator]
-    run = repeatable(plain, net, IMAGE, LABEL, ONE, plain.Params(), THREAT, torch.Generator())
+    run = Loss(plain, plain.Params(), THREAT).repeatable(net, Batch(IMAGE, LABEL, ONE), torch.Generator())
     with perturbed(net, run, Awp(gamma=0.1)):
         # the loss's gradient is (1 − p) · (0.5, 0.5) for class 0 and minus that for class 1: of length 1, ±0.5 each
         wanted = before + 0.1 * before.norm() * torch.tensor([[0.5, 0.5], [-0.5, -0.5]])
@@ -167,7 +168,8 @@ def test_the_perturbation_adds_to_any_loss(module: Any) -> None:
     images, labels = torch.rand(6, 1, 8, 8), torch.arange(6) % 3
     params = module.Params(**({"step_size": 0.05} if module is nsl else {}))
     state = {name: value.clone() for name, value in net.state_dict().items()}
-    run = repeatable(module, net, images, labels, torch.ones(6), params, THREAT, torch.Generator())
+    batch = Batch(images, labels, torch.ones(6))
+    run = Loss(module, params, THREAT).repeatable(net, batch, torch.Generator())
     with perturbed(net, run, Awp(gamma=0.05)):
         assert all(torch.equal(value, old) for value, old in zip(net.buffers(), _buffers(net, state), strict=True))
         above = run()
@@ -183,7 +185,7 @@ def _buffers(net: nn.Module, state: dict[str, torch.Tensor]) -> list[torch.Tenso
 def test_an_error_inside_leaves_the_weights() -> None:
     net = two_pixels()
     before = net[1].weight.detach().clone()  # type: ignore[index,union-attr,operator]
-    run = repeatable(plain, net, IMAGE, LABEL, ONE, plain.Params(), THREAT, torch.Generator())
+    run = Loss(plain, plain.Params(), THREAT).repeatable(net, Batch(IMAGE, LABEL, ONE), torch.Generator())
     with pytest.raises(RuntimeError, match="stop"), perturbed(net, run, Awp(gamma=0.1)):
         raise RuntimeError("stop")
     assert torch.equal(net[1].weight, before)  # type: ignore[index,union-attr,arg-type]
@@ -195,16 +197,16 @@ def test_steps_under_bf16_climb_as_high(name: str) -> None:
     torch.manual_seed(0)
     net = module_of("models", "nsl_cnn", "model.name").build(4, 1, 20).train()
     images, labels = torch.rand(8, 1, 20, 20), torch.arange(8) % 4
-    module: Any = module_of("tasks.losses", name, "losses")
+    loss, batch = loss_of(name, {}, THREAT), Batch(images, labels, torch.ones(8))
     for factor in (1.0, 3.0):
         with torch.no_grad():
             for weight in net.parameters():
                 weight.mul_(factor)
         clean = net(images).detach()
         drawn = torch.Generator
-        slow = module.adversarial(net, images, labels, module.Params(), THREAT, drawn().manual_seed(0))
+        slow = loss.adversarial(net, batch, drawn().manual_seed(0))
         with torch.autocast("cpu", torch.bfloat16):
-            quick = module.adversarial(net, images, labels, module.Params(), THREAT, drawn().manual_seed(0))
+            quick = loss.adversarial(net, batch, drawn().manual_seed(0))
         assert quick.dtype == torch.float32
         assert float((quick - images).abs().max()) <= 0.1 + 1e-6
         assert not torch.equal(quick, slow), "not the same steps"
@@ -222,8 +224,8 @@ def test_trades_leaves_no_image_where_it_began_however_sure_the_answer(bf16: boo
         sure = net(images).softmax(1).amax(1)
     assert sure.median() > 0.97
     with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
-        params, draws = trades.Params(), torch.Generator().manual_seed(0)
-        found = trades.adversarial(net, images, torch.zeros(64, dtype=torch.long), params, THREAT, draws)
+        batch = Batch(images, torch.zeros(64, dtype=torch.long), torch.ones(64))
+        found = trades.adversarial(net, batch, trades.Params(), THREAT, torch.Generator().manual_seed(0))
     assert (found - images).abs().flatten(1).amax(1).min() > 0.05
     with torch.no_grad():
         assert divergence(net(images), net(found)).mean() > 0.95  # as much as fp32 reaches, less a twentieth

@@ -11,7 +11,8 @@ from torch.nn import functional as F
 
 from models import nsl_cnn, space_cnn
 from tasks.config.params import Threat
-from tasks.losses import nsl, plain, weighted_cross_entropy
+from tasks.engine.batch import Batch
+from tasks.losses import Loss, nsl, plain, weighted_cross_entropy
 
 THREAT = Threat(norm="linf", epsilon=0.1)
 G = torch.Generator()
@@ -39,7 +40,7 @@ def test_the_weighted_mean_by_hand() -> None:
 
 def test_plain_by_hand() -> None:
     net, image, label, weight = two_pixels()
-    found = plain.loss(net, image, label, weight, plain.Params(), THREAT, G)
+    found = Loss(plain, plain.Params(), THREAT)(net, Batch(image, label, weight), G)
     assert found.item() == pytest.approx(ce(-0.5))
 
 
@@ -61,7 +62,7 @@ def test_nsl_by_hand(norm: str, steps: int, epsilon: float | None, adversarial: 
     params = nsl.Params.model_validate(
         {"multiplier": 0.2, "step_size": 0.06, "norm": norm, "steps": steps, "epsilon": epsilon}
     )
-    found = nsl.loss(net, image, label, weight, params, THREAT, G)
+    found = Loss(nsl, params, THREAT)(net, Batch(image, label, weight), G)
     assert found.item() == pytest.approx(ce(-0.5) + 0.2 * ce(adversarial), rel=1e-5)
 
 
@@ -69,9 +70,10 @@ def test_one_step_may_leave_the_pixels_and_several_may_not() -> None:
     net, image, label, weight = two_pixels()
     image = torch.tensor([[[[0.0, 1.0]]]])  # the logit is −4, and would be −4.42 outside
     one = nsl.Params(multiplier=1.0, step_size=0.06)
-    assert nsl.loss(net, image, label, weight, one, THREAT, G).item() == pytest.approx(ce(-4) + ce(-4.42), rel=1e-5)
+    batch = Batch(image, label, weight)
+    assert Loss(nsl, one, THREAT)(net, batch, G).item() == pytest.approx(ce(-4) + ce(-4.42), rel=1e-5)
     two = nsl.Params(multiplier=1.0, step_size=0.06, steps=2)
-    assert nsl.loss(net, image, label, weight, two, THREAT, G).item() == pytest.approx(2 * ce(-4), rel=1e-5)
+    assert Loss(nsl, two, THREAT)(net, batch, G).item() == pytest.approx(2 * ce(-4), rel=1e-5)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -81,7 +83,7 @@ def test_one_backward_gives_the_gradients_of_the_naive_three(norm: str, channels
     net = nsl_cnn.build(4, channels, 16)
     images, labels, weights = torch.rand(5, channels, 16, 16), torch.arange(5) % 4, torch.rand(5)
     params = nsl.Params.model_validate({"multiplier": 0.7, "step_size": 0.1, "norm": norm})
-    fast = nsl.loss(net, images, labels, weights, params, THREAT, G)
+    fast = Loss(nsl, params, THREAT)(net, Batch(images, labels, weights), G)
     fast.backward()
     found = [p.grad.clone() for p in net.parameters() if p.grad is not None]
     net.zero_grad()
@@ -108,7 +110,7 @@ def test_gradients_are_scaled_as_the_loss_is() -> None:
     gradients = []
     for factor in (1.0, 3.0):
         net.zero_grad()
-        (factor * nsl.loss(net, image, label, weight, params, THREAT, G)).backward()
+        (factor * Loss(nsl, params, THREAT)(net, Batch(image, label, weight), G)).backward()
         gradients.append(next(net.parameters()).grad)
     assert gradients[0] is not None
     assert gradients[1] is not None
@@ -121,7 +123,8 @@ def test_a_network_with_dropout_trains_and_stays_in_its_mode() -> None:
     net.head[3].eval()  # type: ignore[index,union-attr]
     before = [module.training for module in net.modules()]
     params = nsl.Params(step_size=0.05, steps=3)
-    nsl.loss(net, torch.rand(4, 1, 16, 16), torch.arange(4) % 3, torch.ones(4), params, THREAT, G).backward()
+    batch = Batch(torch.rand(4, 1, 16, 16), torch.arange(4) % 3, torch.ones(4))
+    Loss(nsl, params, THREAT)(net, batch, G).backward()
     assert [module.training for module in net.modules()] == before
 
 
@@ -140,9 +143,8 @@ def test_a_network_with_dropout_trains_and_stays_in_its_mode() -> None:
     ],
 )
 def test_steps_that_make_no_sense_are_refused(given: dict[str, object], word: str) -> None:
-    net, image, label, weight = two_pixels()
     with pytest.raises(ValueError, match=word):
-        nsl.loss(net, image, label, weight, nsl.Params.model_validate(given), THREAT, G)
+        nsl.Params.model_validate(given).check(THREAT)
 
 
 @pytest.mark.parametrize(
@@ -166,5 +168,5 @@ def test_the_neighbours_are_those_of_nsls_own_tests(
     net.register_forward_hook(lambda _, inputs, output: seen.append(inputs[0].detach().clone()))
     image = torch.full((1, 1, 1, 2), 0.5)
     params = nsl.Params.model_validate({"norm": norm, "steps": steps, "step_size": step_size, "epsilon": epsilon})
-    nsl.loss(net, image, torch.tensor([1]), torch.ones(1), params, THREAT, G)
+    Loss(nsl, params, THREAT)(net, Batch(image, torch.tensor([1]), torch.ones(1)), G)
     assert torch.allclose(seen[-1].flatten() - 0.5, torch.tensor(moved), atol=1e-6)

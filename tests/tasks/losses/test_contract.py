@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import copy
-import importlib
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -12,8 +10,10 @@ import torch
 from torch import nn
 
 from models import nsl_cnn
+from tasks import losses
 from tasks.config.kinds import names_in
-from tasks.config.params import Frozen, Threat
+from tasks.config.params import Threat
+from tasks.engine.batch import Batch
 
 NAMES = names_in("tasks.losses")
 THREAT = Threat(norm="linf", epsilon=0.1)
@@ -32,10 +32,8 @@ def given(request: pytest.FixtureRequest) -> Given:
 def loss_of(
     name: str, net: nn.Module, images: torch.Tensor, labels: torch.Tensor, weights: list[float]
 ) -> torch.Tensor:
-    module = importlib.import_module(f"tasks.losses.{name}")
-    params: Frozen = module.Params(**REQUIRED.get(name, {}))
-    loss: Callable[..., torch.Tensor] = module.loss
-    return loss(net, images, labels, torch.tensor(weights), params, THREAT, torch.Generator().manual_seed(3))
+    batch = Batch(images, labels, torch.tensor(weights))
+    return losses.loss_of(name, REQUIRED.get(name, {}), THREAT)(net, batch, torch.Generator().manual_seed(3))
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -108,3 +106,34 @@ def test_it_is_near_fp32_under_bf16(name: str, given: Given) -> None:
     assert value.item() == pytest.approx(wanted.item(), rel=0.05)
     value.backward()
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in net.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_file_has_the_whole_loss_or_its_second_half(name: str, given: Given) -> None:
+    """In halves the base makes the adversarial images once, and the loss on them is the loss."""
+    net, images, labels = given
+    loss = losses.loss_of(name, REQUIRED.get(name, {}), THREAT)
+    assert loss.name == name
+    assert hasattr(loss.module, "loss") != loss.in_halves, "one of the two"
+    batch, draws = Batch(images, labels, torch.ones(6)), torch.Generator
+    whole = loss(net, batch, draws().manual_seed(3))
+    again = loss.repeatable(net, batch, draws().manual_seed(3))
+    assert again() == whole
+    assert again() == whole, "with the same draws"
+    if loss.in_halves:
+        made = loss.adversarial(net, batch, draws().manual_seed(3))
+        assert made.shape == images.shape
+        assert not made.requires_grad
+        assert float((made - images).abs().max()) <= THREAT.epsilon + 1e-6
+        assert loss.loss_at(net, batch, made) == whole
+    with torch.no_grad():
+        for weight in net.parameters():
+            weight.add_(0.05)
+    assert again() != whole, "of the weights as they are now"
+
+
+def test_parameters_that_make_no_sense_are_refused_once_before_training() -> None:
+    for name in NAMES:
+        if name != "plain":
+            with pytest.raises(ValueError, match=rf"^{name}: .* must"):
+                losses.loss_of(name, {"step_size": 0.9, "steps": 2}, THREAT)

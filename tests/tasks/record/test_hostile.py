@@ -75,7 +75,7 @@ class Scene:
 
     def made(self) -> list[Candidate]:
         play = self.play
-        found = judge(candidates(play.round, play.params, play.splits), play.round.workspace.round(0).model)
+        found = judge(candidates(play.round, play.params, play.splits), play.round.workspace.round(0).challenger.model)
         return validate(found, cast_votes(play.round), play.params.validate_)
 
 

@@ -58,7 +58,7 @@ def served(open_round: Callable[..., Any], model_server: Callable[[Path], Servic
 
 def test_the_answer_is_the_target_s(served: tuple[Any, str]) -> None:
     play, url = served
-    net, _ = checkpoint.load(play.round.workspace.round(0).model)
+    net, _ = checkpoint.load(play.round.workspace.round(0).challenger.model)
     answers, probabilities = inference.answer(net, play.pool.pixels_NCHW[:5])
     for n in range(5):
         said = httpx.post(f"{url}/answer", content=encode_png(play.pool.pixels_NCHW[n]), auth=LOG_IN).json()
@@ -115,9 +115,9 @@ def test_another_target_is_seen_at_once(served: tuple[Any, str]) -> None:
     before = httpx.post(f"{url}/answer", content=picture, auth=LOG_IN).json()
     card = checkpoint.Card("nsl_cnn", play.pool.classes, 1, 28, 1)
     torch.manual_seed(1)
-    checkpoint.save(play.round.model, card.build(), card)
+    checkpoint.save(play.round.challenger.model, card.build(), card)
     write_index(play.round, "rounds", {"start": "data/rounds/001/train.safetensors"})
-    assert current(workspace) == workspace.round(0).model, "a challenger is not yet a target"
+    assert current(workspace) == workspace.round(0).challenger.model, "a challenger is not yet a target"
     second = workspace.round(2)
     write_index(second, "collected", {"target": "data/rounds/001/model.safetensors"})
     after = httpx.post(f"{url}/answer", content=picture, auth=LOG_IN).json()
@@ -148,7 +148,7 @@ def test_it_is_attached_before_its_network_is_loaded(served: tuple[Any, str], mo
 
 def test_without_a_network_it_says_so(served: tuple[Any, str]) -> None:
     play, url = served
-    play.round.workspace.round(0).model.unlink()
+    play.round.workspace.round(0).challenger.model.unlink()
     answer = httpx.post(f"{url}/answer", content=encode_png(play.pool.pixels_NCHW[0]), auth=LOG_IN)
     assert answer.status_code == 503
     assert "dadc open" in answer.json()["detail"]
@@ -322,7 +322,7 @@ class Desk:
 
     def of(self, result: list[dict[str, Any]]) -> str:
         """What is said about it."""
-        net, card = checkpoint.load(self.play.round.workspace.round(0).model)
+        net, card = checkpoint.load(self.play.round.workspace.round(0).challenger.model)
         answers, probabilities = inference.answer(net, drawing.drawing(result, 28, 1)[None])
         return f"Model says {card.classes[int(answers[0])]} ({float(probabilities.max()):.0%})"
 
@@ -336,7 +336,7 @@ def desk(
 ) -> Desk:
     play = open_round()
     # Bars at different places are one class to a network that has not learned anything; so that they can be told apart:
-    path = play.round.workspace.round(0).model
+    path = play.round.workspace.round(0).challenger.model
     net, card = checkpoint.load(path)
     with torch.no_grad():
         for parameter in net.parameters():

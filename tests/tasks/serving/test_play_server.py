@@ -190,7 +190,8 @@ def test_a_flag_is_an_annotation_like_any_other(crowd: Crowd) -> None:
     assert told.status_code == 200, told.text
     pull.pull(crowd.studio, crowd.play.round)
     made = judge(
-        candidates(crowd.play.round, crowd.play.params, crowd.play.splits), crowd.play.round.workspace.round(0).model
+        candidates(crowd.play.round, crowd.play.params, crowd.play.splits),
+        crowd.play.round.workspace.round(0).challenger.model,
     )
     (only,) = [c for c in made if c.by_people]
     assert only.source == PLAYED

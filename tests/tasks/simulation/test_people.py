@@ -26,7 +26,7 @@ from tasks.workspace.services import ServiceDown, Services
 
 def verdicts(play: Any) -> list[Candidate]:
     """What the record says by now."""
-    made = judge(candidates(play.round, play.params, play.splits), play.round.workspace.round(0).model)
+    made = judge(candidates(play.round, play.params, play.splits), play.round.workspace.round(0).challenger.model)
     return validate(made, cast_votes(play.round), play.params.validate_)
 
 

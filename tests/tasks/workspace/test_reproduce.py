@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from data.files import md5, write_whole
-from data.layout import Round, Workspace
+from data.layout import Arm, Round, Workspace
 from tasks.config.params import Params, read
 from tasks.engine import stage
 from tasks.workspace.git import git
@@ -31,9 +31,9 @@ def closed(tmp_path: Path, checkout: Path) -> Round:
     round_ = workspace.round(1)
     round_.folder.mkdir(parents=True)
     shutil.copy(checkout / "params.yaml", round_.params)
-    write_whole(round_.metrics, figures(0.9))
+    write_whole(round_.challenger.metrics, figures(0.9))
     write_whole(round_.lineage, json.dumps({"environment": environment(PARAMS)}))
-    out = {"path": "data/rounds/001/metrics.json", "hash": "md5", "md5": md5(round_.metrics), "size": 1}
+    out = {"path": "data/rounds/001/metrics.json", "hash": "md5", "md5": md5(round_.challenger.metrics), "size": 1}
     lines = [f"    - path: {out['path']}", f"      md5: {out['md5']}"]
     write_whole(tmp_path / "dvc.lock", "\n".join(["schema: '2.0'", "stages:", "  evaluate@001:", "    outs:", *lines]))
     git(workspace, "init", "--quiet", "--initial-branch=main")
@@ -59,10 +59,10 @@ def commit(round_: Round, message: str) -> None:
 def remake(round_: Round, clean: float) -> None:
     """Run the evaluate stage with these figures as its work."""
 
-    def work(round_: Round, params: Params, here: object) -> None:
-        write_whole(round_.metrics, figures(clean))
+    def work(arm: Arm, params: Params, compute: object) -> None:
+        write_whole(arm.metrics, figures(clean))
 
-    stage.run("evaluate", work, round_)
+    stage.run("evaluate", work, round_.challenger)
 
 
 def elsewhere(round_: Round, *, clean: float = 0.9) -> None:
@@ -70,20 +70,20 @@ def elsewhere(round_: Round, *, clean: float = 0.9) -> None:
     content: dict[str, Any] = json.loads(round_.lineage.read_text())
     content["environment"]["cpu"] = "AVX9000"
     write_whole(round_.lineage, json.dumps(content))
-    write_whole(round_.metrics, figures(clean))
+    write_whole(round_.challenger.metrics, figures(clean))
     round_.closed.unlink()
     commit(round_, "not closed yet")
     close(round_)
 
 
 def test_the_same_is_made_again_and_another_is_refused(closed: Round) -> None:
-    closed.metrics.unlink()
+    closed.challenger.metrics.unlink()
     remake(closed, 0.9)
-    assert closed.metrics.read_text() == figures(0.9)
-    closed.metrics.unlink()  # as DVC does before it runs a stage
+    assert closed.challenger.metrics.read_text() == figures(0.9)
+    closed.challenger.metrics.unlink()  # as DVC does before it runs a stage
     with pytest.raises(ValueError, match=r"closed.*never redefined; `git checkout round-001`"):
         remake(closed, 0.91)
-    assert not closed.metrics.exists()
+    assert not closed.challenger.metrics.exists()
     assert list(closed.folder.glob("*.tmp")) == []
     git(closed.workspace, "checkout", "--quiet", "round-001")
     with pytest.raises(ValueError, match="by other code, or on another machine"):
@@ -102,7 +102,7 @@ def test_a_round_that_no_commit_closed_is_open_to_change(closed: Round) -> None:
     closed.closed.unlink()
     commit(closed, "closing, as it was before its commit")
     remake(closed, 0.91)
-    assert closed.metrics.read_text() == figures(0.91)
+    assert closed.challenger.metrics.read_text() == figures(0.91)
 
 
 def test_in_another_environment_the_figures_must_agree_and_it_is_said(

@@ -71,7 +71,7 @@ def test_a_round_goes_through_its_states(workspace: Workspace) -> None:
     round_.candidates.write_bytes(b"shard")
     assert state(round_) is State.OPEN, "half frozen is not frozen"
     round_.lineage.write_text("{}")
-    round_.metrics.write_text("{}")
+    round_.challenger.metrics.write_text("{}")
     stray(workspace)
     git(workspace, "tag", round_.tag)
     assert state(round_) is State.CLOSING, "neither a commit nor a tag closes a round"
@@ -104,7 +104,7 @@ def test_rounds_from_before_opened_json_and_closed_json(workspace: Workspace) ->
     assert state(round_) is State.OPEN
     assert opened_at(round_) > 0
     round_.lineage.write_text("{}")
-    round_.metrics.write_text("{}")
+    round_.challenger.metrics.write_text("{}")
     stray(workspace)
     assert state(round_) is State.CLOSING
     where = git(workspace, "rev-parse", "HEAD")
