@@ -54,11 +54,11 @@ def test_a_benchmark_runs_and_writes_its_figures(name: str, tmp_path: Path) -> N
 def test_networks_are_trained_where_the_benchmark_computes(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def fit(net: nn.Module, *_: object, where: Compute) -> tuple[nn.Module, dict[str, object]]:
-        asked.append(where)
+    def fitted(net: nn.Module, *_: object, compute: Compute) -> tuple[nn.Module, dict[str, object]]:
+        asked.append(compute)
         return net, {}
 
-    monkeypatch.setattr(_nets.train, "fit", fit)
+    monkeypatch.setattr(_nets.train, "fitted", fitted)
     digits, there = _nets.some(_nets.images(None, "train"), 20), Compute(torch.device("meta"))
     _nets.fitted("net", digits, digits, _nets.settings({}), there)
     assert asked == [there]
