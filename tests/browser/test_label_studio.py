@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 from conftest import run
+from round_states import mark_opened
 
 from data.records import UNREADABLE
 from data.shards import decode_png
@@ -39,8 +40,7 @@ def test_who_runs_a_round_is_told_where_to_send_people(scene: Scene, tmp_path: P
     run(root, *by, "init", "--quiet")
     run(root, *by, "commit", "--quiet", "--allow-empty", "--message", "nothing yet")
     assert invitation(root) == f"account   {scene.studio.invite()}", "no round is open"
-    run(root, *by, "add", str(scene.play.round.params))
-    run(root, *by, "commit", "--quiet", "--message", "open")
+    mark_opened(scene.play.round)
     account, *pages = invitation(root).splitlines()
     stranger = Someone(scene.browser.new_page(viewport={"width": 1400, "height": 900}), scene.studio.url)
     stranger.page.goto(account.split()[1])

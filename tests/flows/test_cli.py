@@ -151,7 +151,7 @@ def test_a_wrong_parameter_is_named_by_its_path(make_workspace: Make) -> None:
 
 @pytest.mark.parametrize(
     ("folders", "said"),
-    [([], "not there"), (["train/a", "test/a"], "class"), (["train/a", "train/b"], "test")],
+    [([], "there is none"), (["train/a", "test/a"], "class"), (["train/a", "train/b"], "test")],
 )
 def test_a_folder_that_is_no_data_set(make_workspace: Make, tmp_path: Path, folders: list[str], said: str) -> None:
     images = tmp_path / "images"
