@@ -13,6 +13,7 @@ WORDS = [
     *("campaign", "round", "target", "challenger", "champion", "candidate", "source", "annotator", "validator"),
     *("collected", "judged", "fooling", "vote", "consensus", "verdict", "MER", "vMER", "shard", "epsilon", "heal"),
     *("relapse", "gate", "MRC", "RiFT", "shift", "workspace", "probe", "set aside", "agreement"),
+    *("record", "kind", "step", "stage", "arm", "pool", "late", "reference", "control"),
 ]
 
 
