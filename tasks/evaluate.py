@@ -19,13 +19,14 @@ from data.layout import Arm, Round
 from data.records import Candidate
 from data.shards import Images, candidate_images, read_candidates, write_table
 from tasks import attacks
-from tasks.attacks import pgd
+from tasks.attacks import _masking, pgd
 from tasks.attacks._battery import CURVE_STEPS, battery, curve
 from tasks.config.kinds import kind
 from tasks.config.params import Params
 from tasks.config.seeds import derive
 from tasks.engine import checkpoint, inference, stage
 from tasks.engine.devices import Compute
+from tasks.evaluation import masking
 from tasks.evaluation.predictions import CHALLENGER, OTHER, SURE, TARGET, Answered, measured, to_table
 from tasks.workspace import inputs
 
@@ -50,7 +51,10 @@ def evaluate(arm: Arm, params: Params, here: Compute) -> None:
         answers |= radii(net, part, answers["clean"], params)
         return answers if target is None else answers | transferred(net, target, part, answers["attack_worst"], params)
 
-    parts = [answered(CHALLENGER, "test", test, in_parts(test, tested, here))]
+    answers = in_parts(test, tested, here)
+    if params.evaluate.gradients is not None:
+        answers |= masking_signs(net, test, answers, params, here)
+    parts = [answered(CHALLENGER, "test", test, answers)]
     here.say(f"evaluate {arm.label}: {len(test)} test images answered")
     for name, each in ((CHALLENGER, net), (TARGET, target)):
         if each is None:
@@ -71,6 +75,8 @@ def evaluate(arm: Arm, params: Params, here: Compute) -> None:
     found = measured(parts, campaign, round_.number, lineage.target_round, params)
     write_table(arm.predictions, to_table(parts))
     write_json(arm.metrics, found)
+    if warning := masking.warning(found):
+        stage.say(f"evaluate {arm.label}: warning: {warning}")
     stage.say(
         f"evaluate {arm.label}: clean {found['clean']['accuracy']:.1%}  "
         + "  ".join(f"{name} {told['accuracy']:.1%}" for name, told in found["robust"].items())
@@ -159,6 +165,49 @@ def transferred(
     ):  # on a GPU logits_of takes what it is given at once
         broke_N[index[part]] = inference.logits_of(net, found.images[part]).argmax(1).cpu() != labels_N[part]
     return {"tried_transfer": tried_N, "broke_transfer": broke_N}
+
+
+def masking_signs(
+    net: nn.Module, images: Images, answers: Column, params: Params, here: Compute
+) -> dict[str, torch.Tensor]:
+    """Signs of gradient masking, by column of predictions.parquet; bool N each.
+
+    What gradients and outputs look like is asked of all images; Square and random points are tried on some of those
+    that stand under all that follow gradients, the large radius on some that are answered rightly. Where the battery
+    has Square, its own turn is the sign.
+    """
+    choices, threat, seed = params.evaluate.gradients, params.threat, derive(params.seed, "evaluate", "masking")
+    assert choices is not None
+    labels_N = images.labels_N
+
+    def pixels(part: Images) -> torch.Tensor:
+        return inference.to_float(part.pixels_NCHW)
+
+    def looked_at(part: Images) -> dict[str, torch.Tensor]:
+        return _masking.gradient_signs(net, pixels(part), part.labels_N, threat, seed)
+
+    def blind(part: Images) -> dict[str, torch.Tensor]:
+        return _masking.black_box_signs(net, pixels(part), part.labels_N, threat, choices, seed)
+
+    def wide(part: Images) -> dict[str, torch.Tensor]:
+        return _masking.large_radius_sign(net, pixels(part), part.labels_N, threat, seed)
+
+    found = in_parts(images, looked_at, here)
+    # What Square broke in its own turn stood under all attacks with gradients.
+    stood_N = answers["tried_square"] if "tried_square" in answers else answers["attack_worst"] == labels_N
+    for index, asking in (
+        (_masking.spread(stood_N, choices.images), blind),
+        (_masking.spread(answers["clean"] == labels_N, choices.images), wide),
+    ):
+        asked_N = torch.zeros(len(images), dtype=torch.bool)
+        asked_N[index] = True
+        for name, fell_N in in_parts(images.take(index), asking, here).items() if len(index) else ():
+            found[name] = torch.zeros(len(images), dtype=torch.bool)
+            found[name][index] = fell_N
+            found[name.replace("fell_", "asked_")] = asked_N
+    if "tried_square" in answers:
+        found |= {"asked_square": answers["tried_square"], "fell_square": answers["broke_square"]}
+    return found
 
 
 def clean(net: nn.Module, images: Images) -> dict[str, torch.Tensor]:

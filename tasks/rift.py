@@ -31,7 +31,7 @@ from tasks.config.params import Rift as Choices
 from tasks.config.seeds import derive
 from tasks.engine import checkpoint, inference, stage
 from tasks.engine.devices import Compute
-from tasks.evaluation.metrics import paired
+from tasks.evaluation.paired import paired
 from tasks.workspace import inputs
 
 ALPHAS = tuple(step / 10 for step in range(11))

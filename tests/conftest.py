@@ -35,7 +35,11 @@ SMALL: dict[str, dict[str, object]] = {  # a round in seconds: enough to see eve
     "collect": {"drawings": 4},
     "train": {"epochs": 2},
     "rift": {"steps": 1, "epochs": 1, "candidates": 1, "attack": {"steps": 2}},
-    "evaluate": {"attacks": {"fgsm": {}, "pgd": {"steps": 4}}},
+    "evaluate": {
+        "attacks": {"fgsm": {}, "pgd": {"steps": 4}},
+        "battery": {"apgd_t": {"steps": 2, "targets": 1}},
+        "gradients": {"images": 10, "queries": 5, "starts": 2, "allowed": 0.01, "alpha": 0.01},
+    },
     # An account's errors are seeded by its name, so by the campaign's, which may be drawn at random; of two validators
     # neither may be set aside for them.
     "simulate": {"annotators": 2, "validators": 2, "tries": 2, "vote_error": 0.0},

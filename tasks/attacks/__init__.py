@@ -163,7 +163,8 @@ def value_and_gradient(
 
 
 def direction(gradient_BCHW: torch.Tensor, norm: str) -> torch.Tensor:
-    """The step of length 1 in `norm` along which a linear loss grows most; 0 where the gradient is 0."""
+    """The step of length 1 in `norm` along which a linear loss grows most; 0 where the gradient is 0 or not finite."""
+    gradient_BCHW = gradient_BCHW.nan_to_num(0.0, 0.0, 0.0)
     if norm == "linf":
         return gradient_BCHW.sign()
     if norm == "l2":

@@ -168,10 +168,22 @@ class Rift(Frozen):
     report: bool = False
 
 
+class Gradients(Frozen):
+    """How gradient masking is looked for (tasks/evaluation/masking.py)."""
+
+    images: Count  # at most, that the costly checks are made on
+    queries: Count  # of Square, on each of them
+    starts: Count  # random points of the ball, for each of them
+    allowed: float = Field(gt=0, lt=1)  # share of images that an honest network may show a sign on
+    alpha: float = Field(gt=0, lt=1)  # probability of any false alarm
+
+
 class Evaluate(Frozen):
     attacks: dict[KindName, KindParams]
     shifts: dict[KindName, KindParams]
-    masking: Share
+    masking: Share | None = None  # the rule of rounds that were opened before there was `gradients`
+    gradients: Gradients | None = None
+    one_step: Share = 0.15
     battery: dict[KindName, KindParams] = {}
     epsilons: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(), strict=False)
     precision: Literal["fp32", "bf16"] = "fp32"
@@ -182,6 +194,8 @@ class Evaluate(Frozen):
         both = sorted(self.attacks.keys() & self.battery.keys())
         if both:
             raise ValueError(f"each attack in attacks or in battery, {', '.join(both)} stands in both")
+        if self.masking is not None and self.gradients is not None:
+            raise ValueError("no masking beside gradients, which replaces it together with one_step; delete masking")
         taken = sorted(self.sets.keys() & {*self.shifts, "mean"})
         if taken:
             raise ValueError(f"sets under names of their own, {', '.join(taken)} is a shift's or the mean's")

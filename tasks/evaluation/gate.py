@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from tasks.config.params import Promote
-from tasks.evaluation.metrics import paired
+from tasks.evaluation.paired import paired
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, TypedDict
 
 import numpy as np
@@ -14,7 +13,6 @@ from data.records import PEOPLE, RATED, Candidate, Verdict
 BY_ANNOTATOR = 5  # annotators in a campaign from which candidates are split by annotator
 BINS = 15  # of confidence, in calibration
 SAMPLES = 200  # bootstrap samples of calibration's interval
-BY_CHANCE = 0.01  # share of the images that Square may break after gradient attacks without a suspicion
 Z95 = 1.959963984540054  # two-sided 95% of the normal distribution
 
 
@@ -78,41 +76,6 @@ def rate(count: int, n: int) -> Rate:
         return {"rate": None, "n": 0, "low": None, "high": None}
     low, high = wilson(count / n, n)
     return {"rate": count / n, "n": n, "low": low, "high": high}
-
-
-@dataclass(frozen=True)
-class Paired:
-    """Two networks' answers to the same images: only those on which they differ tell them apart."""
-
-    both: int
-    gained: int  # wrong before, right after
-    lost: int  # right before, wrong after
-    neither: int
-
-    @property
-    def n(self) -> int:
-        return self.both + self.gained + self.lost + self.neither
-
-    @property
-    def net(self) -> int:
-        return self.gained - self.lost
-
-    def within(self, tolerance: float) -> bool:
-        """Whether no more than that share of the images was lost, on balance."""
-        return -self.net <= tolerance * self.n + 1e-9  # 0.01 · 300 is a little less than 3
-
-
-def paired(before: Sequence[bool], after: Sequence[bool]) -> Paired:
-    """Count right (True) and wrong answers to the same images in the same order."""
-    if len(before) != len(after):
-        raise ValueError(f"paired counts need the same images, got {len(before)} and {len(after)} answers")
-    seen = list(zip(before, after, strict=True))
-    return Paired(
-        both=sum(b and a for b, a in seen),
-        gained=sum(a and not b for b, a in seen),
-        lost=sum(b and not a for b, a in seen),
-        neither=sum(not b and not a for b, a in seen),
-    )
 
 
 def counts(candidates: Iterable[Candidate]) -> dict[str, int]:
@@ -205,24 +168,6 @@ def heal(
         "held_out": rate(sum(right[c.key] for c in held_out), len(held_out)),
         "relapse": rate(sum(not right[c.key] for c in healed), len(healed)),
     }
-
-
-def masking(
-    robust: Mapping[str, Accuracy], battery: Mapping[str, Mapping[str, int]], limit: float, n: int
-) -> dict[str, Any]:
-    """Whether gradients mislead the attacks that follow them: {"gap", "square", "transfer", "found"}.
-
-    gap: FGSM minus PGD accuracy; a weaker attack that does much less harm says that gradients mislead the stronger, or
-    that training learned the weaker one by heart. square: the share of n images that Square, which uses no gradient,
-    broke where the attacks before it could not; transfer: the share that PGD images made on the target broke where none
-    could. Each is None where the attacks were not run.
-    """
-    gap = robust["fgsm"]["accuracy"] - robust["pgd"]["accuracy"] if {"fgsm", "pgd"} <= robust.keys() else None
-    square = battery["square"]["broken"] / n if "square" in battery else None
-    transfer = battery["transfer"]["broken"] / n if "transfer" in battery else None
-    blind = [share for share in (square, transfer) if share is not None]
-    found = (gap is not None and gap > limit) or any(share > BY_CHANCE for share in blind)
-    return {"gap": gap, "square": square, "transfer": transfer, "found": found}
 
 
 def calibration(confidences: Sequence[float], right: Sequence[bool]) -> dict[str, Any]:

@@ -11,7 +11,8 @@ A row is one network's answers to one image: `net` is challenger or target, `ima
 `label` is the right class, `confidence` the probability of the clean answer; `clean`, `attack_…` and `shift_…` are
 answers, `attack_worst` a wrong one if any attack within the threat model found one; `tried_…` and `broke_…` say what
 a turn of the battery did, `…_transfer` what PGD images made on the target did to what still stood; `radius_…` whether
-an image stands under PGD at that radius. A column is null where nothing was asked.
+an image stands under PGD at that radius. `zero_…`, `differs`, `probabilities`, `asked_…` and `fell_…` are the signs of
+gradient masking (tasks/attacks/_masking.py). A column is null where nothing was asked.
 """
 
 from __future__ import annotations
@@ -28,12 +29,13 @@ from data.records import Candidate
 from data.shards import read_table
 from tasks.config.kinds import kind
 from tasks.config.params import Params
-from tasks.evaluation import gate, metrics
+from tasks.evaluation import earlier, gate, masking, metrics
 from tasks.quality.agreement import agreement
 
 SURE = "confidence"  # the column of the probability that a clean answer was given
 CHALLENGER, TARGET = "challenger", "target"
 OTHER = "set:"  # begins the place of images from elsewhere
+YES_OR_NO = ("tried_", "broke_", "radius_", "zero_", "asked_", "fell_", "differs", "probabilities")
 _NAMES = ("net", "images", "key")
 
 
@@ -69,7 +71,7 @@ def to_table(parts: Sequence[Answered]) -> pa.Table:
     }
     for name in names:
         values = [v for part in parts for v in part.columns.get(name, [None] * len(part.keys))]
-        yes_or_no = name.startswith(("tried_", "broke_", "radius_"))
+        yes_or_no = name.startswith(YES_OR_NO)
         columns[name] = pa.array(values, pa.float32() if name == SURE else pa.bool_() if yes_or_no else pa.int32())
     return pa.table(columns)
 
@@ -134,11 +136,31 @@ def measured(
         "ood": ood(shifts, seen) | others,
         "ood_home_made": sorted(shifts),
         "ood_seen": seen,
-        "masking": metrics.masking(robust, battery, params.evaluate.masking, len(test.keys)),
+        **gradients(test, robust, battery, number, params),
         "heal": metrics.heal(campaign, right, target_right, number),
         "gate": verdict,
         "promoted": verdict["promoted"],
         "champion": number if verdict["promoted"] else target,
+    }
+
+
+def gradients(
+    test: Answered,
+    robust: Mapping[str, metrics.Accuracy],
+    battery: Mapping[str, Mapping[str, int]],
+    number: int,
+    params: Params,
+) -> dict[str, Any]:
+    """What metrics.json tells of gradient masking and of one-step over-fitting."""
+    chosen = params.evaluate
+    if chosen.masking is not None:
+        return {"masking": earlier.masking_by_gap(robust, battery, chosen.masking, len(test.keys))}
+    loss, weights = (params.first.loss, params.first.weights) if number == 0 else (params.train.loss, None)
+    module, _ = kind("losses", loss.name, loss.params, "train.loss")
+    defended = getattr(module, "DEFENDS", True) and weights is None
+    return {
+        "masking": masking.masking(test.columns, chosen.gradients),
+        "one_step": masking.one_step(test.columns, chosen.one_step, defended=defended),
     }
 
 

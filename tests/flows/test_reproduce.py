@@ -82,7 +82,7 @@ def test_everything_is_made_again_to_the_same_bytes(clone: Path) -> None:
 
 def test_a_closed_round_is_never_redefined(clone: Path) -> None:
     path = clone / "tasks" / "evaluation" / "predictions.py"
-    path.write_text(path.read_text().replace('"masking": metrics', '"masked": metrics'))
+    path.write_text(path.read_text().replace('"heal": metrics', '"healed": metrics'))
     done = run(clone, "dvc", "repro", "--force", "--single-item", "evaluate@001", check=False)
     assert done.returncode != 0
     assert "it can be made again, never redefined; `git checkout round-001` has its code" in done.stdout + done.stderr

@@ -189,7 +189,10 @@ def test_every_answer_is_recorded(evaluated: Evaluated) -> None:
     assert table["clean"] == answers.tolist()
     battery = {f"{what}_{name}" for what in ("tried", "broke") for name in ("apgd_ce", "square", "transfer")}
     radii = {"radius_0.005", "radius_0.05"}
-    assert set(table) == {"key", "label", "confidence", *accuracy_columns(evaluated.metrics), *battery, *radii}
+    signs = {"zero_clean", "zero_start", "zero_cross_entropy", "differs", "probabilities"}
+    signs |= {f"{what}_{name}" for what in ("asked", "fell") for name in ("square", "random", "large")}
+    accuracies = accuracy_columns(evaluated.metrics)
+    assert set(table) == {"key", "label", "confidence", *accuracies, *battery, *radii, *signs}
     assert {(each.net, each.images) for each in evaluated.record} == {
         *((net, images) for net in ("challenger", "target") for images in ("validation", "candidates")),
         *(("challenger", "test"), ("target", "pool"), ("challenger", "set:drawn")),
@@ -242,13 +245,23 @@ def test_the_worst_case_is_no_better_than_any_attack_and_the_battery_tries_what_
     assert blind["tried"] - blind["broken"] == round(robust["worst"]["accuracy"] * n)
 
 
-def test_masking_is_what_blind_attacks_and_transfer_break(evaluated: Evaluated) -> None:
+def test_signs_of_masking_are_what_blind_attacks_and_transfer_break(evaluated: Evaluated) -> None:
     metrics, n = evaluated.metrics, len(evaluated.images("test"))
-    robust, battery, masking = metrics["robust"], metrics["battery"], metrics["masking"]
-    assert masking["square"] == battery["square"]["broken"] / n < 1 - robust["square"]["accuracy"]
-    assert battery["transfer"]["tried"] == round(robust["worst"]["accuracy"] * n)
-    assert masking["transfer"] == battery["transfer"]["broken"] / n < 0.05, "PGD on the same weights is not blind"
+    battery, signs = metrics["battery"], metrics["masking"]["signs"]
+    assert (metrics["masking"]["found"], metrics["masking"]["alarms"]) == (False, [])
+    square = battery["square"]
+    assert (signs["fell_square"]["shown"], signs["fell_square"]["of"]) == (square["broken"], square["tried"])
+    assert signs["fell_random"]["of"] == signs["stands_at_large_radius"]["of"] == 10, "evaluate.gradients.images"
+    transfer = battery["transfer"]
+    assert transfer["tried"] == round(metrics["robust"]["worst"]["accuracy"] * n)
+    assert signs["broke_transfer"]["shown"] == transfer["broken"] < 0.05 * n, "PGD on the same weights is not blind"
     assert "transfer" not in evaluated.before["battery"], "round 000 has no target"
+
+
+def test_one_step_overfitting_is_looked_for_in_defended_losses_only(evaluated: Evaluated) -> None:
+    assert evaluated.metrics["one_step"]["found"] is False, "NSL promises something under attack"
+    plain = evaluated.before["one_step"]["found"]
+    assert plain is None, "a plain network falls further under PGD than under FGSM, as it must"
 
 
 def test_accuracy_falls_with_the_radius(evaluated: Evaluated) -> None:

@@ -140,8 +140,9 @@ def test_no_file_is_a_clear_word(tmp_path: Path) -> None:
 )
 def test_a_kind_that_is_not_there_is_named(write: Callable[[str], Path], path: str, value: object, said: str) -> None:
     params = read(write(changed(path, value)))
+    alone = params.evaluate.model_copy(update={"battery": {}})
     with pytest.raises(ParamsError) as caught:
-        check_kinds(params)
+        check_kinds(params.model_copy(update={"evaluate": alone}))
     assert said in str(caught.value)
 
 
@@ -169,6 +170,14 @@ def test_values_are_read_as_in_yaml_1_1(
     assert found == value
     assert type(found) is type(value)
     assert not recwarn.list
+
+
+def test_the_rule_of_before_is_refused_beside_the_one_of_now(write: Callable[[str], Path]) -> None:
+    before = changed("evaluate.gradients", None).replace("evaluate:\n", "evaluate:\n  masking: 0.15\n", 1)
+    assert read(write(before)).evaluate.masking == 0.15
+    both = YAML.replace("evaluate:", "evaluate:\n  masking: 0.15", 1)
+    with pytest.raises(ParamsError, match="evaluate: wanted no masking beside gradients"):
+        read(write(both))
 
 
 def test_every_key_has_a_comment() -> None:

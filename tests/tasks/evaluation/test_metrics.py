@@ -15,9 +15,7 @@ from tasks.evaluation.metrics import (
     calibration,
     error_rates,
     heal,
-    masking,
     mean_accuracy,
-    paired,
     rate,
     rated,
     split_by,
@@ -55,21 +53,6 @@ def test_mean_accuracy_keeps_n_and_refuses_different_images() -> None:
 
 def test_rate_of_nothing_is_none() -> None:
     assert rate(0, 0) == {"rate": None, "n": 0, "low": None, "high": None}
-
-
-def test_paired_counts() -> None:
-    found = paired([True, True, False, False, True], [True, False, True, False, False])
-    assert (found.both, found.gained, found.lost, found.neither, found.n, found.net) == (1, 1, 2, 1, 5, -1)
-    assert found.within(0.2)
-    assert not found.within(0.19)
-    with pytest.raises(ValueError, match="same images"):
-        paired([True], [])
-
-
-def test_tolerance_counts_whole_images() -> None:
-    lost = paired([True] * 300, [False] * 3 + [True] * 297)
-    assert lost.within(0.01)
-    assert not paired([True] * 300, [False] * 4 + [True] * 296).within(0.01)
 
 
 def test_rates_of_a_round_counted_by_hand() -> None:
@@ -177,29 +160,6 @@ def test_heal_and_relapse() -> None:
     assert (found["rate"], found["n"]) == (3 / 5, 5)
     assert (found["held_out"]["rate"], found["held_out"]["n"]) == (pytest.approx(1 / 3), 3)
     assert (found["relapse"]["rate"], found["relapse"]["n"]) == (1 / 2, 2)
-
-
-def test_masking_is_found_by_fgsm_and_by_square() -> None:
-    assert masking({"pgd": accuracy(5, 10)}, {}, 0.15, 10) == {
-        "gap": None,
-        "square": None,
-        "transfer": None,
-        "found": False,
-    }
-    both = {"fgsm": accuracy(8, 10), "pgd": accuracy(5, 10)}
-    assert masking(both, {}, 0.15, 10)["gap"] == pytest.approx(0.3)
-    assert masking(both, {}, 0.15, 10)["found"]
-    assert not masking(both, {}, 0.31, 10)["found"]
-    broken = {"square": {"tried": 50, "broken": 3}}
-    assert masking(both, broken, 0.31, 100) == {
-        "gap": pytest.approx(0.3),
-        "square": 0.03,
-        "transfer": None,
-        "found": True,
-    }
-    assert not masking(both, {"square": {"tried": 50, "broken": 1}}, 0.31, 100)["found"]
-    found = masking(both, {"transfer": {"tried": 50, "broken": 4}}, 0.31, 100)
-    assert (found["transfer"], found["found"]) == (0.04, True)
 
 
 def test_calibration_is_the_papers_by_hand() -> None:
