@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -11,6 +12,7 @@ from torch import nn
 
 _INSIDE = "network."  # where models/_blocks.py keeps the network that it normalizes for
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12])\.")  # as torchvision's published files name it
+_WRAPPERS = ("module.", "_orig_mod.")  # before every name: of DataParallel, and of torch.compile
 _COUNTER = "num_batches_tracked"  # older files lack it
 _PICKLES = (b"PK\x03\x04", b"\x80")
 
@@ -23,8 +25,8 @@ def start_from(net: nn.Module, path: Path, key: str = "model.weights", *, whole:
     or holds another network; nothing is ever unpickled.
     """
     wanted = net.state_dict()
-    found = {_name(name): value for name, value in _read(path, key).items()}
     own = {name.removeprefix(_INSIDE): name for name in wanted}
+    found = {_name(name): value for name, value in _unwrapped(_read(path, key), own).items()}
     # Of layers that share a weight a file may name one: safetensors' save_model leaves out the others.
     named = {wanted[name].data_ptr(): found[short] for short, name in own.items() if short in found}
     found |= {s: named[at] for s, name in own.items() if s not in found and (at := wanted[name].data_ptr()) in named}
@@ -71,6 +73,14 @@ def _read(path: Path, key: str) -> dict[str, torch.Tensor]:
             'into safetensors: python -c "import sys, torch, safetensors.torch as s; '
             's.save_file(torch.load(sys.argv[1], weights_only=True), sys.argv[2])" old.pth new.safetensors'
         ) from error
+
+
+def _unwrapped(found: dict[str, torch.Tensor], own: Iterable[str]) -> dict[str, torch.Tensor]:
+    """The weights by the names that the network had before it was wrapped, once or several times."""
+    for prefix in _WRAPPERS * 2:
+        if all(name.startswith(prefix) for name in found) and not any(name.startswith(prefix) for name in own):
+            found = {name.removeprefix(prefix): value for name, value in found.items()}
+    return found
 
 
 def _name(name: str) -> str:

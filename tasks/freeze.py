@@ -39,10 +39,10 @@ def take_weights(round_: Round, params: Params) -> None:
     from tasks.engine import networks
     from tasks.workspace import inputs
 
-    base = inputs.base(round_.workspace)
-    path = networks.check_given(
-        params, round_.number, round_.workspace.root, len(base.classes), base.channels, base.size
-    )
+    if not networks.is_given(params):
+        return
+    images = inputs.images(round_.workspace, "validation")
+    path = networks.check_given(params, round_.number, round_.workspace.root, images)
     if path is not None:
         write_whole(round_.weights, path.read_bytes())
 

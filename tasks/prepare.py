@@ -17,6 +17,7 @@ from data.shards import write_images
 from tasks.config.kinds import check_kinds, module_of
 from tasks.config.params import Params
 from tasks.config.seeds import derive
+from tasks.workspace import inputs
 from tasks.workspace.checkout import initialised
 from tasks.workspace.dvc import dvc
 from tasks.workspace.git import WorkspaceError, commit
@@ -99,7 +100,7 @@ def read_all(
     """The set, if it is to be frozen anew, and these of `evaluate.sets`; the network is seen to fit them."""
     found = read_set(workspace, params, say) if anew else None
     shape = json.loads(workspace.splits.read_text()) if found is None else found.shape
-    check_network(workspace, params, shape)
+    check_network(workspace, params, None if found is None else found.train)
     return found, read_others(workspace, params, shape, others)
 
 
@@ -202,7 +203,7 @@ def by_class(labels_N: Tensor, classes: Sequence[str]) -> str:
 def check_same(workspace: Workspace, params: Params) -> None:
     """Refuse a params.yaml whose campaign, data, network or further sets are not those of the frozen data."""
     check_data(workspace, params)
-    check_network(workspace, params, json.loads(workspace.splits.read_text()))
+    check_network(workspace, params)
     missing = _sets_to_freeze(workspace, params)
     if missing:
         raise WorkspaceError(f"evaluate.sets.{missing[0]} is not frozen yet; `dadc init` does it")
@@ -236,13 +237,17 @@ def _seen(frozen: dict[str, Any], limit: int | None) -> dict[str, Any]:
     return {"size": None, "channels": None, "limit": limit and max(limit, taken), **sizes}
 
 
-def check_network(workspace: Workspace, params: Params, shape: dict[str, Any]) -> None:
-    """Refuse a network or weights of the user's own that do not fit the images. shape: as in splits.json."""
-    if ":" in params.model.name or params.model.weights is not None or params.first.weights is not None:
-        from tasks.engine.networks import check_given
+def check_network(workspace: Workspace, params: Params, images: Images | None = None) -> None:
+    """Refuse a network or weights of the user's own that do not fit the images, or that attacks cannot measure.
 
+    images: the training part of a set that is not frozen yet; None: the frozen ones.
+    """
+    from tasks.engine.networks import check_given, is_given
+
+    if is_given(params):
+        images = inputs.images(workspace, "validation") if images is None else images
         for number in (0, 1):
-            check_given(params, number, workspace.root, len(shape["classes"]), shape["channels"], shape["size"])
+            check_given(params, number, workspace.root, images)
 
 
 def _sets_to_freeze(workspace: Workspace, params: Params) -> list[str]:

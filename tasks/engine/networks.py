@@ -15,9 +15,12 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+from data.shards import Images
 from models._pretrained import start_from
 from tasks.config.kinds import module_of
 from tasks.config.params import Params, ParamsError
+from tasks.engine import trial
+from tasks.engine.inference import to_float
 
 GIVEN = ("num_classes", "channels", "size")  # what a build function is called with
 
@@ -35,10 +38,18 @@ def build(name: str, num_classes: int, channels: int, size: int) -> nn.Module:
     return made
 
 
-def check(net: nn.Module, name: str, num_classes: int, channels: int, size: int) -> None:
-    """Try a network on two grey images, as it is asked and as it is trained; its weights are left as they were.
+def check(
+    net: nn.Module,
+    name: str,
+    num_classes: int,
+    channels: int,
+    size: int,
+    pixels_NCHW: torch.Tensor | None = None,
+) -> None:
+    """Try a network on images, as it is asked and as it is trained; its weights are left as they were.
 
-    ValueError if it gives anything but logits for that many classes, or no gradient to the images.
+    pixels_NCHW: uint8, some of the campaign's images; None: noise. ValueError if the network gives anything but logits
+    for that many classes, or if attacks on it would mean nothing (tasks/engine/trial.py).
     """
     what = f"model.name: {name} must turn images of 2×{channels}×{size}×{size} into logits of 2×{num_classes}"
     before, mode = {key: value.clone() for key, value in net.state_dict().items()}, net.training
@@ -62,6 +73,10 @@ def check(net: nn.Module, name: str, num_classes: int, channels: int, size: int)
             raise ValueError(f"{what}, got NaN or infinity")
         if not follows:
             raise ValueError(f"{what}, with a gradient that attacks can follow to the images, and gives none")
+    if pixels_NCHW is None:
+        pixels_NCHW = (torch.rand(4, channels, size, size, generator=torch.Generator().manual_seed(0)) * 255).byte()
+    if found := trial.faults(net, to_float(pixels_NCHW)):
+        raise ValueError(f"model.name: {name} cannot be evaluated under attack: " + "; ".join(found))
 
 
 def source(name: str) -> Path | None:
@@ -80,20 +95,27 @@ def given(params: Params, number: int) -> tuple[str, str] | None:
     return None
 
 
-def check_given(params: Params, number: int, root: Path, num_classes: int, channels: int, size: int) -> Path | None:
-    """The user's file, seen to fit the network, and the network, if it is a user's own, seen to fit the images.
+def is_given(params: Params) -> bool:
+    """Whether params.yaml names a network or weights of the user's own, for `check_given` to look at."""
+    return ":" in params.model.name or params.model.weights is not None or params.first.weights is not None
 
-    root: the workspace's, from which paths count. ParamsError or ValueError says what does not fit.
+
+def check_given(params: Params, number: int, root: Path, images: Images) -> Path | None:
+    """The user's file of weights for round `number`, once it fits the network and the network fits the images.
+
+    None where round `number` takes no file. root: the workspace's, from which paths count; images: some of the
+    campaign's, on a few of which the network is tried. ParamsError or ValueError says what does not fit.
     """
     name, file = params.model.name, given(params, number)
     if file is None and ":" not in name:
         return None
-    net = build(name, num_classes, channels, size)
+    shape = (len(images.classes), images.channels, images.size)
+    net = build(name, *shape)
     path = None
     if file is not None:
         key, path = file[0], root / Path(file[1]).expanduser()
         start_from(net, path, key, whole=key == "first.weights")
-    check(net, name, num_classes, channels, size)
+    check(net, name, *shape, trial.sample(images))
     return path
 
 

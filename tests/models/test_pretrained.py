@@ -65,6 +65,26 @@ def test_another_network_is_refused_and_nothing_is_changed(weights: Path) -> Non
     assert all(torch.equal(value, before[name]) for name, value in net.state_dict().items())
 
 
+@pytest.mark.parametrize("prefix", ["module.", "_orig_mod.", "module._orig_mod.", "_orig_mod.module."])
+def test_the_names_of_a_wrapped_network_are_its_own(tmp_path: Path, prefix: str) -> None:
+    theirs, net = nsl_cnn.build(10, 1, 28), nsl_cnn.build(10, 1, 28)
+    save_file({prefix + name: value for name, value in theirs.state_dict().items()}, tmp_path / "wrapped.safetensors")
+    assert start_from(net, tmp_path / "wrapped.safetensors", "first.weights", whole=True) == ()
+    assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in net.state_dict().items())
+
+
+def test_a_network_whose_own_module_is_called_module_keeps_its_names(tmp_path: Path) -> None:
+    class Own(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.module = nn.Linear(2, 2)
+
+    theirs, net = Own(), Own()
+    save_file(theirs.state_dict(), tmp_path / "own.safetensors")
+    assert start_from(net, tmp_path / "own.safetensors", whole=True) == ()
+    assert torch.equal(net.module.weight, theirs.module.weight)
+
+
 def test_a_stem_of_another_size_is_named(tmp_path: Path) -> None:
     save_file(published.resnet18(weights=None).state_dict(), tmp_path / "resnet.safetensors")
     with pytest.raises(ValueError, match=r"conv1\.weight wanted as 64×3×3×3, got 64×3×7×7"):

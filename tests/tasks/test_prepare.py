@@ -36,6 +36,24 @@ def photos(root: Path, test: tuple[str, ...] = ("cat", "dog")) -> Path:
     return root
 
 
+FLAT = """
+from torch import nn
+
+
+class Rounded(nn.Linear):
+    def forward(self, images):
+        return super().forward((images * 255).round().flatten(1) / 255)
+
+
+def build(num_classes, channels, size):
+    return nn.Flatten()
+
+
+def rounded(num_classes, channels, size):
+    return Rounded(channels * size * size, num_classes)
+"""
+
+
 @pytest.fixture(scope="module")
 def frozen(tmp_path_factory: pytest.TempPathFactory, checkout: Path) -> tuple[Workspace, Params]:
     """A workspace whose data are frozen."""
@@ -88,6 +106,7 @@ def test_a_campaign_that_was_frozen_before_what_it_asked_for_was_written_down(
         ({"evaluate": {"sets": {"usps": "/nope"}}}, r"evaluate\.sets\.usps: a folder is wanted at /nope"),
         ({"evaluate": {"sets": {"code": "tasks"}}}, "tasks has classes that train does not have"),
         ({"model": {"name": "flat:build"}}, r"flat:build must turn images of 2×1×28×28 into logits of 2×10"),
+        ({"model": {"name": "flat:rounded"}}, r"flat:rounded cannot be evaluated .* 16 of 16 images has no gradient"),
         ({"first": {"weights": "/nope.safetensors"}}, r"first\.weights: a safetensors file is wanted at /nope"),
     ],
 )
@@ -96,9 +115,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_frozen(
 ) -> None:
     workspace = Workspace(make_workspace(**changes))
     monkeypatch.syspath_prepend(workspace.root)
-    (workspace.root / "flat.py").write_text(
-        "from torch import nn\n\n\ndef build(num_classes, channels, size):\n    return nn.Flatten()\n"
-    )
+    (workspace.root / "flat.py").write_text(FLAT)
     with pytest.raises((ValueError, FileNotFoundError), match=said):
         init(workspace, read(workspace.params), None, print)
     assert not workspace.base.exists()
