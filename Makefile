@@ -101,19 +101,11 @@ $(TOOLS)/uv/bin/uv: locks/uv.txt
 # The command runs the code of the workspace one stands in, so nothing is installed but this.
 define LAUNCHER
 #!/bin/sh
-# dadc: run the command of the checkout one stands in.
+# dadc: run the command of the checkout one stands in; elsewhere that of this one, which has help and an error for it.
 here=$$(cd "$$(dirname "$$0")" && pwd)
 unset GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE GIT_PREFIX  # as in a hook: they name another checkout than one stands in
-root=$$(git rev-parse --show-toplevel 2>/dev/null) || {
-    said=$$(git rev-parse --show-toplevel 2>&1 | tr -s '\n\t ' ' ')
-    echo "dadc: a Git checkout of the project is wanted, git takes $$PWD for none ($${said% });" \
-        "without one, clone it first" >&2
-    exit 1
-}
-[ -f "$$root/flows/cli.py" ] || {
-    echo "dadc: a Git checkout of the project is wanted, $$root is one of something else" >&2
-    exit 1
-}
+root=$$(git rev-parse --show-toplevel 2>/dev/null)
+[ -f "$$root/flows/cli.py" ] || root=$${here%/*/*}
 export DADC_FROM="$$PWD"  # from where the paths of a command are meant
 cd "$$root" && PATH=$$here:$$PATH exec "$$here/python" -m flows.cli "$$@"
 endef

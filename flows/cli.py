@@ -1,30 +1,39 @@
-"""The command `dadc`: the campaign, its rounds, the local services. Their bodies are in flows/commands/."""
+"""The command `dadc`. Its subcommands are in flows/commands/, one file for each panel of its help."""
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 from pathlib import Path
 from typing import Any
 
-from flows.commands import campaign, record, round, services  # noqa: F401  the subcommands, in the order of help
-from flows.commands.shell import QUIET, app, root
+from flows.commands.shell import CALLER, QUIET, app, known
+
+for panel in ("setup", "round", "campaign", "record"):  # in the order of use, which is that of the help
+    importlib.import_module(f"flows.commands.{panel}")
 
 
 def main() -> Any:
-    """Start again at the workspace's root, so that the code that runs is the code that lies there."""
+    """Start again at the workspace's root, so that the code that runs is the code that lies there.
+
+    Help, the version and a mistyped command need no workspace.
+    """
     os.environ.update({key: os.environ.get(key, value) for key, value in QUIET.items()})
-    here = Path(__file__).resolve().parent.parent
-    if not {"--help", "-h"} & set(sys.argv[1:]) and len(sys.argv) > 1:
+    words = sys.argv[1:]
+    name = next((word for word in words if not word.startswith("-")), "")
+    if known(name) and not {"--help", "-h"} & set(words):
+        from tasks.workspace.checkout import find_workspace
         from tasks.workspace.git import WorkspaceError
 
+        code = Path(__file__).resolve().parent.parent
         try:
-            at = root().resolve()
+            at = find_workspace(CALLER).root.resolve()
         except WorkspaceError as error:
             print(f"dadc: {error}", file=sys.stderr)
             return 1
-        if at != here:
-            print(f"dadc: the code of {at} was wanted, {here} was imported; run `dadc` from within", file=sys.stderr)
+        if at != code:
+            print(f"dadc: expected the code of {at}, imported that of {code}; run `dadc` in there", file=sys.stderr)
             return 1
         os.chdir(at)
     return app(prog_name="dadc")

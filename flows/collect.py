@@ -8,9 +8,11 @@ from pathlib import Path
 from data.layout import Round
 from data.records import Candidate, Vote
 from flows.context import Campaign, campaign_flow, load, say, step
+from flows.reports.progress import keep as keep_progress
 from tasks import judge as judging
 from tasks import validate as validating
 from tasks.config.params import Params, read
+from tasks.quality.consensus import votes_missing
 from tasks.quality.progress import Progress
 from tasks.workspace.git import WorkspaceError
 from tasks.workspace.rounds import State, state, target
@@ -24,6 +26,7 @@ def collect(root: Path) -> Progress:
     candidates = candidates_now(campaign, round_)
     publish_votes(campaign, round_, candidates)
     tally = Progress.of(candidates)
+    keep_progress(round_, tally, _votes_missing(round_, candidates))
     say(f"round {round_.name}: {tally}")
     return tally
 
@@ -46,6 +49,14 @@ def the_open_round(campaign: Campaign) -> Round:
     if state(round_) is State.CLOSING:
         raise WorkspaceError(f"round {round_.name} is frozen; `dadc close` goes on with it")
     return round_
+
+
+def _votes_missing(round_: Round, candidates: list[Candidate]) -> int:
+    """On all candidates about which validators are asked."""
+    from tasks.publish import due
+
+    params = read(round_.params)
+    return sum(votes_missing(c, params.validate_) for c in candidates if due(c, params))
 
 
 @step("pull")

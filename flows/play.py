@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,10 +96,24 @@ def app() -> FastAPI:
     return page(Path.cwd(), watch(Path.cwd()))
 
 
+def check_address(host: str, port: int) -> None:
+    """ValueError if no server can listen there."""
+    try:
+        family, kind, *_, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        with socket.socket(family, kind) as trial:
+            trial.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as uvicorn does
+            trial.bind(address)
+    except OSError as error:
+        raise ValueError(
+            f"the page cannot listen on {host}:{port} ({error.strerror}); choose another --port or --host"
+        ) from error
+
+
 def play(root: Path, port: int, host: str = LOOPBACK, workers: int = 1) -> None:
     """Serve the page until told to stop."""
     import uvicorn
 
+    check_address(host, port)
     os.chdir(root)
     page = app()  # here, so that what is missing is said before a process is started
     print(f"the page is at http://{host}:{port}", flush=True)

@@ -64,6 +64,7 @@ def make_round(folder: Path, checkout: Path, pool: Images | None = None, **chang
     channels, size = int(pool.pixels_NCHW.shape[1]), int(pool.pixels_NCHW.shape[2])
     write_images(workspace.split("pool"), pool)
     splits = {
+        "campaign": content["campaign"],
         "classes": list(pool.classes),
         "channels": channels,
         "size": size,

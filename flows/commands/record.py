@@ -13,9 +13,34 @@ if TYPE_CHECKING:
     from data.layout import Workspace
 
 
-@command(RECORD)
+@command(RECORD, "dadc verify 2")
+def verify(number: Annotated[int, typer.Argument(metavar="ROUND", help="a closed round")]) -> None:
+    """Work every number of a closed round out again from its record, and say where a file or MLflow differs."""
+    from flows.audit.verify import verify as compare
+    from flows.context import load
+
+    seen, faults = compare(load(root()), number)
+    print(f"round {number:03d}: worked out again: {'; '.join(seen)}")
+    for fault in faults:
+        print(f"round {number:03d}: {fault}")
+    if faults:
+        raise typer.Exit(1)
+    print(f"round {number:03d}: all agree")
+
+
+@command(RECORD, "dadc reconcile")
+def reconcile() -> None:
+    """Count every annotation in Label Studio, and what became of it."""
+    from flows.audit.reconcile import reconcile as account_for
+    from flows.context import load
+
+    for line in account_for(load(root())):
+        print(line)
+
+
+@command(RECORD, "dadc track")
 def track() -> None:
-    """Write every closed round to MLflow again, from the rounds' own files."""
+    """Log every closed round to MLflow again, from the rounds' own files."""
     from data.layout import Workspace
 
     log_all_rounds(Workspace(root()))
@@ -30,47 +55,22 @@ def log_all_rounds(workspace: Workspace) -> None:
     rebuild(workspace, find_services(workspace.root), champion(closed(workspace)))
 
 
-@command(RECORD)
-def verify(number: Annotated[int, typer.Argument(metavar="ROUND", help="a closed round")]) -> None:
-    """Work every number of a round out again from its record, and say where it is told otherwise."""
-    from flows.audit.verify import verify as compare
-    from flows.context import load
-
-    seen, faults = compare(load(root()), number)
-    print(f"round {number:03d}: worked out again: {'; '.join(seen)}")
-    for fault in faults:
-        print(f"round {number:03d}: {fault}")
-    if faults:
-        raise typer.Exit(1)
-    print(f"round {number:03d}: all agree")
-
-
-@command(RECORD)
-def reconcile() -> None:
-    """Count every annotation in Label Studio, and what became of it."""
-    from flows.audit.reconcile import reconcile as account_for
-    from flows.context import load
-
-    for line in account_for(load(root())):
-        print(line)
-
-
-@command(RECORD)
-def backup(folder: Annotated[Path, typer.Argument(metavar="PATH", help="a folder that is not there yet")]) -> None:
+@command(RECORD, "dadc backup /media/disk/digits")
+def backup(folder: Annotated[Path, typer.Argument(metavar="PATH", help="a new folder")]) -> None:
     """Write the campaign, its Label Studio projects included, into a folder."""
     from flows.audit.backup import backup as write
 
     write(root(), resolve_cli_path(folder))
 
 
-@command(RECORD)
+@command(RECORD, "dadc restore /media/disk/digits ~/digits", "dadc restore /media/disk/digits")
 def restore(
     folder: Annotated[Path, typer.Argument(metavar="PATH", help="a folder made by `dadc backup`")],
     into: Annotated[
         Path | None, typer.Argument(metavar="WORKSPACE", help="a new folder [here: put its Label Studio projects back]")
     ] = None,
 ) -> None:
-    """Make a workspace of a backup; then, within it, put its projects into the Label Studio that is up there."""
+    """Make a workspace from a backup; then, inside it, put its projects into the Label Studio that runs there."""
     from flows.audit import backup
 
     if into is not None:

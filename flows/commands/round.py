@@ -1,4 +1,4 @@
-"""The commands about a round."""
+"""The commands about a round, in the order in which a round needs them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import typer
 from flows.commands.shell import ROUND, command, prefect, root
 
 
-@command(ROUND)
+@command(ROUND, "dadc open")
 def open_() -> None:
-    """Open the next round: attack the champion, publish tasks. Trains round 000 first where there is none."""
+    """Open the next round: attack the champion, publish tasks. Trains round 000 first if there is none."""
     at = root()
     prefect(at)
     from flows.context import load
@@ -28,18 +28,45 @@ def open_() -> None:
     open_round(at)
 
 
-@command(ROUND)
+@command(ROUND, "dadc invite")
 def invite() -> None:
-    """Print where an annotator makes an account, and the pages of the open round to send them to."""
+    """Print where annotators make an account, and the pages of the open round to send them to."""
     at = root()
-    from flows.reports.status import invitation
+    from flows.reports.invitation import invitation
 
     print(invitation(at))
 
 
-@command(ROUND)
+@command(ROUND, "dadc play", "dadc play --host 0.0.0.0 --port 8080")
+def play(
+    port: Annotated[int, typer.Option(metavar="PORT", min=1, max=65535, help="of the page")] = 7860,
+    host: Annotated[str, typer.Option(metavar="ADDRESS", help="0.0.0.0 opens it to other machines")] = "127.0.0.1",
+    workers: Annotated[int, typer.Option(metavar="N", min=1, max=16, help="processes")] = 1,
+) -> None:
+    """Serve a page on which anybody can draw, see the model's answer after every stroke, and flag what fools it."""
+    from flows.play import play as run_page
+
+    run_page(root(), port, host, workers)
+
+
+@command(ROUND, "dadc simulate")
+def simulate() -> None:
+    """Have simulated people draw and vote in the open round until nothing more is asked of them."""
+    at = root()
+    prefect(at)
+    from flows.collect import the_open_round
+    from flows.context import load
+    from flows.run import play_simulated
+
+    here = load(at)
+    the_open_round(here)
+    here.check_studio()
+    play_simulated(at)
+
+
+@command(ROUND, "dadc collect")
 def collect() -> None:
-    """Pull what people made, judge it on the frozen target, ask for the votes it needs."""
+    """Pull what people made, judge it on the frozen target, and ask for the votes that it needs."""
     at = root()
     prefect(at)
     from flows.collect import collect as flow
@@ -52,7 +79,7 @@ def collect() -> None:
     flow(at)
 
 
-@command(ROUND)
+@command(ROUND, "dadc close")
 def close() -> None:
     """Freeze what was collected, train, fine-tune, evaluate, promote or not, commit, tag, log."""
     at = root()
@@ -70,46 +97,53 @@ def close() -> None:
     close_round(at)
 
 
-@command(ROUND)
-def abort(why: Annotated[str, typer.Option(help="the reason, kept in aborted.json")] = "") -> None:
-    """Give the open round up; what was collected is kept. Round 000 can then be opened anew."""
-    at = root()
-    from flows.abort import abort as give_up
+@command(
+    ROUND,
+    'dadc decide 2 --promote --why "the gate compares too few images"',
+    'dadc decide 2 --refuse --why "it learned a watermark"',
+)
+def decide(
+    number: Annotated[int, typer.Argument(metavar="ROUND", help="a closed round")],
+    promote: Annotated[bool, typer.Option("--promote/--refuse", help="make its challenger champion, or not")],
+    why: Annotated[str, typer.Option(metavar="REASON", help="kept in decision.json")],
+) -> None:
+    """Promote or refuse a round's challenger by hand, over the gate's verdict; MLflow's alias moves with it."""
+    from data.layout import Workspace
+    from flows.commands.record import log_all_rounds
+    from tasks.promote import decide as write
+    from tasks.workspace.git import WorkspaceError, check_branch, commit
+    from tasks.workspace.lock import lock
+    from tasks.workspace.rounds import State, state
+    from tasks.workspace.services import find_services
 
-    give_up(at, why)
+    workspace = Workspace(root())
+    round_ = workspace.round(number)
+    if state(round_) is not State.CLOSED:
+        raise WorkspaceError(f"only a closed round can be decided on, round {round_.name} is {state(round_)}")
+    check_branch(workspace)
+    from tasks.track import check
+
+    check(find_services(workspace.root))
+    with lock(workspace):
+        write(round_, promote, why)
+        commit(workspace, f"{'Promote' if promote else 'Refuse'} round {round_.name} by hand", round_.decision)
+    print(f"round {round_.name} is {'promoted' if promote else 'refused'} by hand")
+    log_all_rounds(workspace)
 
 
-@command(ROUND)
+@command(ROUND, "dadc amend")
 def amend() -> None:
-    """Have the open round trained by params.yaml as it is now: its train, rift, accelerator and devices."""
+    """Take params.yaml's `train`, `rift`, `accelerator` and `devices` into the open round, for its training."""
     at = root()
     from flows.amend import amend as take
 
     take(at)
 
 
-@command(ROUND)
-def simulate() -> None:
-    """Simulated people draw and vote in the open round until nothing more is asked of them."""
+@command(ROUND, 'dadc abort --why "the class names were wrong"')
+def abort(why: Annotated[str, typer.Option(metavar="REASON", help="kept in aborted.json")] = "") -> None:
+    """Give the open round up; what was collected is kept. Round 000 can then be opened anew."""
     at = root()
-    prefect(at)
-    from flows.collect import the_open_round
-    from flows.context import load
-    from flows.run import play_simulated
+    from flows.abort import abort as give_up
 
-    here = load(at)
-    the_open_round(here)
-    here.check_studio()
-    play_simulated(at)
-
-
-@command(ROUND)
-def play(
-    port: Annotated[int, typer.Option(help="of the page")] = 7860,
-    host: Annotated[str, typer.Option(help="0.0.0.0 opens it to other machines")] = "127.0.0.1",
-    workers: Annotated[int, typer.Option(min=1, max=16, help="processes")] = 1,
-) -> None:
-    """Serve a page on which everybody can draw, see the answer after every stroke, and flag what fools the model."""
-    from flows.play import play as run_page
-
-    run_page(root(), port, host, workers)
+    give_up(at, why)

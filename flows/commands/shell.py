@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Annotated, Any, ParamSpec, TypeVar
 
 import typer
+from typer.core import TyperCommand, TyperGroup
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -24,29 +26,83 @@ QUIET = {
     "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # where none is up, a command brings its own
 }
 
+
+class Command(TyperCommand):
+    """A subcommand whose help names no type for a switch: `--simulate`, not `--simulate <bool>`."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_bool(super().get_params(ctx))
+
+
+class Group(TyperGroup):
+    """`dadc` itself, its subcommands in the order of use."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        return _without_bool(super().get_params(ctx))
+
+
+def _without_bool(params: list[Any]) -> list[Any]:
+    for param in params:
+        if getattr(param, "is_flag", False):
+            param.metavar = ""
+    return params
+
+
 app = typer.Typer(
     name="dadc",
+    cls=Group,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,  # its frames would show secrets
     help="""Harden an image classifier in rounds of dynamic adversarial data collection.
 
-A **round** freezes a target model, attacks it, asks people to fool it through Label Studio, has other people
-validate the labels blind, freezes what they made as one DVC version, retrains with an adversarial loss,
-fine-tunes with RiFT, measures clean, robust and OOD accuracy, promotes the challenger or not, and logs it all
-in MLflow. Run `dadc` in a checkout of the project: one checkout holds one campaign, `params.yaml` says how.
+A **round** freezes a target model, attacks it, asks people to fool it through Label Studio, has other people check
+the labels, freezes what they made as one DVC version, trains on it with an adversarial loss, fine-tunes with RiFT,
+measures clean, robust and OOD accuracy, promotes the new model or not, and logs it all in MLflow.
 
-The first time:  `dadc init` · `dadc up` · `dadc run --rounds 1 --simulate` · `dadc status`
+Run `dadc` in a checkout of the project. A checkout holds one campaign, and `params.yaml` configures it.
 
-With people:  `dadc open`, then `dadc collect` as often as you like, then `dadc close`.
-Every command may be run twice: the second time changes nothing, and one that was cut short goes on.
+To try it:  `dadc init` · `dadc up` · `dadc run --rounds 1 --simulate` · `dadc status` · `dadc down`
+
+With people:  `dadc open`, `dadc invite`, then `dadc collect` as often as you like, then `dadc close`.
+
+You can run every command twice: the second time changes nothing, and a command that was interrupted goes on.
 """,
-    epilog="A round is a folder, `data/rounds/NNN`; once closed it is a commit and the tag `round-NNN`.",
+    epilog="A round is a folder, `data/rounds/NNN`. Once closed, it is also a commit and the tag `round-NNN`.",
 )
 # Where the caller stands: the launcher, which goes to the workspace's root, hands it on. Not to what we start.
 CALLER = Path(os.environ.pop("DADC_FROM", "") or Path.cwd())
-CAMPAIGN, ROUND, RECORD, STACK = "The campaign", "A round", "The record", "The local services"
+SETUP, ROUND, CAMPAIGN, RECORD = "Set up", "A round", "The campaign", "The record"
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=lambda value: print_version(value), help="Print it.")
+    ] = False,
+) -> None:
+    del version
+
+
+def print_version(asked: bool) -> None:
+    """The version, and the commit of the code that runs."""
+    if not asked:
+        return
+    import tomllib
+
+    code = Path(__file__).resolve().parents[2]
+    version = tomllib.loads((code / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--exclude=*"], cwd=code, capture_output=True, text=True, check=False
+    )
+    print(f"dadc {version}" + (f" (commit {done.stdout.strip()})" if done.returncode == 0 else ""))
+    raise typer.Exit
+
+
+def known(name: str) -> bool:
+    """Whether there is a subcommand of this name."""
+    return any(name == command.name for command in app.registered_commands)
 
 
 def root() -> Path:
@@ -61,8 +117,13 @@ def resolve_cli_path(path: Path) -> Path:
     return (CALLER / path.expanduser()).resolve()
 
 
-def command(panel: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
-    """A subcommand whose faults are one clear line and exit code 1."""
+def command(panel: str, *examples: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
+    """A subcommand whose faults are one clear line and exit code 1.
+
+    panel: of `dadc --help`, in which the commands stand in the order in which they are defined; examples: whole command
+    lines for its own help.
+    """
+    epilog = "Example: " + " · ".join(f"`{example}`" for example in examples)
 
     def wrap(function: Callable[P, T]) -> Callable[P, T]:
         @wraps(function)
@@ -92,7 +153,7 @@ def command(panel: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
                 raise typer.Exit(130) from None
 
         name = function.__name__.rstrip("_")
-        app.command(name, rich_help_panel=panel)(guarded)
+        app.command(name, cls=Command, rich_help_panel=panel, epilog=epilog)(guarded)
         return guarded
 
     return wrap

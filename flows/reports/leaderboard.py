@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import sys
 from collections import Counter
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -59,16 +60,19 @@ def board(root: Path, number: int | None = None) -> Board:
     )
 
 
-def show(root: Path, number: int | None = None, file: Path | None = None) -> None:
-    """Print the tables; write their rows to a file if one is named."""
+def show(root: Path, number: int | None = None, file: Path | None = None, as_json: bool = False) -> None:
+    """Print the tables, or the rows as JSON; write the rows to a file if one is named."""
     found = board(root, number)
-    console = Console()
-    console.width = max(console.width, 160)
-    for title in ("annotators", "validators", "attacks"):
-        console.print(table(title, getattr(found, title)))
+    if as_json:
+        print(json.dumps(asdict(found), indent=2, ensure_ascii=False))
+    else:
+        console = Console()
+        console.width = max(console.width, 160)
+        for title in ("annotators", "validators", "attacks"):
+            console.print(table(title, getattr(found, title)))
     if file is not None:
         write_whole(file, as_csv(found))
-        print(f"wrote {file}")
+        print(f"wrote {file}", file=sys.stderr)
 
 
 def table(title: str, found: list[Annotator] | list[Validator] | list[Attack]) -> Table:

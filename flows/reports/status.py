@@ -1,93 +1,160 @@
-"""What a person sees of a campaign: one table, a row a round, and where to look."""
+"""Where a campaign stands: a table with a row a round, the open round in numbers, and the command that goes on."""
 
 from __future__ import annotations
 
 import json
+import os
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from data.layout import Round, Workspace
-from tasks.promote import champion
+from flows.reports.progress import open_round, open_round_lines
+from tasks.promote import champion, promoted
 from tasks.workspace.checkout import initialised
 from tasks.workspace.rounds import State, closed, current, rounds, state, target
 
-COLUMNS = ("round", "state", "target", "collected", "MER", "vMER", "clean", "FGSM", "PGD", "OOD", "champion")
+COLUMNS = ("round", "state", "target", "collected", "MER", "vMER", "clean", "FGSM", "PGD", "OOD", "result")
+WIDTH = 130  # characters in which every column fits, with its interval
+LEFT_OUT = ("target", "result")  # where the terminal is narrower; ★ marks the champion there too
 
 
-def table(workspace: Workspace) -> Table:
-    """A row for each round; accuracies on the test split, in per cent with 95% intervals."""
-    shown = Table(title=f"campaign {_campaign(workspace)}: per cent, ± 95% interval", title_justify="left")
-    for column in COLUMNS:
-        shown.add_column(column, justify="left" if column in ("round", "state") else "right", no_wrap=True)
-    for round_ in rounds(workspace):
-        shown.add_row(*row(round_))
+def status(root: Path) -> dict[str, Any]:
+    """All that `dadc status` says, as JSON: shares between 0 and 1, times in ISO 8601 with their offset."""
+    workspace = Workspace(root)
+    now = current(workspace)
+    return {
+        "campaign": _campaign(workspace),
+        **campaign_rounds(workspace),
+        "open": open_round(now) if now is not None and state(now) is State.OPEN else None,
+        "next": advice(root),
+    }
+
+
+def campaign_rounds(workspace: Workspace) -> dict[str, Any]:
+    """The name of the round whose challenger is the champion, None if there is none, and what each round came to."""
+    done = closed(workspace)
+    best = champion(done)
+    return {
+        "champion": best.name if best else None,
+        "rounds": [_round(round_, round_ in done, best) for round_ in rounds(workspace)],
+    }
+
+
+def _round(round_: Round, is_closed: bool, best: Round | None) -> dict[str, Any]:
+    """result: champion, promoted (it was once), refused, or None as long as the round is not closed."""
+    attacked = target(round_)
+    row: dict[str, Any] = {
+        "round": round_.name,
+        "state": str(state(round_)),
+        "target": attacked.name if attacked else None,
+        "result": None,
+        "by_hand": round_.decision.exists(),
+        "reasons": [],
+    }
+    if not round_.challenger.metrics.exists():
+        return row
+    metrics = json.loads(round_.challenger.metrics.read_text(encoding="utf-8"))
+    if is_closed:
+        row["result"] = "champion" if round_ == best else "promoted" if promoted(round_) else "refused"
+        if row["by_hand"]:
+            row["reasons"] = [json.loads(round_.decision.read_text(encoding="utf-8"))["why"]]
+        else:
+            row["reasons"] = metrics["gate"]["reasons"]
+    figures = {"clean": metrics["clean"], "robust": metrics["robust"], "ood": metrics["ood"].get("mean")}
+    return row | {"collected": metrics["collected"], "mer": metrics["mer"], "vmer": metrics["vmer"], **figures}
+
+
+def cells(row: dict[str, Any], *, intervals: bool = True) -> dict[str, str]:
+    """A round's cells by their column: per cent, accuracies with the larger half of their 95% interval."""
+    begin = {name: row[name] or "–" for name in ("round", "state", "target", "result")}
+    if "clean" not in row:
+        return {name: begin.get(name, "–") for name in COLUMNS}
+    accuracies = {
+        "clean": row["clean"],
+        "FGSM": row["robust"].get("fgsm"),
+        "PGD": row["robust"].get("pgd"),
+        "OOD": row["ood"],
+    }
+    made = begin | {"collected": str(row["collected"]), "MER": _share(row["mer"]), "vMER": _bounds(row["vmer"])}
+    made |= {name: _accuracy(value, intervals) for name, value in accuracies.items()}
+    return {name: made[name] for name in COLUMNS}
+
+
+def table(workspace: Workspace, width: int) -> Table:
+    """A row for each round, with as much as `width` characters hold; accuracies are of the test split."""
+    rows = campaign_rounds(workspace)["rounds"]
+    title = f"campaign {_campaign(workspace)}, in per cent"
+    full = _table(rows, f"{title}, ± 95% interval; ★ champion", COLUMNS, intervals=True)
+    console = Console(width=2 * WIDTH)
+    if console.measure(full).maximum <= width:
+        return full
+    narrow = tuple(name for name in COLUMNS if name not in LEFT_OUT)
+    return _table(rows, f"{title}; ★ champion", narrow, intervals=False)
+
+
+def _table(rows: list[dict[str, Any]], title: str, names: tuple[str, ...], intervals: bool) -> Table:
+    shown = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD)
+    for name in names:
+        shown.add_column(name, justify="left" if name in ("round", "state", "result") else "right", no_wrap=True)
+    for row in rows:
+        shown_cells = cells(row, intervals=intervals)
+        shown_cells["round"] += " ★" if row["result"] == "champion" else ""
+        shown.add_row(*[shown_cells[name] for name in names])
     return shown
 
 
 def markdown(workspace: Workspace) -> str:
     """The same rows as a Markdown table."""
-    lines = [list(COLUMNS), ["---"] * len(COLUMNS), *(row(round_) for round_ in rounds(workspace))]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    rows = [list(cells(row).values()) for row in campaign_rounds(workspace)["rounds"]]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [list(COLUMNS), ["---"] * len(COLUMNS), *rows])
 
 
-def row(round_: Round) -> list[str]:
-    """The round's cells, in the order of COLUMNS."""
-    how = state(round_)
-    attacked = target(round_)
-    begin = [round_.name, str(how), attacked.name if attacked else "–"]
-    if not round_.challenger.metrics.exists():
-        return [*begin, *["–"] * (len(COLUMNS) - len(begin))]
-    metrics = json.loads(round_.challenger.metrics.read_text())
-    best = champion([r for r in closed(round_.workspace) if r.number <= round_.number])
+def verdicts(workspace: Workspace) -> list[str]:
+    """A line for each round that was refused, or decided by hand, with the reason."""
     return [
-        *begin,
-        str(metrics["collected"]),
-        _share(metrics["mer"]),
-        _bounds(metrics["vmer"]),
-        _accuracy(metrics["clean"]),
-        _accuracy(metrics["robust"].get("fgsm")),
-        _accuracy(metrics["robust"].get("pgd")),
-        _accuracy(metrics["ood"].get("mean")),
-        "–" if best is None or how is not State.CLOSED else ("yes" if best == round_ else best.name),
+        f"round {row['round']} was {'refused' if row['result'] == 'refused' else 'promoted'}"
+        f"{' by hand' if row['by_hand'] else ''}: {'; '.join(row['reasons'])}"
+        for row in campaign_rounds(workspace)["rounds"]
+        if row["result"] == "refused" or row["by_hand"]
     ]
 
 
 def show(root: Path) -> None:
-    """Print the table."""
+    """Print the table, and why challengers were refused."""
     workspace = Workspace(root)
     if not rounds(workspace):
         ways = "; `dadc run --rounds 1 --simulate` plays one, `dadc open` opens one for people"
         print("no rounds yet" + (ways if initialised(workspace) else ""))
         return
+    console = terminal()
+    console.print(table(workspace, console.width))
+    for line in verdicts(workspace):
+        console.print(escape(line), highlight=False)
+
+
+def show_all(root: Path) -> None:
+    """Print the table, how the open round stands, and the command that goes on."""
+    show(root)
+    now = current(Workspace(root))
+    if now is not None and state(now) is State.OPEN:
+        console = terminal()
+        for line in open_round_lines(open_round(now), datetime.now().astimezone()):
+            console.print(escape(line), highlight=False, soft_wrap="://" in line)
+    print(advice(root))
+
+
+def terminal() -> Console:
+    """As wide as the terminal; without one, as in a file, wide enough for every column."""
     console = Console()
-    console.width = max(console.width, 120)  # a table cut at eighty columns says nothing
-    console.print(table(workspace))
-
-
-def _campaign(workspace: Workspace) -> str:
-    return str(json.loads(workspace.splits.read_text())["campaign"]) if workspace.splits.exists() else "–"
-
-
-def _share(value: float | None) -> str:
-    return "–" if value is None else f"{100 * value:.1f}"
-
-
-def _bounds(value: dict[str, float | None]) -> str:
-    low, high = value["low"], value["high"]
-    if low is None or high is None:
-        return "–"
-    return _share(low) if low == high else f"{_share(low)}–{_share(high)}"
-
-
-def _accuracy(value: dict[str, Any] | None) -> str:
-    """Per cent, with the larger half of the 95% interval: it is not quite symmetric."""
-    if value is None:
-        return "–"
-    half = max(value["accuracy"] - value["low"], value["high"] - value["accuracy"])
-    return f"{_share(value['accuracy'])} ±{100 * half:.1f}"
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = WIDTH
+    return console
 
 
 def advice(root: Path) -> str:
@@ -105,20 +172,23 @@ def advice(root: Path) -> str:
     )
 
 
-def invitation(root: Path) -> str:
-    """Where people make an account, and the pages of the open round, a line each."""
-    from tasks.config.params import read
-    from tasks.labelling.client import connect
-    from tasks.labelling.projects import KINDS, title
-    from tasks.workspace.services import find_services
+def _campaign(workspace: Workspace) -> str:
+    return str(json.loads(workspace.splits.read_text())["campaign"]) if workspace.splits.exists() else "–"
 
-    studio = connect(find_services(root))
-    lines = [f"{'account':<9} {studio.invite()}"]
-    now = current(Workspace(root))
-    if now is not None and state(now) is State.OPEN:
-        campaign = read(now.params).campaign
-        for kind in KINDS:
-            project = studio.find(title(campaign, now, kind))
-            if project is not None:
-                lines.append(f"{kind:<9} {studio.url}/projects/{project}/data?labeling=1")
-    return "\n".join(lines)
+
+def _share(value: float | None) -> str:
+    return "–" if value is None else f"{100 * value:.1f}"
+
+
+def _bounds(value: dict[str, float | None]) -> str:
+    low, high = value["low"], value["high"]
+    if low is None or high is None:
+        return "–"
+    return _share(low) if low == high else f"{_share(low)}–{_share(high)}"
+
+
+def _accuracy(value: dict[str, Any] | None, intervals: bool) -> str:
+    if value is None:
+        return "–"
+    half = max(value["accuracy"] - value["low"], value["high"] - value["accuracy"])
+    return _share(value["accuracy"]) + (f" ±{100 * half:.1f}" if intervals else "")

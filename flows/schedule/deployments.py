@@ -23,16 +23,18 @@ from prefect.client.schemas.filters import (
     FlowRunFilterStateType,
 )
 from prefect.client.schemas.objects import StateType
+from prefect.client.schemas.schedules import CronSchedule
 from prefect.events import DeploymentEventTrigger
 from prefect.runner import Runner
 from prefect.schedules import Cron
+from pydantic import ValidationError
 
 from data.layout import Workspace
 from flows.context import load
 from flows.schedule.due import Due, due
 from tasks.workspace.git import WorkspaceError
 from tasks.workspace.lock import Busy, busy
-from tasks.workspace.services import StackError
+from tasks.workspace.services import StackError, find_services
 
 if TYPE_CHECKING:
     from prefect.deployments.runner import RunnerDeployment
@@ -97,15 +99,18 @@ def serve(
     except Timeout:
         raise Busy("another `dadc schedule` runs this campaign; stop it first") from None
     try:
-        return asyncio.run(_serve(root, deployments(root, every, cron, timezone), say))
+        when = f"at {cron}, {timezone or 'UTC'} time" if cron else f"every {every:g} s"
+        return asyncio.run(_serve(root, deployments(root, every, cron, timezone), when, say))
     finally:
         alone.release()
 
 
-async def _serve(root: Path, made: list[RunnerDeployment], say: Callable[[str], None]) -> Due | None:
+async def _serve(root: Path, made: list[RunnerDeployment], when: str, say: Callable[[str], None]) -> Due | None:
     workspace = Workspace(root)
     runner = Runner(name=f"dadc {load(root).params.campaign}", pause_on_shutdown=True, query_seconds=2)
     ids = [await runner.aadd_deployment(deployment) for deployment in made]
+    url = find_services(root).prefect_url or ""
+    say(f"looking {when}; the runs are at {url.removesuffix('/api')}/runs")
     await _forget(ids)
     (workspace.local / "said").unlink(missing_ok=True)
     running, told = asyncio.create_task(runner.start()), asyncio.Event()
@@ -163,6 +168,14 @@ async def _let_end() -> None:
     while time.monotonic() < deadline and psutil.Process().children():
         await asyncio.sleep(POLL_SECONDS)
     await asyncio.sleep(POLL_SECONDS)  # in which the runner sees it too
+
+
+def check_cron(expression: str, zone: str) -> None:
+    """ValueError for a cron expression that Prefect does not take."""
+    try:
+        CronSchedule(cron=expression, timezone=zone)
+    except ValidationError as error:
+        raise ValueError(f'--cron: expected five fields such as "*/10 8-18 * * mon-fri", got {expression!r}') from error
 
 
 def time_zone(asked: str | None) -> str:

@@ -72,9 +72,13 @@ def verdict_of(votes: VoteTally, intended: int, rules: Validate) -> tuple[Verdic
 
 def people_wanted(candidate: Candidate, rules: Validate) -> int:
     """How many annotations the candidate's task is to have, those that do not count included."""
+    return sum(vote.reason not in (DELETED, SKIPPED) for vote in candidate.votes) + votes_missing(candidate, rules)
+
+
+def votes_missing(candidate: Candidate, rules: Validate) -> int:
+    """How many more votes settle the candidate's label, if they agree with most of those that count."""
     counted = [vote.choice for vote in candidate.votes if vote.counted]
-    there = sum(vote.reason not in (DELETED, SKIPPED) for vote in candidate.votes)
     if candidate.verdict is not Verdict.PENDING or len(counted) >= rules.max_votes:
-        return there
+        return 0
     best = max((counted.count(choice) for choice in counted), default=0)
-    return there + min(rules.consensus - best, rules.max_votes - len(counted))
+    return min(rules.consensus - best, rules.max_votes - len(counted))

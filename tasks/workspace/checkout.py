@@ -18,15 +18,15 @@ def find_workspace(start: Path) -> Workspace:
             ["git", "rev-parse", "--show-toplevel"], cwd=start, capture_output=True, text=True, check=True
         )
     except FileNotFoundError as error:
-        raise WorkspaceError("git is wanted and is not there; install it") from error
+        raise WorkspaceError("git is not installed; install it") from error
     except subprocess.CalledProcessError as error:
         said = " ".join(error.stderr.split())
         raise WorkspaceError(
-            f"a Git checkout of the project is wanted, git takes {start} for none ({said}); without one, clone it first"
+            f"run this in a Git checkout of the project; {start} is in none, says git ({said}). Clone the project first"
         ) from error
     root = Path(done.stdout.strip())
     if not (root / "dvc.yaml").exists() or not (root / "data" / "rounds").is_dir():
-        raise WorkspaceError(f"{root} is a Git checkout, but not of this project: dvc.yaml and data/rounds are wanted")
+        raise WorkspaceError(f"run this in a Git checkout of the project; {root} has no dvc.yaml and data/rounds")
     return Workspace(root)
 
 

@@ -19,7 +19,7 @@ from round_states import mark_opened
 
 from data.records import UNREADABLE
 from data.shards import decode_png
-from flows.reports.status import invitation
+from flows.reports.invitation import invitation
 from tasks import pull
 from tasks.labelling import projects
 from tasks.publish import publish_validation, unfinished

@@ -53,14 +53,14 @@ def test_help_names_every_command_and_the_way_to_go(checkout: Path) -> None:
 def test_outside_a_checkout(tmp_path: Path, checkout: Path) -> None:
     done = elsewhere(tmp_path, checkout)
     assert done.returncode == 1
-    assert "clone it first" in done.stderr
+    assert "Clone the project first" in done.stderr
 
 
 def test_code_of_another_checkout_is_refused(make_workspace: Make, checkout: Path) -> None:
     root = make_workspace()
     done = elsewhere(root, checkout)
     assert done.returncode == 1
-    assert f"the code of {root} was wanted" in done.stderr
+    assert f"expected the code of {root}" in done.stderr
 
 
 def test_a_workspace_that_is_not_ready(make_workspace: Make) -> None:

@@ -16,9 +16,11 @@ PRINT = 'launcher: ; @printf "%s\\n" "$$LAUNCHER"'
 
 @pytest.fixture
 def launcher(tmp_path: Path, checkout: Path) -> Path:
-    """The launcher beside a `python` that is the tests' own."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
+    """The launcher of a checkout, beside a `python` that is the tests' own."""
+    folder = tmp_path / "made" / ".venv" / "bin"
+    folder.mkdir(parents=True)
+    for package in ("data", "flows", "models", "tasks"):
+        (tmp_path / "made" / package).symlink_to(checkout / package)
     printed = ["make", "--silent", "--no-print-directory", f"--eval={PRINT}", "launcher"]
     text = subprocess.run(printed, cwd=checkout, capture_output=True, text=True, check=True).stdout
     for name, content in (("dadc", text), ("python", f'#!/bin/sh\nexec {shlex.quote(sys.executable)} "$@"\n')):
@@ -49,7 +51,7 @@ def test_paths_are_meant_from_where_one_stands(launcher: Path, initialised: Path
 
 def test_what_git_says_is_said(launcher: Path, initialised: Path, tmp_path: Path) -> None:
     outside = run(launcher, tmp_path, "status").stderr
-    assert "clone it first" in outside
+    assert "Clone the project first" in outside
     assert "not a git repository" in outside
     for command in ([launcher, "status"], [sys.executable, "-m", "flows.cli", "status"]):
         done = subprocess.run(
@@ -71,6 +73,13 @@ def test_what_git_tells_its_hooks_leads_nowhere_else(launcher: Path, initialised
     given = {"GIT_DIR": str(tmp_path / "other" / ".git"), "GIT_INDEX_FILE": str(tmp_path / "index")}
     done = run(launcher, initialised / "docs", "status", **given)
     assert "no rounds yet" in done.stdout, done.stderr
+
+
+def test_outside_a_checkout_help_and_mistakes_are_answered(launcher: Path, tmp_path: Path) -> None:
+    mistyped = run(launcher, tmp_path, "stauts")
+    assert (mistyped.returncode, "Did you mean 'status'?" in mistyped.stderr) == (2, True), mistyped.stderr
+    assert run(launcher, tmp_path, "--version").stdout.startswith("dadc 0.1.0 (commit ")
+    assert "Example: dadc collect" in run(launcher, tmp_path, "collect", "--help").stdout
 
 
 def test_a_mistake_names_the_command_one_typed(launcher: Path, initialised: Path) -> None:

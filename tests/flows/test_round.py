@@ -171,7 +171,9 @@ def test_by_hand_open_collect_abort(campaign: Workspace) -> None:
     head = git(campaign, "rev-parse", "HEAD")
     assert "round 002 is open" in dadc(root, "open").stdout
     assert git(campaign, "rev-parse", "HEAD") == head
+    assert json.loads(dadc(root, "status", "--json").stdout)["open"]["counted"] is None
     assert "0 collected" in dadc(root, "collect").stdout
+    assert json.loads(dadc(root, "status", "--json").stdout)["open"]["counted"]["collected"] == 0
     scheduled_collect(root)
     assert "round 002 is open" in dadc(root, "status").stdout
     path = root / "params.yaml"

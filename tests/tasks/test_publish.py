@@ -162,4 +162,7 @@ def test_people_wanted(choices: tuple[int, ...], uncounted: int, wanted: int) ->
     rules = Validate(consensus=2, max_votes=4, non_fooling_share=0.0, unsettled="pending")
     cast = [Vote(f"{n}@x", choice, n, "") for n, choice in enumerate(choices)]
     cast += [Vote(f"u{n}@x", 3, 90 + n, "", counted=False, reason="own") for n in range(uncounted)]
-    assert consensus.people_wanted(candidate(1, votes=tuple(cast)), rules) == wanted
+    made = candidate(1, votes=tuple(cast))
+    assert consensus.people_wanted(made, rules) == wanted
+    assert consensus.votes_missing(made, rules) == wanted - len(cast)
+    assert consensus.votes_missing(replace(made, verdict=Verdict.VERIFIED), rules) == 0

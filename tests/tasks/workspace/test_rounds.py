@@ -45,10 +45,10 @@ def workspace(make_workspace: Callable[..., Path]) -> Workspace:
 
 def test_found_from_within_and_refused_elsewhere(workspace: Workspace, tmp_path: Path) -> None:
     assert find_workspace(workspace.root / "tasks").root == workspace.root.resolve()
-    with pytest.raises(WorkspaceError, match="clone it first"):
+    with pytest.raises(WorkspaceError, match="Clone the project first"):
         find_workspace(tmp_path)
     subprocess.run(["git", "init", "-q", tmp_path / "other"], check=True)
-    with pytest.raises(WorkspaceError, match="not of this project"):
+    with pytest.raises(WorkspaceError, match="has no dvc.yaml"):
         find_workspace(tmp_path / "other")
 
 
