@@ -33,6 +33,7 @@ from data.files import write_json
 from data.layout import Round, Workspace
 from data.records import Candidate, Verdict, Vote
 from data.shards import Images, encode_png, read_candidates, write_candidates
+from flows.candidates import candidates_now
 from tasks.config.params import Params, read
 from tasks.engine import checkpoint, networks
 from tasks.freeze import lineage
@@ -41,7 +42,9 @@ from tasks.labelling import projects
 from tasks.prepare import init
 from tasks.record.annotations import Line
 from tasks.record.candidates import probes
+from tasks.record.record import Record
 from tasks.workspace import inputs
+from tasks.workspace.checkout import image_spec
 from tasks.workspace.dvc import dvc
 from tasks.workspace.git import commit, git
 from tasks.workspace.rounds import write_index
@@ -140,10 +143,10 @@ def one_round(root: Path) -> dict[str, float]:
     shutil.copyfile(root.parent / f"{root.name}.jsonl", round_.annotations)  # what a pull brings
     with timed("collect"):
         campaign_ = load(root)
-        candidates = up_to_date(campaign_, collect.the_open_round(campaign_))
+        up_to_date(collect.the_open_round(campaign_))
     with timed("close"):
         campaign_ = load(root)
-        candidates = up_to_date(campaign_, close.round_to_close(campaign_))
+        _, candidates = up_to_date(close.round_to_close(campaign_))
         plain(close.freeze)(round_, candidates)
         plain(close.keep)(round_)
         stand_in(round_, read(round_.params))
@@ -161,13 +164,10 @@ def one_round(root: Path) -> dict[str, float]:
     return spent | {"round": round_.number}
 
 
-def up_to_date(campaign_: Any, round_: Round) -> list[Candidate]:
-    """`flows.collect.up_to_date` without the pull."""
-    from flows import collect
-
-    candidates, votes = plain(collect.decode)(campaign_, round_, read(round_.params))
-    found: list[Candidate] = plain(collect.validate)(plain(collect.judge)(round_, candidates), votes, round_)
-    return found
+def up_to_date(round_: Round) -> tuple[Record, list[Candidate]]:
+    """The record and what it comes to: `dadc collect` without Label Studio."""
+    record = Record.read(round_)
+    return record, candidates_now(record)
 
 
 def plain(step: Callable[..., Any]) -> Callable[..., Any]:
@@ -227,10 +227,10 @@ def close_by_hand(round_: Round, params: Params, pool: Images, each: int, drawn:
 
 def stand_in(round_: Round, params: Params) -> None:
     """What the stages of a closed round would have left; the same few figures in every one."""
-    base = inputs.base(round_.workspace)
+    spec = image_spec(round_.workspace)
     torch.manual_seed(round_.number)
-    net = networks.build(params.model.name, len(base.classes), base.channels, base.size)
-    card = checkpoint.Card(params.model.name, base.classes, base.channels, base.size, round_.number)
+    net = networks.build(params.model.name, len(spec.classes), spec.channels, spec.size)
+    card = checkpoint.Card(params.model.name, spec.classes, spec.channels, spec.size, round_.number)
     for path in (round_.challenger.trained, round_.challenger.model):
         checkpoint.save(path, net, card)
     write_candidates(round_.challenger.predictions, [])
@@ -271,11 +271,11 @@ def candidate(round_: Round, i: int, pool: Images) -> Candidate:
 
 def record(round_: Round, params: Params, pool: Images, each: int, sketches: list[Any]) -> str:
     """The round's annotations.jsonl: its drawings, and two votes on each."""
-    base = inputs.base(round_.workspace)
+    spec = image_spec(round_.workspace)
     found = []
     for i in range(each):
         region, pixels, label = sketches[i % len(sketches)]
-        key, name = f"{round_.name}/draw/{i:04d}", base.classes[label]
+        key, name = f"{round_.name}/draw/{i:04d}", spec.classes[label]
         drawing = [region, ink.chosen(projects.INTENDED, "intended", name)]
         found.append(_line("draw", key, 3 * i, _person("a", i, ANNOTATORS), drawing))
         drawn = Candidate(key, round_.number, "human", encode_png(pixels), label)
@@ -288,10 +288,10 @@ def record(round_: Round, params: Params, pool: Images, each: int, sketches: lis
 
 def answers(round_: Round, params: Params, each: int) -> str:
     """The end of annotations.jsonl: every validator's answers to the probes."""
-    base, found = inputs.base(round_.workspace), []
-    for n, probe in enumerate(probes(round_, params, {"channels": base.channels})):
+    spec, found = image_spec(round_.workspace), []
+    for n, probe in enumerate(probes(round_, params, spec.channels)):
         for k in range(VALIDATORS):
-            seen = [ink.chosen(projects.SEEN, "seen", base.classes[probe.intended])]
+            seen = [ink.chosen(projects.SEEN, "seen", spec.classes[probe.intended])]
             who, number = _person("v", k, VALIDATORS), 3 * each + n * VALIDATORS + k
             found.append(_line("validate", projects.vote_key(params, probe), number, who, seen))
     return "".join(line.dump() for line in found)

@@ -38,8 +38,9 @@ from tasks.labelling.account import Account
 from tasks.labelling.client import LabelStudio, connect
 from tasks.publish import publish_drawing, publish_validation
 from tasks.pull import pull
-from tasks.record.annotations import lines
+from tasks.record.record import Record
 from tasks.simulation import strokes
+from tasks.workspace.checkout import image_spec
 from tasks.workspace.rounds import write_index
 
 PEOPLE = 8
@@ -47,8 +48,8 @@ BATCH = 1000  # tasks of one import
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def open_round(folder: Path, drawings: int) -> tuple[Round, Params, dict[str, Any]]:
-    """An open round of a campaign that nobody else has; its parameters and splits."""
+def open_round(folder: Path, drawings: int) -> tuple[Round, Params]:
+    """An open round of a campaign that nobody else has, and its parameters."""
     workspace = Workspace(folder)
     content = yaml.safe_load((ROOT / "params.yaml").read_text(encoding="utf-8"))
     content["campaign"] = f"labelling-{folder.name}"
@@ -65,7 +66,7 @@ def open_round(folder: Path, drawings: int) -> tuple[Round, Params, dict[str, An
     workspace.index.write_text('{"rounds": {}, "collected": {}}', encoding="utf-8")
     write_index(round_, "collected", {"target": "data/rounds/000/model.safetensors"})
     write_candidates(round_.attack, [])
-    return round_, read(round_.params), splits
+    return round_, read(round_.params)
 
 
 def candidates(round_: Round, count: int) -> list[Candidate]:
@@ -135,6 +136,12 @@ def write_at_once(people: list[Account], tasks: list[int], meanwhile: Callable[[
     return time.perf_counter() - began
 
 
+def pulled_now(studio: LabelStudio, round_: Round) -> int:
+    """Read the record and pull; how many lines are new."""
+    before = Record.read(round_)
+    return len(pull(studio, before).lines) - len(before.lines)
+
+
 def timed(call: Callable[[], int]) -> tuple[int, float]:
     """What it says, and the seconds until then."""
     began = time.perf_counter()
@@ -144,10 +151,10 @@ def timed(call: Callable[[], int]) -> tuple[int, float]:
 
 def load(studio: LabelStudio, folder: Path, count: int, each: int) -> list[Measured]:
     """All figures. count: tasks published and pulled; each: annotations that a person writes."""
-    round_, params, _ = open_round(folder / "many", count)
-    made = candidates(round_, count)
-    new, first = timed(lambda: publish_validation(studio, round_, made, params))
-    again, second = timed(lambda: publish_validation(studio, round_, made, params))
+    round_, params = open_round(folder / "many", count)
+    record, made = Record.read(round_), candidates(round_, count)
+    new, first = timed(lambda: publish_validation(studio, record, made))
+    again, second = timed(lambda: publish_validation(studio, record, made))
     voting = studio.find(projects.title(params.campaign, round_, "validate"))
     assert voting is not None
     there = sum(task.open for task in studio.tasks(voting).values())
@@ -157,35 +164,35 @@ def load(studio: LabelStudio, folder: Path, count: int, each: int) -> list[Measu
     people = [studio.person(name, "correct-horse-7") for name in names]
     accounts = {email: number for number, email in studio.emails().items()}
     project = import_drawn(studio, round_, params, [accounts[name] for name in names])
-    pulled, all_of_them = timed(lambda: pull(studio, round_))
+    pulled, all_of_them = timed(lambda: pulled_now(studio, round_))
     assert pulled == count, pulled
     task = min(studio.tasks(project).values(), key=lambda t: t.id).id
     news = []
     for turn in range(6):
         for number in range(3):
             people[number].submit(task, drawn(turn), 9.0)
-        seen, seconds = timed(lambda: pull(studio, round_))
+        seen, seconds = timed(lambda: pulled_now(studio, round_))
         assert seen == 3, seen
         news.append(seconds)
 
-    crowd, wanted, splits = open_round(folder / "crowd", PEOPLE * each)
-    publish_drawing(studio, crowd, wanted, splits)
-    drawing = studio.find(projects.title(wanted.campaign, crowd, "draw"))
+    crowd, rules = open_round(folder / "crowd", PEOPLE * each)
+    publish_drawing(studio, crowd, rules, image_spec(crowd.workspace))
+    drawing = studio.find(projects.title(rules.campaign, crowd, "draw"))
     assert drawing is not None
-    known = studio.tasks(drawing)
-    ids = [known[key].id for key in projects.drawing_keys(crowd, wanted)]
-    wrote = write_at_once(people, ids, lambda: pull(studio, crowd))
-    pull(studio, crowd)
-    record = Counter(line.id for line in lines(crowd.annotations))
-    authors = Counter(line.author for line in lines(crowd.annotations))
+    tasks = studio.tasks(drawing)
+    ids = [tasks[key].id for key in projects.drawing_keys(crowd, rules)]
+    wrote = write_at_once(people, ids, lambda: pulled_now(studio, crowd))
+    recorded = pull(studio, Record.read(crowd)).lines
+    times = Counter(line.id for line in recorded)
+    authors = Counter(line.author for line in recorded)
     assert set(authors.values()) == {each}, authors
     return [
         Measured(f"{count:,} tasks with pictures published", count / first, "1/s", 1500, "higher"),
         Measured(f"{count:,} published again, none new", second, "s", 15, "lower"),
         Measured(f"{count:,} annotated tasks pulled", all_of_them, "s", 10, "lower"),
         Measured("what is new since the last pull", median(news[1:]), "s", 0.5, "lower"),
-        Measured(f"of {PEOPLE * each} written by {PEOPLE} at once, recorded", len(record), "", PEOPLE * each, "higher"),
-        Measured("of these, recorded once", sum(n == 1 for n in record.values()), "", PEOPLE * each, "higher"),
+        Measured(f"of {PEOPLE * each} written by {PEOPLE} at once, recorded", len(times), "", PEOPLE * each, "higher"),
+        Measured("of these, recorded once", sum(n == 1 for n in times.values()), "", PEOPLE * each, "higher"),
         Measured(f"written, by {PEOPLE} at once", PEOPLE * each / wrote, "1/s", None, "higher"),
     ]
 

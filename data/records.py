@@ -16,6 +16,15 @@ DELETED = "deleted after it was pulled"  # reasons for which an annotation does 
 SKIPPED = "skipped"
 
 
+@dataclass(frozen=True, slots=True)
+class ImageSpec:
+    """What every image of a campaign has in common."""
+
+    classes: tuple[str, ...]  # in the order of the label's indices
+    channels: int  # 1 or 3
+    size: int  # height = width in pixels
+
+
 class Verdict(StrEnum):
     """What the validators made of a candidate's intended label."""
 

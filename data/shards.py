@@ -16,7 +16,7 @@ from PIL import Image
 from data.decoding import MAX_PIXELS, decode, to_pixels
 from data.files import write_whole, written_whole
 from data.memmap import mapped
-from data.records import Candidate, Verdict, Vote
+from data.records import Candidate, ImageSpec, Verdict, Vote
 
 _IMAGES = pa.schema([("key", pa.string()), ("label", pa.int32()), ("image", pa.binary())])
 _VOTE = pa.struct(
@@ -56,7 +56,7 @@ GROUP = 1 << 26  # pixel values that are encoded and decoded at once: a row grou
 
 @dataclass(frozen=True)
 class Images:
-    """Labelled images in one tensor, in memory or over a file (data/mapped.py).
+    """Labelled images in one tensor, in memory or over a file (data/memmap.py).
 
     pixels_NCHW: uint8; labels_N: int64 class indices; keys: a name for each image, unique in its set;
     classes: the class names, in the order of the indices.
@@ -88,6 +88,11 @@ class Images:
     @property
     def size(self) -> int:
         return int(self.pixels_NCHW.shape[2])
+
+    @property
+    def spec(self) -> ImageSpec:
+        """Classes, channels and size."""
+        return ImageSpec(self.classes, self.channels, self.size)
 
     def take(self, which: torch.Tensor | Sequence[int]) -> Images:
         """The images at these indices, in their order."""
@@ -132,9 +137,11 @@ def write_images(path: Path, images: Images, rows: torch.Tensor | None = None) -
             writer.write_table(pa.table(columns, schema=schema), row_group_size=group)
 
 
-def read_images(path: Path, channels: int) -> Images:
-    """What `write_images` wrote."""
+def read_images(path: Path, channels: int, rows: Sequence[int] | None = None) -> Images:
+    """What `write_images` wrote: all of it, or these rows in this order, of which alone the pixels are decoded."""
     table = read_table(path)
+    if rows is not None:
+        table = table.take(list(rows))
     pixels = [decode_png(blob, channels) for blob in table["image"].to_pylist()]
     stacked = torch.stack(pixels) if pixels else torch.zeros(0, channels, 1, 1, dtype=torch.uint8)
     return _labelled(table, stacked)

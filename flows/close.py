@@ -9,7 +9,7 @@ from pathlib import Path
 from data.files import write_whole
 from data.layout import Round, pointer
 from data.records import Candidate
-from flows.collect import candidates_now
+from flows.collect import pull, validate
 from flows.context import Campaign, campaign_flow, load, say, step
 from flows.open import check_devices
 from tasks import freeze as freezing
@@ -32,7 +32,7 @@ def close_round(root: Path) -> str:
         say(f"round {round_.name} is closed")
         return round_.name
     if state(round_) is State.OPEN:
-        candidates = candidates_now(campaign, round_) if round_.number > 0 else []
+        candidates = validate(pull(campaign, round_)) if round_.number > 0 else []
         freeze(round_, candidates)
     keep(round_)
     train(round_)

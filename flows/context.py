@@ -17,6 +17,7 @@ from prefect.runtime import flow_run
 from prefect.states import Completed
 
 from data.layout import Round, Workspace
+from data.records import ImageSpec
 from tasks.config.params import Params, read
 from tasks.workspace.checkout import check_initialised
 from tasks.workspace.lock import WAIT_SECONDS, Busy, lock
@@ -42,15 +43,11 @@ def step(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
 
 @dataclass(frozen=True)
 class Campaign:
-    """A workspace with its checked parameters and frozen splits."""
+    """A workspace with its checked parameters, and what its images are."""
 
     workspace: Workspace
     params: Params
-    splits: dict[str, Any]
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        return tuple(self.splits["classes"])
+    spec: ImageSpec
 
     @property
     def current(self) -> Round | None:

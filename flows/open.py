@@ -113,12 +113,13 @@ def attack(round_: Round) -> None:
 def publish(campaign: Campaign, round_: Round) -> None:
     """Drawing and editing tasks for annotators, the machine candidates for validators."""
     from tasks.publish import attach_model, publish_drawing, publish_editing, publish_validation
+    from tasks.record.record import Record
 
     params = read(round_.params)
     studio = campaign.studio
-    drawings = publish_drawing(studio, round_, params, campaign.splits)
-    edits = publish_editing(studio, round_, params, campaign.splits)
-    votes = publish_validation(studio, round_, read_candidates(round_.attack), params)
+    drawings = publish_drawing(studio, round_, params, campaign.spec)
+    edits = publish_editing(studio, round_, params, campaign.spec)
+    votes = publish_validation(studio, Record.read(round_), read_candidates(round_.attack))
     attach_model(studio, round_, params, campaign.services)
     say(f"published {drawings} drawing, {edits} editing and {votes} validation tasks")
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING
 
 from data.layout import Round, Workspace
@@ -16,35 +14,29 @@ from data.records import Candidate
 if TYPE_CHECKING:
     from fastapi import FastAPI
 
+    from tasks.record.record import Record
+
 LOOPBACK = "127.0.0.1"
 
 
-@dataclass(frozen=True)
-class _Apart(Round):
-    """A round whose record is a copy, so that one can look ahead of `dadc collect` without being in its way."""
-
-    copy: Path
-
-    @property
-    def annotations(self) -> Path:
-        return self.copy
-
-
 def watch(root: Path) -> Callable[[], list[Candidate]]:
-    """Tells, whenever it is called, every candidate of the campaign: of closed rounds from their shards, of the open
-    one from Label Studio, judged and validated, with nothing written where others read."""
-    folder = TemporaryDirectory(prefix="dadc-play-")
+    """A function that gives, whenever it is called, every candidate of the campaign: of closed rounds from their
+    shards, of the open one from Label Studio, judged and validated.
+
+    It keeps a record of its own in memory: it is ahead of `dadc collect`, and never in its way.
+    """
     workspace = Workspace(root)
     shards: dict[Path, tuple[int, list[Candidate]]] = {}
-    latest: dict[int, list[Candidate]] = {}
+    latest: tuple[Record, list[Candidate]] | None = None
 
     def look() -> list[Candidate]:
+        nonlocal latest
         from data.shards import read_candidates
         from tasks.serving.target import collecting
         from tasks.workspace.rounds import read_index
 
         open_round = collecting(workspace)
-        found: list[Candidate] = []
+        candidates: list[Candidate] = []
         for name in sorted(read_index(workspace)["collected"]):
             round_ = workspace.round(int(name))
             if round_.aborted.exists() or not round_.candidates.exists() or round_ == open_round:
@@ -52,41 +44,30 @@ def watch(root: Path) -> Callable[[], list[Candidate]]:
             stamp = round_.candidates.stat().st_mtime_ns
             if shards.get(round_.candidates, (0,))[0] != stamp:
                 shards[round_.candidates] = (stamp, read_candidates(round_.candidates))
-            found += shards[round_.candidates][1]
+            candidates += shards[round_.candidates][1]
         if open_round is not None:
-            copy = Path(folder.name) / f"{open_round.name}.jsonl"
-            new = _pull(_Apart(workspace, open_round.number, copy))
-            if new or open_round.number not in latest:
-                latest[open_round.number] = _candidates(_Apart(workspace, open_round.number, copy))
-            found += latest[open_round.number]
-        return found
+            latest = _up_to_date(open_round, latest)
+            candidates += latest[1]
+        return candidates
 
     return look
 
 
-def _pull(round_: _Apart) -> int:
+def _up_to_date(round_: Round, latest: tuple[Record, list[Candidate]] | None) -> tuple[Record, list[Candidate]]:
+    """The open round's record with what is new in Label Studio, and what it comes to."""
+    from flows.candidates import candidates_now
     from tasks.labelling.client import connect
-    from tasks.pull import pull
+    from tasks.pull import new_lines
+    from tasks.record.record import Record
     from tasks.workspace.services import find_services
 
-    return pull(connect(find_services(round_.workspace.root)), round_)
-
-
-def _candidates(round_: _Apart) -> list[Candidate]:
-    import json
-
-    from tasks.config.params import read
-    from tasks.judge import judge
-    from tasks.record.candidates import candidates
-    from tasks.record.history import stats_before
-    from tasks.record.votes import cast_votes
-    from tasks.validate import validate
-    from tasks.workspace.rounds import read_index
-
-    params, splits = read(round_.params), json.loads(round_.workspace.splits.read_text(encoding="utf-8"))
-    target = round_.workspace.root / read_index(round_.workspace)["collected"][round_.name]["target"]
-    judged = judge(candidates(round_, params, splits), target)
-    return validate(judged, cast_votes(round_), params.validate_, stats_before(round_))
+    known = latest if latest and latest[0].round == round_ else None
+    before = known[0] if known else Record.read(round_)
+    new = new_lines(connect(find_services(round_.workspace.root)), before)
+    if known and not new:
+        return known
+    record = before.extended(new)
+    return record, candidates_now(record)
 
 
 def app() -> FastAPI:

@@ -83,7 +83,7 @@ def draw(root: Path) -> int:
     here = load(root)
     round_ = here.current
     assert round_ is not None
-    made = simulate.draw(here.studio, here.services, round_, read(round_.params), here.splits)
+    made = simulate.draw(here.studio, here.services, round_, read(round_.params), here.spec)
     say(f"simulated annotators submitted {made} drawings")
     return made
 
@@ -91,11 +91,12 @@ def draw(root: Path) -> int:
 @step("vote")
 def vote(root: Path) -> int:
     """Simulated validators vote on what is still to be voted on."""
+    from tasks.record.record import Record
     from tasks.simulation import people as simulate
 
     here = load(root)
     round_ = here.current
     assert round_ is not None
-    made = simulate.vote(here.studio, here.services, round_, read(round_.params), here.splits)
+    made = simulate.vote(here.studio, here.services, Record.read(round_))
     say(f"simulated validators cast {made} votes")
     return made

@@ -15,7 +15,8 @@ from data.shards import read_columns, write_candidates
 from tasks.config.params import Params
 from tasks.config.seeds import derive
 from tasks.evaluation.metrics import BY_ANNOTATOR
-from tasks.record.annotations import pulled
+from tasks.record.annotations import pulled, read_lines
+from tasks.workspace import inputs
 from tasks.workspace.git import WorkspaceError, git
 from tasks.workspace.reproduce import environment
 from tasks.workspace.rounds import closed
@@ -37,7 +38,6 @@ def freeze(round_: Round, candidates: Sequence[Candidate], params: Params, targe
 def take_weights(round_: Round, params: Params) -> None:
     """The user's weights → the round's folder, once they have been seen to fit: a clone gets them by `dvc pull`."""
     from tasks.engine import networks
-    from tasks.workspace import inputs
 
     if not networks.is_given(params):
         return
@@ -115,7 +115,7 @@ def lineage(round_: Round, params: Params, target: Round | None) -> dict[str, An
         if round_.weights.exists()
         else None,
         "network": network(round_, params),
-        "pulled": pulled(round_),
+        "pulled": pulled(read_lines(round_.annotations), round_),
         "base": {name: md5(workspace.split(name)) for name in SPLITS},
         "code": git(workspace, "rev-parse", "HEAD"),
         "environment": environment(params),

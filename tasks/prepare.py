@@ -13,13 +13,14 @@ from typing import TYPE_CHECKING, Any
 from data.files import md5, write_whole
 from data.layout import SPLITS, Workspace, pointer
 from data.names import class_faults
+from data.records import ImageSpec
 from data.shards import write_images
 from tasks.config.kinds import check_kinds, module_of
 from tasks.config.params import Params
 from tasks.config.seeds import derive
 from tasks.workspace import inputs
-from tasks.workspace.checkout import initialised
-from tasks.workspace.dvc import dvc
+from tasks.workspace.checkout import image_spec, initialised
+from tasks.workspace.dvc import check_remote_address, dvc, remote_set
 from tasks.workspace.git import WorkspaceError, commit
 from tasks.workspace.rounds import rounds
 
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from data.shards import Images
-from tasks.workspace.dvc import check_remote_address, remote_set
 
 LISTED = 5  # classes of which each is told; of more the smallest and the largest
 ASKED = ("size", "channels", "limit", "pool", "validation", "fit", "test_share")  # keys of `data`: what was frozen
@@ -40,11 +40,6 @@ class ReadSet:
     train: Images
     test: Images
     rows: dict[str, Tensor]
-
-    @property
-    def shape(self) -> dict[str, Any]:
-        """What splits.json tells of every image."""
-        return {"classes": list(self.train.classes), "channels": self.train.channels, "size": self.train.size}
 
 
 def init(workspace: Workspace, params: Params, remote: str | None, say: Callable[[str], None]) -> None:
@@ -99,9 +94,9 @@ def read_all(
 ) -> tuple[ReadSet | None, dict[str, Images]]:
     """The set, if it is to be frozen anew, and these of `evaluate.sets`; the network is seen to fit them."""
     found = read_set(workspace, params, say) if anew else None
-    shape = json.loads(workspace.splits.read_text()) if found is None else found.shape
+    spec = image_spec(workspace) if found is None else found.train.spec
     check_network(workspace, params, None if found is None else found.train)
-    return found, read_others(workspace, params, shape, others)
+    return found, read_others(workspace, params, spec, others)
 
 
 def freeze_data(workspace: Workspace, params: Params, say: Callable[[str], None]) -> None:
@@ -155,7 +150,9 @@ def write_set(workspace: Workspace, params: Params, found: ReadSet, say: Callabl
         "campaign": params.campaign,
         "id": secrets.token_hex(3),  # tells it from others of its name on the same servers
         "set": params.data.set,
-        **found.shape,
+        "classes": list(train.classes),
+        "channels": train.channels,
+        "size": train.size,
         "seed": params.seed,
         "asked": {key: getattr(params.data, key) for key in ASKED},
         "splits": {n: {"n": sizes[n], "md5": md5(workspace.split(n))} for n in SPLITS},
@@ -165,21 +162,21 @@ def write_set(workspace: Workspace, params: Params, found: ReadSet, say: Callabl
 
 def freeze_others(workspace: Workspace, params: Params, say: Callable[[str], None]) -> None:
     """Write the images of `evaluate.sets` that are not frozen yet, at the campaign's size and channels."""
-    frozen = json.loads(workspace.splits.read_text())
-    write_others(workspace, read_others(workspace, params, frozen, _sets_to_freeze(workspace, params)), say)
+    missing = _sets_to_freeze(workspace, params)
+    write_others(workspace, read_others(workspace, params, image_spec(workspace), missing), say)
 
 
-def read_others(workspace: Workspace, params: Params, shape: dict[str, Any], names: Sequence[str]) -> dict[str, Images]:
-    """These sets of `evaluate.sets`, by their names. shape: the campaign's, as in splits.json."""
+def read_others(workspace: Workspace, params: Params, spec: ImageSpec, names: Sequence[str]) -> dict[str, Images]:
+    """These sets of `evaluate.sets`, by their names, in the form of the campaign's images."""
     if not names:
         return {}
     from data.external_sets import load_other
     from data.memmap import scratch
 
     folders = {name: _folder(workspace, params, name) for name in names}
-    given = {"size": shape["size"], "channels": shape["channels"], "fit": params.data.fit}
+    form: dict[str, Any] = {"size": spec.size, "channels": spec.channels, "fit": params.data.fit}
     with scratch(workspace.local / "scratch"):
-        return {name: load_other(folder, shape["classes"], **given) for name, folder in folders.items()}
+        return {name: load_other(folder, spec.classes, **form) for name, folder in folders.items()}
 
 
 def write_others(workspace: Workspace, others: dict[str, Images], say: Callable[[str], None]) -> None:

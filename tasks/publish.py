@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 
 from data.layout import Round
-from data.records import Candidate
+from data.records import Candidate, ImageSpec
 from data.shards import read_images
 from tasks.config.params import Params, read
 from tasks.config.seeds import derive
@@ -18,66 +17,67 @@ from tasks.labelling.client import LabelStudio
 from tasks.labelling.image_digests import digest, picture, picture_digests
 from tasks.quality.consensus import people_wanted
 from tasks.record.candidates import edit_bases, probes
-from tasks.workspace import inputs
+from tasks.record.record import Record
+from tasks.workspace.checkout import image_spec
 from tasks.workspace.services import ServiceDown, Services
 
 EVERYBODY = 1000  # people the practice task and the probes are given to
 FAINT = 0.6  # brightness of the picture that is traced in it
 
 
-def publish_drawing(studio: LabelStudio, round_: Round, params: Params, splits: dict[str, Any]) -> int:
+def publish_drawing(studio: LabelStudio, round_: Round, params: Params, spec: ImageSpec) -> int:
     """The round's drawing tasks: blank canvases on which an annotator draws a class of their choice. How many are new.
 
     The first is a practice that everybody is given and that does not count. A task holds its key, the canvas and a
     line of advice.
     """
-    project = _project(studio, round_, params, splits, "draw")
+    project = _project(studio, round_, params, spec, "draw")
     guide = projects.guide_key(round_)
     if guide not in studio.tasks(project):
-        studio.publish(project, {guide: _guide(round_, params, splits)})
+        studio.publish(project, {guide: _guide(round_, params, spec)})
     practice = studio.tasks(project)[guide]
     if practice.people < EVERYBODY:
         studio.ask_for(practice.id, EVERYBODY)
-    task = {"image": drawing.blank(splits["size"], splits["channels"]), "note": label_config.DRAW_NOTE}
+    task = {"image": drawing.blank(spec.size, spec.channels), "note": label_config.DRAW_NOTE}
     return studio.publish(project, dict.fromkeys(projects.drawing_keys(round_, params), task))
 
 
-def publish_editing(studio: LabelStudio, round_: Round, params: Params, splits: dict[str, Any]) -> int:
+def publish_editing(studio: LabelStudio, round_: Round, params: Params, spec: ImageSpec) -> int:
     """The round's editing tasks, each over a seed image of its own. How many are new. None wanted: no project."""
-    bases = edit_bases(round_, params, splits)
+    bases = edit_bases(round_, params, spec.channels)
     if not bases:
         return 0
-    project = _project(studio, round_, params, splits, "edit")
+    project = _project(studio, round_, params, spec, "edit")
     tasks = {key: {"image": drawing.picture(pixels), "note": label_config.EDIT_NOTE} for key, pixels in bases.items()}
     return studio.publish(project, tasks)
 
 
-def restore_projects(studio: LabelStudio, round_: Round, params: Params, splits: Mapping[str, Any]) -> list[str]:
+def restore_projects(studio: LabelStudio, round_: Round, params: Params, spec: ImageSpec) -> list[str]:
     """Make the round's pages again what they were published as: anybody with an account can change them. A line for
     each that had been changed."""
-    told = []
+    lines = []
     for kind in projects.KINDS:
         title = projects.title(params.campaign, round_, kind)
         project = studio.find(title)
-        changed = [] if project is None else studio.put_back(project, *_made_of(params, splits, kind))
+        changed = [] if project is None else studio.put_back(project, *_made_of(params, spec, kind))
         if changed:
-            told.append(f"put back in the project {title!r}, which somebody had changed: {', '.join(changed)}")
-    return told
+            lines.append(f"put back in the project {title!r}, which somebody had changed: {', '.join(changed)}")
+    return lines
 
 
-def _project(studio: LabelStudio, round_: Round, params: Params, splits: Mapping[str, Any], kind: projects.Kind) -> int:
-    page, instruction, votes = _made_of(params, splits, kind)
+def _project(studio: LabelStudio, round_: Round, params: Params, spec: ImageSpec, kind: projects.Kind) -> int:
+    page, instruction, votes = _made_of(params, spec, kind)
     title = projects.title(params.campaign, round_, kind)
     return studio.ensure_project(title, page, instruction=instruction, votes=votes)
 
 
-def _made_of(params: Params, splits: Mapping[str, Any], kind: projects.Kind) -> tuple[str, str, int]:
+def _made_of(params: Params, spec: ImageSpec, kind: projects.Kind) -> tuple[str, str, int]:
     """A project's page, instruction and how many people are given a task."""
-    classes = splits["classes"]
+    classes = spec.classes
     if kind == "draw":
         return label_config.draw_page(classes), label_config.DRAW_HELP, 1
     if kind == "edit":
-        return label_config.edit_page(classes, splits["channels"]), label_config.EDIT_HELP, 1
+        return label_config.edit_page(classes, spec.channels), label_config.EDIT_HELP, 1
     return label_config.validate_page(classes), label_config.VALIDATE_HELP, params.validate_.consensus
 
 
@@ -94,11 +94,7 @@ def attach_model(studio: LabelStudio, round_: Round, params: Params, services: S
 
 
 def publish_validation(
-    studio: LabelStudio,
-    round_: Round,
-    candidates: Sequence[Candidate],
-    params: Params,
-    say: Callable[[str], None] = print,
+    studio: LabelStudio, record: Record, candidates: Sequence[Candidate], say: Callable[[str], None] = print
 ) -> int:
     """A validation task for each judged candidate that is due, and one more person for each that is still undecided.
     How many tasks are new.
@@ -108,34 +104,34 @@ def publish_validation(
     first, look the same, and are given to everybody. A task of nothing that is asked any more, because its drawing was
     corrected or withdrawn, is taken back; a picture that somebody changed is put back.
     """
-    judged, base = [c for c in candidates if due(c, params)], inputs.base(round_.workspace)
-    splits = {"channels": base.channels, "classes": base.classes}
-    known = probes(round_, params, splits) if judged else []
-    wanted = sorted([*judged, *known], key=lambda c: (derive(params.seed, "order", c.key), c.key))
-    project = _project(studio, round_, params, splits, "validate")
-    by_key = {projects.vote_key(params, c): c for c in wanted}
-    there = studio.tasks(project)
+    round_, params, channels = record.round, record.params, record.spec.channels
+    judged = [c for c in candidates if due(c, params)]
+    probes = record.probes if judged else []
+    asked = sorted([*judged, *probes], key=lambda c: (derive(params.seed, "order", c.key), c.key))
+    project = _project(studio, round_, params, record.spec, "validate")
+    by_key = {projects.vote_key(params, c): c for c in asked}
+    published = studio.tasks(project)
 
     def task(candidate: Candidate) -> dict[str, str]:
-        return {"image": picture(candidate, base.channels)}
+        return {"image": picture(candidate, channels)}
 
-    pictures = {key: partial(task, c) for key, c in by_key.items() if key not in there}
+    pictures = {key: partial(task, c) for key, c in by_key.items() if key not in published}
     studio.publish(project, pictures)
-    belongs = picture_digests(round_, {key: by_key[key] for key in by_key.keys() & there.keys()}, base.channels)
-    for key, other in there.items():
+    digests = picture_digests(round_, {key: by_key[key] for key in by_key.keys() & published.keys()}, channels)
+    for key, other in published.items():
         if key not in by_key:
             if other.open:
                 studio.ask_nobody(other)
-        elif digest(other.image) != belongs[key]:
+        elif digest(other.image) != digests[key]:
             studio.show(other.id, {**task(by_key[key]), "key": key})
             say(f"put back the picture of task {other.id}, which somebody had changed; votes cast on it do not count")
-    for_everybody = {projects.vote_key(params, probe) for probe in known}
-    if for_everybody - there.keys():
-        there = studio.tasks(project)
+    for_everybody = {projects.vote_key(params, probe) for probe in probes}
+    if for_everybody - published.keys():
+        published = studio.tasks(project)
     for key, candidate in by_key.items():
         people = EVERYBODY if key in for_everybody else people_wanted(candidate, params.validate_)
-        if key in there and people > there[key].people:
-            studio.ask_for(there[key].id, people)
+        if key in published and people > published[key].people:
+            studio.ask_for(published[key].id, people)
     return len(pictures.keys() - for_everybody)
 
 
@@ -154,24 +150,23 @@ def unfinished(studio: LabelStudio, round_: Round) -> int:
         project = studio.find(projects.title(params.campaign, round_, kind))
         if project is None:
             continue
-        wanting = {key for key, task in studio.tasks(project).items() if task.open}
+        open_tasks = {key for key, task in studio.tasks(project).items() if task.open}
         if kind == "validate":
-            base = inputs.base(round_.workspace)
-            known = probes(round_, params, {"channels": base.channels})
-            wanting -= {projects.vote_key(params, probe) for probe in known}
+            shown = probes(round_, params, image_spec(round_.workspace).channels)
+            open_tasks -= {projects.vote_key(params, probe) for probe in shown}
         else:
             keys = projects.drawing_keys if kind == "draw" else projects.editing_keys
-            wanting &= set(keys(round_, params))
-        left += len(wanting)
+            open_tasks &= set(keys(round_, params))
+        left += len(open_tasks)
     return left
 
 
-def _guide(round_: Round, params: Params, splits: dict[str, Any]) -> dict[str, str]:
+def _guide(round_: Round, params: Params, spec: ImageSpec) -> dict[str, str]:
     """The practice task: a pool image, made faint, to be traced."""
-    pool = read_images(round_.workspace.split("pool"), splits["channels"])
+    pool = read_images(round_.workspace.split("pool"), spec.channels)
     index = derive(params.seed, "guide") % len(pool)
     faint = (pool.pixels_NCHW[index].float() * FAINT).to(torch.uint8)
     return {
         "image": drawing.picture(faint),
-        "note": label_config.guide_note(splits["classes"][int(pool.labels_N[index])]),
+        "note": label_config.guide_note(spec.classes[int(pool.labels_N[index])]),
     }

@@ -12,14 +12,14 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
-from data.layout import Round
 from tasks.config.params import read
 from tasks.labelling.client import LabelStudio
 from tasks.labelling.http import LabellingError
 from tasks.labelling.image_digests import digest
 from tasks.labelling.projects import KINDS, Kind, title
-from tasks.record.annotations import Annotation, Line, append, cursor, gather, lines, pulled, repair
+from tasks.record.annotations import Annotation, Line, append, cursor, gather, pulled, read_lines, repair
 from tasks.record.history import frozen_record
+from tasks.record.record import Record
 from tasks.workspace.rounds import State, closed, rounds, state
 
 TRIES = 3  # looks at what changed, while people submit between it and the count of all
@@ -32,8 +32,8 @@ _EVER = "1970-01-01T00:00:00.000000Z"
 class Accounts(dict[int, str]):
     """Account → its e-mail; asked for again where somebody signed up and submitted since."""
 
-    def __init__(self, studio: LabelStudio, known: Emails) -> None:
-        super().__init__(known)
+    def __init__(self, studio: LabelStudio, emails: Emails) -> None:
+        super().__init__(emails)
         self.studio = studio
 
     def __missing__(self, number: int) -> str:
@@ -41,97 +41,105 @@ class Accounts(dict[int, str]):
         return self.setdefault(number, f"account {number}")
 
 
-def pull(studio: LabelStudio, round_: Round) -> int:
-    """Append what is new in the round's projects, and what came late in those of closed rounds; the number of lines.
+def pull(studio: LabelStudio, record: Record) -> Record:
+    """Append to the round's annotations.jsonl what is new in its projects, and what came late in those of closed
+    rounds; the record with it.
 
-    LabellingError for a project that was there and is not any more.
+    LabellingError for a project that was there and is missing now.
     """
-    repair(round_.annotations)
-    campaign = read(round_.params).campaign
-    with ThreadPoolExecutor(1) as asker:  # the server answers while the record is read
-        projects, accounts = asker.submit(studio.projects, campaign), asker.submit(studio.emails)
-        known = lines(round_.annotations)
-    there, emails = projects.result(), Accounts(studio, accounts.result())
-    own = [line for line in known if not line.late]
+    new = new_lines(studio, record)
+    repair(record.round.annotations)
+    append(record.round.annotations, new)
+    return record.extended(new)
+
+
+def new_lines(studio: LabelStudio, record: Record) -> list[Line]:
+    """What Label Studio holds for the round and the record does not, in the order of `task_at`; nothing is written."""
+    campaign, round_ = record.params.campaign, record.round
+    with ThreadPoolExecutor(1) as asker:  # both at once
+        accounts = asker.submit(studio.emails)
+        existing = studio.projects(campaign)
+    emails = Accounts(studio, accounts.result())
+    in_time = [line for line in record.lines if not line.late]
     new: list[Line] = []
     for kind in KINDS:
         name = title(campaign, round_, kind)
-        project, total = there.get(name, (None, 0))
+        project, total = existing.get(name, (None, 0))
         if project is not None:
-            new += news(studio, project, kind, gather(own, kind), emails, total)
-        elif any(line.kind == kind for line in own) or (kind == "draw" and state(round_) is State.OPEN):
+            new += project_changes(studio, project, kind, gather(in_time, kind), emails, total)
+        elif any(line.kind == kind for line in in_time) or (kind == "draw" and state(round_) is State.OPEN):
             raise LabellingError(
-                f"the round's project {name!r} was wanted in Label Studio, and none has this title; was it renamed? "
+                f"Label Studio has no project titled {name!r}, which is the round's; was it renamed? "
                 "Give it its title again, in its settings there"
             )
-    new += late(studio, round_, known, there, emails)
-    append(round_.annotations, sorted(new, key=lambda line: line.task_at))
-    return len(new)
+    new += late(studio, record, existing, emails)
+    return sorted(new, key=lambda line: line.task_at)
 
 
-def late(studio: LabelStudio, round_: Round, known: Sequence[Line], there: Projects, emails: Emails) -> list[Line]:
+def late(studio: LabelStudio, record: Record, existing: Projects, emails: Emails) -> list[Line]:
     """Drawings and edits made in projects of closed rounds after these were frozen, and not in any record yet.
 
     The last closed round is looked at each time, an earlier one when the number of its annotations has changed.
-    known: the lines of the round's own record; there, emails: as `studio` tells them.
+    existing, emails: as `studio` gives them.
     """
+    round_ = record.round
     if not any(0 < r.number < round_.number for r in rounds(round_.workspace)):
         return []
-    before = [r for r in closed(round_.workspace) if 0 < r.number < round_.number]
-    if not before:
+    earlier = [r for r in closed(round_.workspace) if 0 < r.number < round_.number]
+    if not earlier:
         return []
-    frozen = [json.loads(r.lineage.read_text(encoding="utf-8")).get("pulled", {}) for r in before]
-    now = pulled(round_)
+    frozen = [json.loads(r.lineage.read_text(encoding="utf-8")).get("pulled", {}) for r in earlier]
+    now = pulled(record.lines, round_)
     found: list[Line] = []
-    for each in before:
+    for each in earlier:
         for kind in ("draw", "edit"):
-            project, total = there.get(title(read(each.params).campaign, each, kind), (None, 0))
+            project, total = existing.get(title(read(each.params).campaign, each, kind), (None, 0))
             name = f"{each.name} {kind}"
             taken = sum(counts.get(name, 0) for counts in (*frozen, now))
-            if project is None or (total == taken and each is not before[-1]):
+            if project is None or (total == taken and each is not earlier[-1]):
                 continue
-            records = {r.name: lines(frozen_record(r)) for r in before if r.number >= each.number}
-            frozen_ids = {line.id for record in records.values() for line in record}
-            theirs = [
+            records = {r.name: read_lines(frozen_record(r)) for r in earlier if r.number >= each.number}
+            frozen_ids = {line.id for lines in records.values() for line in lines}
+            recorded = [
                 line
-                for name, record in {**records, round_.name: known}.items()
-                for line in record
+                for name, lines in {**records, round_.name: record.lines}.items()
+                for line in lines
                 if (line.late or name) == each.name and line.kind == kind
             ]
-            fresh = news(studio, project, kind, gather(theirs, kind), emails, total)
-            found += [replace(line, late=each.name) for line in fresh if line.id not in frozen_ids]
+            changes = project_changes(studio, project, kind, gather(recorded, kind), emails, total)
+            found += [replace(line, late=each.name) for line in changes if line.id not in frozen_ids]
     return found
 
 
-def news(
-    studio: LabelStudio, project: int, kind: Kind, known: Sequence[Annotation], emails: Emails, total: int
+def project_changes(
+    studio: LabelStudio, project: int, kind: Kind, recorded: Sequence[Annotation], emails: Emails, total: int
 ) -> list[Line]:
     """What a project holds and the record does not: new forms of annotations, and which are gone.
 
     total: how many annotations it held a moment ago, without skipped ones.
     """
-    record = [line for annotation in known for line in annotation.forms]
+    lines = [line for annotation in recorded for line in annotation.forms]
     found: list[Line] = []
     for _ in range(TRIES):
-        found += _differences(studio.recorded(project, cursor(known)), kind, known, emails)
-        known = gather(record + found, kind)
-        if total == sum(not (a.deleted or a.latest.raw.get("was_cancelled")) for a in known):
+        found += _differences(studio.recorded(project, cursor(recorded)), kind, recorded, emails)
+        recorded = gather(lines + found, kind)
+        if total == sum(not (a.deleted or a.latest.raw.get("was_cancelled")) for a in recorded):
             return found
         total = studio.annotations(project)
     # a whole task was deleted, which no cursor shows: look at everything
     tasks = list(studio.recorded(project, _EVER))
-    found += _differences(tasks, kind, known, emails)
-    there, told = {int(task["id"]) for task in tasks}, {line.id for line in found}
-    gone = [a for a in known if not a.deleted and a.first.task_id not in there and a.first.id not in told]
+    found += _differences(tasks, kind, recorded, emails)
+    task_ids, changed = {int(task["id"]) for task in tasks}, {line.id for line in found}
+    gone = [a for a in recorded if not a.deleted and a.first.task_id not in task_ids and a.first.id not in changed]
     return found + [_deleted(a, a.forms[-1].task_at) for a in gone]
 
 
 def _differences(
-    tasks: Iterable[dict[str, Any]], kind: Kind, known: Sequence[Annotation], emails: Emails
+    tasks: Iterable[dict[str, Any]], kind: Kind, recorded: Sequence[Annotation], emails: Emails
 ) -> list[Line]:
-    forms = {a.first.id: a for a in known}
+    forms = {a.first.id: a for a in recorded}
     by_task: dict[int, set[int]] = {}
-    for annotation in known:
+    for annotation in recorded:
         if not annotation.deleted:
             by_task.setdefault(annotation.first.task_id, set()).add(annotation.first.id)
     found = []

@@ -24,7 +24,7 @@ from data.shards import read_candidates
 from tasks.config.params import read
 from tasks.labelling.client import connect
 from tasks.labelling.projects import KINDS, title
-from tasks.record.annotations import lines
+from tasks.record.annotations import read_lines
 from tasks.workspace.git import git
 from tasks.workspace.services import Services, find_services
 
@@ -149,7 +149,8 @@ def outcome(ground: Ground, root: Path, services: Services | None = None) -> dic
         asked[kind] = sorted((t["data"]["key"], sorted(str(a["result"]) for a in t["annotations"])) for t in found)
         assert max(Counter(t["data"]["key"] for t in found).values(), default=1) == 1, "no task is published twice"
     record = sorted(
-        (line.kind, line.task, line.author, line.deleted, str(line.raw["result"])) for line in lines(round_.annotations)
+        (line.kind, line.task, line.author, line.deleted, str(line.raw["result"]))
+        for line in read_lines(round_.annotations)
     )
     assert len(set(record)) == len(record), "no annotation is pulled twice"
     shard = []

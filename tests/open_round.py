@@ -15,7 +15,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import torch
@@ -25,10 +24,14 @@ from round_states import mark_opened
 from torch import nn
 
 from data.layout import SPLITS, Round, Workspace, pointer
+from data.records import ImageSpec
 from data.sets import digits
 from data.shards import Images, write_candidates, write_images
 from tasks.config.params import Params, read
 from tasks.engine import checkpoint, inference
+from tasks.labelling.client import LabelStudio
+from tasks.pull import pull
+from tasks.record.record import Record
 from tasks.serving.model_server import app
 from tasks.workspace.rounds import write_index
 from tasks.workspace.services import Services
@@ -40,8 +43,13 @@ class Play:
 
     round: Round
     params: Params
-    splits: dict[str, Any]
+    spec: ImageSpec
     pool: Images
+
+    @property
+    def record(self) -> Record:
+        """The record as it lies in the round's folder now."""
+        return Record.read(self.round)
 
 
 def make_round(folder: Path, checkout: Path, pool: Images | None = None, **changes: dict[str, object]) -> Play:
@@ -78,7 +86,13 @@ def make_round(folder: Path, checkout: Path, pool: Images | None = None, **chang
     checkpoint.save(workspace.round(0).challenger.model, card.build(), card)
     write_index(round_, "collected", {"target": "data/rounds/000/model.safetensors"})
     write_candidates(round_.attack, [])
-    return Play(round_, read(round_.params), splits, pool)
+    return Play(round_, read(round_.params), pool.spec, pool)
+
+
+def pulled_now(studio: LabelStudio, round_: Round) -> int:
+    """Read the record and pull; how many lines are new."""
+    before = Record.read(round_)
+    return len(pull(studio, before).lines) - len(before.lines)
 
 
 def train(play: Play, images: Images, epochs: int = 2) -> nn.Module:

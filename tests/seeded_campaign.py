@@ -26,17 +26,14 @@ from conftest import copy_checkout, dadc, run
 
 from data.layout import Round, Workspace
 from data.shards import read_images
-from tasks.config.params import Params, read
+from flows.candidates import candidates_now
+from tasks.config.params import read
 from tasks.freeze import freeze
-from tasks.judge import judge
 from tasks.labelling import drawing, projects
 from tasks.record.annotations import Line, append
-from tasks.record.candidates import candidates
-from tasks.record.history import stats_before
 from tasks.record.pool import seed_images
-from tasks.record.votes import votes
+from tasks.record.record import Record
 from tasks.simulation.strokes import redraw, strokes
-from tasks.validate import validate
 from tasks.workspace.rounds import write_index
 
 PARAMS: dict[str, dict[str, object]] = {
@@ -77,12 +74,10 @@ def play(root: Path) -> None:
     begin(second)
     write_index(second, "collected", {"target": "data/rounds/000/model.safetensors"})
     repro(root, "attack@001")
-    params, splits = read(second.params), json.loads(workspace.splits.read_text())
-    append(second.annotations, list(drawn(second, params, splits)))
-    append(second.annotations, list(voted(second, params, splits)))
-    found = judge(candidates(second, params, splits), first.challenger.model)
-    cast = votes(second, params, splits, found)
-    freeze(second, validate(found, cast, params.validate_, stats_before(second)), params, first)
+    append(second.annotations, list(drawn(Record.read(second))))
+    append(second.annotations, list(voted(Record.read(second))))
+    record = Record.read(second)
+    freeze(second, candidates_now(record), record.params, first)
     stages(second, "data/rounds/000/model.safetensors")
 
 
@@ -102,11 +97,12 @@ def repro(root: Path, *stages: str) -> None:
     print(run(root, sys.executable, "-m", "dvc", "repro", "-s", *stages).stdout)
 
 
-def drawn(round_: Round, params: Params, splits: dict[str, Any]) -> Iterator[Line]:
+def drawn(record: Record) -> Iterator[Line]:
     """Every pool image of the round redrawn, or painted over, by one of six annotators."""
-    pool = read_images(round_.workspace.split("pool"), splits["channels"])
+    round_, params, spec = record.round, record.params, record.spec
+    pool = read_images(round_.workspace.split("pool"), spec.channels)
     chosen = seed_images(round_.number, params, len(pool))
-    canvas, rng = drawing.canvas_size(splits["size"]), np.random.default_rng(0)
+    canvas, rng = drawing.canvas_size(spec.size), np.random.default_rng(0)
     tasks = [*projects.drawing_keys(round_, params), *projects.editing_keys(round_, params)]
     for number, (task, index) in enumerate(zip(tasks, [*chosen.drawings, *chosen.edits], strict=True)):
         kind: projects.Kind = "draw" if "/draw/" in task else "edit"
@@ -116,20 +112,21 @@ def drawn(round_: Round, params: Params, splits: dict[str, Any]) -> Iterator[Lin
         else:
             alpha, pen = np.zeros((canvas, canvas), np.uint8), "white"
             alpha[canvas // 3 : canvas // 2, canvas // 4 : 3 * canvas // 4] = 255
-        name = splits["classes"][int(pool.labels_N[index])]
+        name = spec.classes[int(pool.labels_N[index])]
         result = [drawing.region(alpha, f"ink{number}", pen), drawing.chosen(projects.INTENDED, f"class{number}", name)]
         yield line(kind, task, number + 1, f"annotator{number % 6}@example.org", result)
 
 
-def voted(round_: Round, params: Params, splits: dict[str, Any]) -> Iterator[Line]:
+def voted(record: Record) -> Iterator[Line]:
     """Two votes for the intended class of every candidate but each fifth, which another class gets."""
-    for number, candidate in enumerate(candidates(round_, params, splits)):
+    classes = record.spec.classes
+    for number, candidate in enumerate(record.candidates):
         right = number % 5 != 0
-        name = splits["classes"][candidate.intended if right else (candidate.intended + 1) % len(splits["classes"])]
+        name = classes[candidate.intended if right else (candidate.intended + 1) % len(classes)]
         for voter in range(2):
             at = 100 + 2 * number + voter
             result = [drawing.chosen(projects.SEEN, f"seen{at}", name)]
-            task = projects.vote_key(params, candidate)
+            task = projects.vote_key(record.params, candidate)
             yield replace(line("validate", task, at, f"validator{voter}@example.org", result), task_id=1000 + number)
 
 

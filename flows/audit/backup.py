@@ -29,6 +29,7 @@ def backup(root: Path, folder: Path) -> None:
     """Write the campaign into a new folder; what the open round's people did is pulled first."""
     from tasks.labelling.export import collected, take
     from tasks.pull import pull
+    from tasks.record.record import Record
 
     campaign = load(root)
     workspace = campaign.workspace
@@ -41,7 +42,7 @@ def backup(root: Path, folder: Path) -> None:
     with lock(workspace):
         now, there = campaign.current, rounds(workspace)
         if now is not None and now.number > 0:
-            pull(campaign.studio, now)
+            pull(campaign.studio, Record.read(now))
         git(workspace, "bundle", "create", "--quiet", str(new / BUNDLE), "--all", "HEAD")
         _push(workspace, new / "store")
         if now is not None:

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 from data.layout import Round
 from data.records import Candidate
 from data.shards import read_candidates
+from flows.candidates import candidates_now
 from flows.context import Campaign
 from tasks.config.params import read
+from tasks.labelling.projects import KINDS, Kind, title, vote_key
 from tasks.workspace.rounds import State, rounds, state
 
 if TYPE_CHECKING:
-    from tasks.labelling.projects import Kind
+    from tasks.record.record import Record
 
 BECAME = ("verified", "rejected", "pending", "malformed", "late", "practice", "not pulled")
 VOTES = ("counted", "not counted", "on probes", "on nothing that is asked", "not pulled")
@@ -23,36 +25,39 @@ VOTES = ("counted", "not counted", "on probes", "on nothing that is asked", "not
 def reconcile(campaign: Campaign) -> list[str]:
     """A line for the drawings and edits of each round, and one for its votes: their number in Label Studio, and the
     parts that it is the sum of."""
-    from tasks.record.annotations import lines
+    from tasks.record.record import Record
 
     collected = [r for r in rounds(campaign.workspace) if r.number > 0 and state(r) in COLLECTED]
-    found = {r: _candidates(campaign, r) for r in collected}
-    record = {r: lines(r.annotations) for r in collected}
-    told = []
-    for round_ in collected:
-        there = _there(campaign, round_)
-        missing = {line.kind for line in record[round_] if not line.late} - there.keys()
-        told += [_missing(campaign, round_, kind) for kind in sorted(missing)]
-        became = {c.annotation: _verdict(c) for c in found[round_] if c.annotation and not c.late}
+    records = {r: Record.read(r) for r in collected}
+    candidates = {
+        r: read_candidates(r.candidates) if r.candidates.exists() else candidates_now(record)
+        for r, record in records.items()
+    }
+    report = []
+    for round_, record in records.items():
+        existing = _existing(campaign, round_)
+        missing = {line.kind for line in record.lines if not line.late} - existing.keys()
+        report += [_missing(record, kind) for kind in sorted(missing)]
+        became = {c.annotation: _verdict(c) for c in candidates[round_] if c.annotation and not c.late}
         became |= {
-            c.annotation: "late" for r in collected if r != round_ for c in found[r] if c.late and _of(c, round_)
+            c.annotation: "late" for r in collected if r != round_ for c in candidates[r] if c.late and _of(c, round_)
         }
-        pulled = {line.id for r in collected for line in record[r] if (line.late or r.name) == round_.name}
+        pulled = {line.id for r in collected for line in records[r].lines if (line.late or r.name) == round_.name}
         became |= dict.fromkeys(pulled - became.keys(), "practice")
-        made = there.get("draw", set()) | there.get("edit", set())
-        told.append(_line(round_, "annotations", Counter(became.get(i, "not pulled") for i in made), BECAME))
-        asked = {"draw", "edit"} & there.keys()
-        gone = {line.id for line in record[round_] if line.kind in asked and not line.late} - made
-        cast = {v.annotation: "counted" if v.counted else "not counted" for c in found[round_] for v in c.votes}
-        others = {line.id: line.task for line in record[round_] if line.kind == "validate" and line.id not in cast}
-        probed = _probe_tasks(campaign, round_)
-        cast |= {i: "on probes" if task in probed else "on nothing that is asked" for i, task in others.items()}
-        told.append(
-            _line(round_, "votes", Counter(cast.get(i, "not pulled") for i in there.get("validate", ())), VOTES)
+        made = existing.get("draw", set()) | existing.get("edit", set())
+        report.append(_line(round_, "annotations", Counter(became.get(i, "not pulled") for i in made), BECAME))
+        kinds = {"draw", "edit"} & existing.keys()
+        gone = {line.id for line in record.lines if line.kind in kinds and not line.late} - made
+        cast = {v.annotation: "counted" if v.counted else "not counted" for c in candidates[round_] for v in c.votes}
+        others = {line.id: line.task for line in record.lines if line.kind == "validate" and line.id not in cast}
+        probe_tasks = {vote_key(record.params, probe) for probe in record.probes}
+        cast |= {i: "on probes" if task in probe_tasks else "on nothing that is asked" for i, task in others.items()}
+        report.append(
+            _line(round_, "votes", Counter(cast.get(i, "not pulled") for i in existing.get("validate", ())), VOTES)
         )
         if gone:
-            told.append(f"round {round_.name}: {len(gone)} deleted in Label Studio after they were pulled, kept here")
-    return told
+            report.append(f"round {round_.name}: {len(gone)} deleted in Label Studio after they were pulled, kept here")
+    return report
 
 
 COLLECTED = (State.OPEN, State.CLOSING, State.CLOSED)
@@ -63,10 +68,8 @@ def _line(round_: Round, what: str, counts: Mapping[str, int], parts: Sequence[s
     return f"round {round_.name}: {sum(counts.values())} {what} in Label Studio = {shown}"
 
 
-def _there(campaign: Campaign, round_: Round) -> dict[str, set[int]]:
+def _existing(campaign: Campaign, round_: Round) -> dict[str, set[int]]:
     """The ids of what Label Studio holds in each of the round's projects that is there."""
-    from tasks.labelling.projects import KINDS, title
-
     studio, name = campaign.studio, read(round_.params).campaign
     found: dict[str, set[int]] = {}
     for kind in KINDS:
@@ -76,31 +79,9 @@ def _there(campaign: Campaign, round_: Round) -> dict[str, set[int]]:
     return found
 
 
-def _missing(campaign: Campaign, round_: Round, kind: Kind) -> str:
-    from tasks.labelling.projects import title
-
-    wanted = title(read(round_.params).campaign, round_, kind)
-    return f"round {round_.name}: Label Studio has no project {wanted!r}; was it renamed, or deleted?"
-
-
-def _candidates(campaign: Campaign, round_: Round) -> list[Candidate]:
-    """The round's candidates, by its shard or, while it is open, by its record as pulled last."""
-    if round_.candidates.exists():
-        return read_candidates(round_.candidates)
-    from tasks import validate
-    from tasks.record import candidates, history, votes
-
-    params = read(round_.params)
-    found = candidates.candidates(round_, params, campaign.splits)
-    return validate.validate(found, votes.cast_votes(round_), params.validate_, history.stats_before(round_))
-
-
-def _probe_tasks(campaign: Campaign, round_: Round) -> set[str]:
-    from tasks.labelling.projects import vote_key
-    from tasks.record.candidates import probes
-
-    params = read(round_.params)
-    return {vote_key(params, probe) for probe in probes(round_, params, campaign.splits)}
+def _missing(record: Record, kind: Kind) -> str:
+    name = title(record.params.campaign, record.round, kind)
+    return f"round {record.round.name}: Label Studio has no project {name!r}; was it renamed, or deleted?"
 
 
 def _verdict(candidate: Candidate) -> str:

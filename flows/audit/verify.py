@@ -1,11 +1,12 @@
-"""Every number of a closed round worked out again from its record, and where it is told otherwise."""
+"""Every number of a closed round worked out again from its record, and where the round's files say otherwise."""
 
 from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Iterator, Mapping
-from dataclasses import fields
+from dataclasses import fields, replace
 from itertools import chain
 from typing import Any
 
@@ -13,12 +14,13 @@ from data.files import md5
 from data.layout import Round
 from data.records import Candidate
 from data.shards import read_candidates
+from flows.candidates import candidates_now
 from flows.context import Campaign
 from tasks import freeze as freezing
 from tasks.config.params import read
 from tasks.promote import champion
 from tasks.workspace.git import WorkspaceError
-from tasks.workspace.rounds import State, closed, state, target
+from tasks.workspace.rounds import State, closed, state
 from tasks.workspace.services import ServiceDown
 
 CLOSE = 1e-4  # by which a probability may differ from machine to machine
@@ -28,16 +30,16 @@ def verify(campaign: Campaign, number: int) -> tuple[list[str], list[str]]:
     """What was compared, and what disagrees, a line each."""
     round_ = campaign.workspace.round(number)
     if state(round_) is not State.CLOSED:
-        raise WorkspaceError(f"a closed round is wanted, round {round_.name} is {state(round_)}")
+        raise WorkspaceError(f"only a closed round can be verified, round {round_.name} is {state(round_)}")
     faults = list(files(round_))
     shard = read_candidates(round_.candidates)
     if round_.number > 0:
-        faults += candidates(shard, from_record(campaign, round_))
-    told, found = json.loads(round_.challenger.metrics.read_text()), from_predictions(round_)
-    faults += differences(told, found, "metrics.json", "predictions.parquet and the shards")
+        faults += candidates(shard, from_record(round_))
+    recorded, again = json.loads(round_.challenger.metrics.read_text()), from_predictions(round_)
+    faults += differences(recorded, again, "metrics.json", "predictions.parquet and the shards")
     seen = [
         f"{len(shard)} candidates with their answers, votes and verdicts from the raw annotations",
-        f"{sum(1 for _ in leaves(found))} figures from the predictions and the shards",
+        f"{sum(1 for _ in leaves(again))} figures from the predictions and the shards",
     ]
     try:
         from tasks.track import disagreements
@@ -53,25 +55,20 @@ def files(round_: Round) -> Iterator[str]:
     """Files of the round that are not those that its tag holds."""
     from tasks.workspace.reproduce import digests
 
-    for path, wanted in digests(round_).items():
+    for path, digest in digests(round_).items():
         if not path.exists():
-            raise FileNotFoundError(f"{path} is wanted and is not there; `dvc pull` brings what DVC keeps")
-        if md5(path) != wanted:
+            raise FileNotFoundError(f"{path} is missing; `dvc pull` brings what DVC keeps")
+        if md5(path) != digest:
             yield f"{path.relative_to(round_.workspace.root)} is not the file that {round_.tag} holds"
 
 
-def from_record(campaign: Campaign, round_: Round) -> list[Candidate]:
+def from_record(round_: Round) -> list[Candidate]:
     """The shard as closing made it: annotations and attacks, judged, validated and split once more."""
-    from tasks import judge, validate
-    from tasks.record import candidates as candidates_
-    from tasks.record import history, votes
+    from tasks.record.record import Record
 
-    params, attacked = read(round_.params), target(round_)
-    assert attacked is not None  # only round 000 has none, and it collects nothing
-    found = judge.judge(candidates_.candidates(round_, params, campaign.splits), attacked.challenger.model)
-    found = validate.validate(found, votes.cast_votes(round_), params.validate_, history.stats_before(round_))
+    record = Record.read(round_)
     before = [r for r in closed(round_.workspace) if r.number < round_.number]
-    return freezing.split(found, freezing.joined(before), params.seed, freezing.used(before))
+    return freezing.split(candidates_now(record), freezing.joined(before), record.params.seed, freezing.used(before))
 
 
 def from_predictions(round_: Round) -> dict[str, Any]:
@@ -88,9 +85,9 @@ def from_predictions(round_: Round) -> dict[str, Any]:
     return content
 
 
-def candidates(told: list[Candidate], found: list[Candidate]) -> Iterator[str]:
+def candidates(frozen: list[Candidate], again: list[Candidate]) -> Iterator[str]:
     """In what the shard and the record disagree."""
-    shard, record = ({c.key: c for c in each} for each in (told, found))
+    shard, record = ({c.key: _compared(c) for c in each} for each in (frozen, again))
     for key in sorted(shard.keys() ^ record.keys()):
         yield f"{key} is in {'candidates.parquet' if key in shard else 'the record'} alone"
     for key in sorted(shard.keys() & record.keys()):
@@ -102,9 +99,20 @@ def candidates(told: list[Candidate], found: list[Candidate]) -> Iterator[str]:
                 yield f"{key}: {name}{shown[0]} in candidates.parquet, by the record it is{shown[1] or ' another'}"
 
 
-def differences(told: Mapping[str, Any], found: Mapping[str, Any], where: str, by: str) -> Iterator[str]:
-    """Figures that are told otherwise than they are found."""
-    one, other = dict(leaves(told)), dict(leaves(found))
+def _compared(candidate: Candidate) -> Candidate:
+    """A candidate with its reasons as far as they are compared: later code may put them in better words, so of them
+    count the figures, and of one that says why an annotation is malformed, that there is one."""
+
+    def figures(reason: str, malformed: bool) -> str:
+        return " ".join(["…", *([] if malformed else re.findall(r"\d+", reason))]) if reason else ""
+
+    votes = tuple(replace(vote, reason=figures(vote.reason, not vote.counted)) for vote in candidate.votes)
+    return replace(candidate, votes=votes, reason=figures(candidate.reason, not candidate.wellformed))
+
+
+def differences(recorded: Mapping[str, Any], again: Mapping[str, Any], where: str, by: str) -> Iterator[str]:
+    """Figures that are not what they come to when they are worked out again."""
+    one, other = dict(leaves(recorded)), dict(leaves(again))
     for name in sorted(one.keys() | other.keys()):
         if one.get(name) != other.get(name):
             yield f"{name}: {one.get(name)!r} in {where}, {other.get(name)!r} by {by}"

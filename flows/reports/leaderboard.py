@@ -17,7 +17,7 @@ from rich.table import Table
 
 from data.files import write_whole
 from data.layout import Round, Workspace
-from tasks.config.params import read
+from flows.candidates import candidates_now
 from tasks.workspace.checkout import check_initialised
 from tasks.workspace.git import WorkspaceError
 from tasks.workspace.rounds import State, rounds, state, target
@@ -25,6 +25,7 @@ from tasks.workspace.rounds import State, rounds, state, target
 if TYPE_CHECKING:
     from data.records import Candidate
     from tasks.quality.leaderboard import Annotator, Attack, Validator
+    from tasks.record.record import Record
 
 SHARES = ("mer", "agreement", "skill", "probe_accuracy", "attack_success_rate", "verified_rate")
 
@@ -40,22 +41,31 @@ class Board:
 
 def board(root: Path, number: int | None = None) -> Board:
     """The rows of a round, or of all rounds that collected. The open round as it was last pulled."""
+    from data.shards import read_candidates
     from tasks.quality import leaderboard
-    from tasks.record.history import probed, voting_seconds
+    from tasks.record.history import recorded, voting_seconds
 
-    chosen = _rounds(Workspace(root), number)
-    by_round = {round_: _candidates(round_) for round_ in chosen}
-    candidates = [c for own in by_round.values() for c in own]
-    answers = [answer for round_ in chosen for answer in probed(round_)]
+    records = [recorded(round_) for round_ in _rounds(Workspace(root), number)]
+    by_round = [
+        candidates_now(record) if state(record.round) is State.OPEN else read_candidates(record.round.candidates)
+        for record in records
+    ]
+    candidates = [c for part in by_round for c in part]
     seconds: Counter[str] = Counter()
-    for round_ in chosen:
-        seconds.update(voting_seconds(round_))
-    rules = {round_.number: read(round_.params).validate_ for round_ in chosen}
+    for record in records:
+        seconds.update(voting_seconds(record))
     return Board(
         annotators=leaderboard.annotators(candidates),
-        validators=leaderboard.validators(candidates, answers, rules, seconds),
+        validators=leaderboard.validators(
+            candidates,
+            [answer for record in records for answer in record.probe_answers],
+            {record.round.number: record.params.validate_ for record in records},
+            seconds,
+        ),
         attacks=[
-            row for round_, own in by_round.items() for row in leaderboard.attacks(round_.name, _told(round_, own))
+            row
+            for record, part in zip(records, by_round, strict=True)
+            for row in leaderboard.attacks(record.round.name, _by_source(record, part))
         ],
     )
 
@@ -108,46 +118,31 @@ def as_csv(found: Board) -> str:
 
 def _rounds(workspace: Workspace, number: int | None) -> list[Round]:
     check_initialised(workspace)
-    there = [r for r in rounds(workspace) if r.number > 0 and state(r) in (State.OPEN, State.CLOSING, State.CLOSED)]
-    chosen = [r for r in there if number is None or r.number == number]
+    collected = [r for r in rounds(workspace) if r.number > 0 and state(r) in (State.OPEN, State.CLOSING, State.CLOSED)]
+    chosen = [r for r in collected if number is None or r.number == number]
     if not chosen:
-        names = ", ".join(r.name for r in there) or "none"
-        asked = "a round that collects" if number is None else f"round {number:03d}"
-        raise WorkspaceError(f"{asked} was wanted, there is {names}; `dadc open` opens one")
+        which = "no round has" if number is None else f"round {number:03d} has not"
+        names = f"; rounds that have: {', '.join(r.name for r in collected)}" if collected else ""
+        raise WorkspaceError(f"{which} collected anything{names}; `dadc open` opens a round")
     return chosen
 
 
-def _candidates(round_: Round) -> list[Candidate]:
-    """From the shard; of the open round, from the record as it is."""
-    from data.shards import read_candidates
-    from tasks.judge import judge
-    from tasks.record.candidates import candidates
-    from tasks.record.history import stats_before
-    from tasks.record.votes import cast_votes
-    from tasks.validate import validate
-
-    if state(round_) is not State.OPEN:
-        return read_candidates(round_.candidates)
-    params, attacked = read(round_.params), target(round_)
-    assert attacked is not None  # only round 000 has none
-    judged = judge(candidates(round_, params, check_initialised(round_.workspace)), attacked.challenger.model)
-    return validate(judged, cast_votes(round_), params.validate_, stats_before(round_))
-
-
-def _told(round_: Round, candidates: list[Candidate]) -> dict[str, Any]:
-    """What metrics.json tells of each source, or will."""
-    from data.shards import read_images
+def _by_source(record: Record, candidates: list[Candidate]) -> dict[str, Any]:
+    """What metrics.json says of each source, or will."""
+    from data.shards import read_columns, read_images
     from tasks.evaluation.metrics import by_source
     from tasks.judge import rightly_classified
 
+    round_ = record.round
     if round_.challenger.metrics.exists():
-        told: dict[str, Any] = json.loads(round_.challenger.metrics.read_text(encoding="utf-8"))["by_source"]
-        return told
+        figures: dict[str, Any] = json.loads(round_.challenger.metrics.read_text(encoding="utf-8"))["by_source"]
+        return figures
     attacked, seeds = target(round_), {c.seed_image for c in candidates if not c.by_people}
     assert attacked is not None  # only round 000 has none
-    pool = read_images(round_.workspace.split("pool"), check_initialised(round_.workspace)["channels"])
-    started = pool.take([index for index, key in enumerate(pool.keys) if key in seeds])
-    return by_source(candidates, rightly_classified(started, attacked.challenger.model) if len(started) else [])
+    pool = round_.workspace.split("pool")
+    rows = [index for index, key in enumerate(read_columns(pool, "key")[0]) if key in seeds]
+    started = read_images(pool, record.spec.channels, rows)
+    return by_source(candidates, rightly_classified(started, attacked.challenger.model) if rows else [])
 
 
 def _cell(name: str, value: Any) -> str:

@@ -1,1 +1,1 @@
-"""A round's record as it stands: annotations, candidates, votes."""
+"""A round's record as it stands: annotations, candidates, votes, and what earlier rounds say of people."""

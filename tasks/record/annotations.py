@@ -20,9 +20,7 @@ from typing import Any
 from data.layout import Round
 from data.records import SKIPPED
 from tasks.labelling.client import UNTOLD
-from tasks.labelling.projects import (
-    Kind,
-)
+from tasks.labelling.projects import Kind
 
 
 @dataclass(frozen=True)
@@ -105,8 +103,8 @@ class Annotation:
         return ""
 
 
-def lines(path: Path) -> list[Line]:
-    """The whole lines of the record; a last one that a crash tore is not there."""
+def read_lines(path: Path) -> list[Line]:
+    """The whole lines of the record; a last one that a crash tore is left out."""
     if not path.exists():
         return []
     whole = path.read_bytes().decode("ascii").split("\n")[:-1]
@@ -119,20 +117,20 @@ def lines(path: Path) -> list[Line]:
             gc.enable()
 
 
-def gather(found: Iterable[Line], kind: Kind) -> list[Annotation]:
+def gather(recorded: Iterable[Line], kind: Kind) -> list[Annotation]:
     """The annotations of one project, by id."""
     forms: dict[int, list[Line]] = {}
-    for line in found:
+    for line in recorded:
         if line.kind == kind:
             forms.setdefault(line.id, []).append(line)
     return [Annotation(tuple(forms[number])) for number in sorted(forms)]
 
 
-def pulled(round_: Round) -> dict[str, int]:
-    """How many annotations of each project the round's record holds that are neither deleted nor skipped: `001 draw`
+def pulled(recorded: Iterable[Line], round_: Round) -> dict[str, int]:
+    """How many annotations of each project a round's record holds that are neither deleted nor skipped: `001 draw`
     → 24. What came late is counted with the round it was made for."""
     last: dict[tuple[str, Kind, int], Line] = {}
-    for line in lines(round_.annotations):
+    for line in recorded:
         last[line.late or round_.name, line.kind, line.id] = line
     counts = Counter(
         f"{name} {kind}"
@@ -145,9 +143,9 @@ def pulled(round_: Round) -> dict[str, int]:
 OVERLAP = timedelta(seconds=10)  # asked for again: a change may be stamped before and stored after another
 
 
-def cursor(known: Iterable[Annotation]) -> str | None:
+def cursor(annotations: Iterable[Annotation]) -> str | None:
     """From when on tasks are asked for: the latest change in the record, less an overlap. None if there is none."""
-    latest = max((_time(line.task_at) for annotation in known for line in annotation.forms), default=None)
+    latest = max((_time(line.task_at) for annotation in annotations for line in annotation.forms), default=None)
     return None if latest is None else (latest - OVERLAP).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
 
 

@@ -8,13 +8,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import torch
 
 from data.layout import Round
-from data.records import DELETED, HUMAN, PLAYED, PROBE, SIMULATED, Candidate
-from data.shards import encode_png, read_candidates, read_images, read_table
+from data.records import DELETED, HUMAN, PLAYED, PROBE, SIMULATED, Candidate, ImageSpec
+from data.shards import encode_png, read_candidates, read_columns, read_images
 from tasks.config.params import Params, read
 from tasks.labelling import drawing
 from tasks.labelling.projects import (
@@ -26,37 +25,39 @@ from tasks.labelling.projects import (
     guide_key,
     vote_key,
 )
-from tasks.record.annotations import Annotation, Line, gather, lines
+from tasks.record.annotations import Annotation, Line, gather
 from tasks.record.pool import seed_images
 from tasks.workspace.rounds import target
 
 
-def candidates(round_: Round, params: Params, splits: dict[str, Any]) -> list[Candidate]:
+def candidates(recorded: Sequence[Line], round_: Round, params: Params, spec: ImageSpec) -> list[Candidate]:
     """Every candidate of the round, people's or a machine's, malformed ones too; not yet judged or validated.
-    FileNotFoundError if what the machine made is not here, as in a clone that was given Git's files alone."""
+
+    recorded: the lines of the round's record. FileNotFoundError if the machine's candidates are missing, as in a clone
+    that has Git's files alone.
+    """
     if not round_.attack.exists() and target(round_):
-        told = f"`dvc pull` brings it, `dvc repro -s attack@{round_.name}` makes it again"
-        raise FileNotFoundError(f"{round_.attack} is wanted and is not there; {told}")
+        remedy = f"`dvc pull` brings it, `dvc repro -s attack@{round_.name}` makes it again"
+        raise FileNotFoundError(f"{round_.attack} is missing; {remedy}")
     machines = read_candidates(round_.attack) if round_.attack.exists() else []
-    everything = lines(round_.annotations)
-    found = [line for line in everything if not line.late]
-    voted = _first_votes(found)
-    drawn = drawings(gather(found, "draw"), round_, params, splits, voted)
-    edited = edits(gather(found, "edit"), round_, params, splits, voted)
-    return [*machines, *drawn, *edited, *_late([line for line in everything if line.late], round_, splits)]
+    in_time = [line for line in recorded if not line.late]
+    voted = _first_votes(in_time)
+    drawn = drawings(gather(in_time, "draw"), round_, params, spec, voted)
+    edited = edits(gather(in_time, "edit"), round_, params, spec, voted)
+    return [*machines, *drawn, *edited, *_late([line for line in recorded if line.late], round_, spec)]
 
 
-def _late(found: Sequence[Line], round_: Round, splits: dict[str, Any]) -> list[Candidate]:
+def _late(late: Sequence[Line], round_: Round, spec: ImageSpec) -> list[Candidate]:
     """What was made for closed rounds after they were frozen: candidates of this round, under the keys of its tasks."""
     made = []
-    for name in sorted({line.late for line in found}):
-        theirs = round_.workspace.round(int(name))
-        params, own = read(theirs.params), [line for line in found if line.late == name]
-        rest = [round_.workspace.round(number) for number in range(theirs.number, round_.number)]
-        taken = {c.key for each in rest if each.candidates.exists() for c in read_candidates(each.candidates)}
+    for name in sorted({line.late for line in late}):
+        earlier = round_.workspace.round(int(name))
+        params, lines = read(earlier.params), [line for line in late if line.late == name]
+        since = [round_.workspace.round(number) for number in range(earlier.number, round_.number)]
+        taken = {key for each in since if each.candidates.exists() for key in read_columns(each.candidates, "key")[0]}
         for c in (
-            *drawings(gather(own, "draw"), theirs, params, splits),
-            *edits(gather(own, "edit"), theirs, params, splits),
+            *drawings(gather(lines, "draw"), earlier, params, spec),
+            *edits(gather(lines, "edit"), earlier, params, spec),
         ):
             candidate = replace(c, round=round_.number)
             if c.key in taken:
@@ -66,10 +67,10 @@ def _late(found: Sequence[Line], round_: Round, splits: dict[str, Any]) -> list[
     return made
 
 
-def _first_votes(found: Iterable[Line]) -> dict[str, str]:
+def _first_votes(recorded: Iterable[Line]) -> dict[str, str]:
     """Validation task → when the first vote in it was cast."""
     first: dict[str, str] = {}
-    for line in found:
+    for line in recorded:
         if line.kind == "validate" and line.own:
             at = str(line.raw.get("created_at", ""))
             first[line.task] = min(first.get(line.task, at), at)
@@ -80,7 +81,7 @@ def drawings(
     annotations: Sequence[Annotation],
     round_: Round,
     params: Params,
-    splits: dict[str, Any],
+    spec: ImageSpec,
     voted: Mapping[str, str] | None = None,
 ) -> list[Candidate]:
     """Drawing annotations → candidates, those of the practice task left out. A task has one drawing, the first that is
@@ -93,9 +94,9 @@ def drawings(
     real = [a for a in annotations if a.first.task != guide_key(round_)]
 
     def image(_: str, result: object) -> torch.Tensor:
-        return drawing.drawing(result, splits["size"], splits["channels"])
+        return drawing.drawing(result, spec.size, spec.channels)
 
-    made = _decode(real, round_, redrawn, splits["classes"], image, params, voted or {})
+    made = _decode(real, round_, redrawn, spec.classes, image, params, voted or {})
     return [c if c.source == SIMULATED else replace(c, seed_image="") for c in made]
 
 
@@ -103,27 +104,27 @@ def edits(
     annotations: Sequence[Annotation],
     round_: Round,
     params: Params,
-    splits: dict[str, Any],
+    spec: ImageSpec,
     voted: Mapping[str, str] | None = None,
 ) -> list[Candidate]:
     """Editing annotations → candidates; a task has one, by the rules of drawings."""
-    bases = edit_bases(round_, params, splits) if annotations else {}
+    bases = edit_bases(round_, params, spec.channels) if annotations else {}
     seeds = _seed_keys(round_, params) if annotations else {}
 
     def image(task: str, result: object) -> torch.Tensor:
         return drawing.edited(result, bases[task])
 
     started = {key: seeds[key] for key in bases}
-    return _decode(annotations, round_, started, splits["classes"], image, params, voted or {})
+    return _decode(annotations, round_, started, spec.classes, image, params, voted or {})
 
 
-def edit_bases(round_: Round, params: Params, splits: Mapping[str, Any]) -> dict[str, torch.Tensor]:
+def edit_bases(round_: Round, params: Params, channels: int) -> dict[str, torch.Tensor]:
     """Editing task → the seed image painted over in it, uint8 C×H×W."""
     if not params.collect.edits:
         return {}
-    pool = read_images(round_.workspace.split("pool"), splits["channels"])
-    indices = seed_images(round_.number, params, len(pool)).edits
-    return {key: pool.pixels_NCHW[i] for key, i in zip(editing_keys(round_, params), indices, strict=True)}
+    indices = seed_images(round_.number, params, len(_pool_keys(round_))).edits
+    bases = read_images(round_.workspace.split("pool"), channels, indices)
+    return dict(zip(editing_keys(round_, params), bases.pixels_NCHW, strict=True))
 
 
 def _decode(
@@ -147,9 +148,9 @@ def _decode(
     made = []
     for annotation in annotations:
         first = annotation.first
-        known = first.task in seeds
+        of_round = first.task in seeds
         candidate = Candidate(
-            key=f"{first.task if known else f'{round_.name}/{first.kind}/unknown'}/{first.id}",
+            key=f"{first.task if of_round else f'{round_.name}/{first.kind}/unknown'}/{first.id}",
             round=round_.number,
             source={SIMULATED_DOMAIN: SIMULATED, PLAYER_DOMAIN: PLAYED}.get(first.author.rpartition("@")[2], HUMAN),
             image=b"",
@@ -160,7 +161,7 @@ def _decode(
         )
 
         form = annotation.last
-        for given, after in pairwise(annotation.own if known and voted else ()):
+        for given, after in pairwise(annotation.own if of_round and voted else ()):
             try:
                 at = voted.get(vote_key(params, drawn(replace(candidate, key=first.task), given)))
             except ValueError:
@@ -171,8 +172,8 @@ def _decode(
         candidate = replace(candidate, at=form.at, seconds=form.seconds)
         reason = DELETED if annotation.deleted else annotation.fault(form)
         try:
-            if not known:
-                raise ValueError(f"a task of the round was wanted, got {first.task[:40]!r}")
+            if not of_round:
+                raise ValueError(f"expected a task of the round, got {first.task[:40]!r}")
             whole = drawn(replace(candidate, key=first.task), form)
         except ValueError as error:
             made.append(candidate.rejected(reason or str(error), wellformed=False))
@@ -187,27 +188,34 @@ def _decode(
     return made
 
 
-def probes(round_: Round, params: Params, splits: Mapping[str, Any]) -> list[Candidate]:
+def probes(round_: Round, params: Params, channels: int) -> list[Candidate]:
     """The round's probes, as if they were candidates, which they never become: pool images with their own class."""
     if not params.validate_.probes:
         return []
-    pool = read_images(round_.workspace.split("pool"), splits["channels"])
+    indices = seed_images(round_.number, params, len(_pool_keys(round_))).probes
+    shown = read_images(round_.workspace.split("pool"), channels, indices)
     return [
         Candidate(
             key=f"{round_.name}/probe/{number:04d}",
             round=round_.number,
             source=PROBE,
-            image=encode_png(pool.pixels_NCHW[index]),
-            intended=int(pool.labels_N[index]),
-            seed_image=pool.keys[index],
+            image=encode_png(pixels_CHW),
+            intended=label,
+            seed_image=key,
         )
-        for number, index in enumerate(seed_images(round_.number, params, len(pool)).probes)
+        for number, (pixels_CHW, label, key) in enumerate(
+            zip(shown.pixels_NCHW, shown.labels_N.tolist(), shown.keys, strict=True)
+        )
     ]
 
 
 def _seed_keys(round_: Round, params: Params) -> dict[str, str]:
     """Drawing or editing task → the key of the pool image that is redrawn by simulated annotators or painted over."""
-    pool: list[str] = read_table(round_.workspace.split("pool"), ["key"])["key"].to_pylist()
+    pool = _pool_keys(round_)
     chosen = seed_images(round_.number, params, len(pool))
     tasks = [*drawing_keys(round_, params), *editing_keys(round_, params)]
     return {task: pool[index] for task, index in zip(tasks, [*chosen.drawings, *chosen.edits], strict=True)}
+
+
+def _pool_keys(round_: Round) -> list[str]:
+    return [str(key) for key in read_columns(round_.workspace.split("pool"), "key")[0]]

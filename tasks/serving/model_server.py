@@ -186,7 +186,7 @@ def _base(workspace: Workspace, card: checkpoint.Card, key: str) -> torch.Tensor
         return None
     round_ = workspace.round(int(collecting[-1]))
     params = read(round_.params)
-    return edit_bases(round_, params, {"channels": card.channels}).get(key)
+    return edit_bases(round_, params, card.channels).get(key)
 
 
 def _drawn(studio: LabelStudio, question: Question, answered: Answered) -> object:

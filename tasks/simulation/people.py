@@ -23,14 +23,15 @@ import torch
 from PIL import Image, ImageDraw
 
 from data.layout import Round
-from data.shards import Images, encode_png, read_images
+from data.records import ImageSpec
+from data.shards import Images, encode_png, read_columns, read_images
 from tasks.config.params import Params
 from tasks.config.seeds import derive
 from tasks.labelling import drawing, label_config, projects
 from tasks.labelling.account import Account
 from tasks.labelling.client import LabelStudio
-from tasks.record.candidates import candidates, probes
 from tasks.record.pool import seed_images
+from tasks.record.record import Record
 from tasks.simulation import strokes
 from tasks.workspace.services import ServiceDown, Services
 
@@ -41,10 +42,10 @@ _Try = Callable[[torch.Tensor, float, np.random.Generator], _Attempt]
 MILDEST = 0.35  # strength of the first try; the last has 1
 
 
-def draw(studio: LabelStudio, services: Services, round_: Round, params: Params, splits: Mapping[str, Any]) -> int:
+def draw(studio: LabelStudio, services: Services, round_: Round, params: Params, spec: ImageSpec) -> int:
     """Simulated annotators do every drawing and editing task that nobody has done yet; how many they submitted."""
     model = _Model(services)
-    pool = read_images(round_.workspace.split("pool"), splits["channels"])
+    pool = read_images(round_.workspace.split("pool"), spec.channels)
     seeds = seed_images(round_.number, params, len(pool))
     wanted: list[tuple[projects.Kind, Sequence[str], Sequence[int], _Try]] = [
         ("draw", projects.drawing_keys(round_, params), seeds.drawings, _redraw),
@@ -72,10 +73,10 @@ def draw(studio: LabelStudio, services: Services, round_: Round, params: Params,
     return _together(studio, services, work, sit_down)
 
 
-def vote(studio: LabelStudio, services: Services, round_: Round, params: Params, splits: Mapping[str, Any]) -> int:
+def vote(studio: LabelStudio, services: Services, record: Record) -> int:
     """Simulated validators vote wherever another vote is asked for; how many votes they cast."""
-    truths = _truths(round_, params, dict(splits))
-    project = _project(studio, round_, params, "validate")
+    params, truths = record.params, _truths(record)
+    project = _project(studio, record.round, params, "validate")
     voters = studio.emails()
     cast: dict[int, set[str]] = {}
     for raw in studio.changed(project, None):
@@ -96,7 +97,7 @@ def vote(studio: LabelStudio, services: Services, round_: Round, params: Params,
         for key, task in own:
             started = time.monotonic()
             rng = np.random.default_rng(derive(params.seed, "vote", key, person.email))
-            names = (*splits["classes"], projects.UNREADABLE_CHOICE)
+            names = (*record.spec.classes, projects.UNREADABLE_CHOICE)
             seen = _or_another(truths[key], len(names), params.simulate.vote_error, rng)
             result = [drawing.chosen(projects.SEEN, "seen", names[seen])]
             person.submit(task, result, round(time.monotonic() - started, 3))
@@ -170,13 +171,13 @@ def _paint_over(seed_CHW: torch.Tensor, strength: float, rng: np.random.Generato
         return result, drawing.edited(result, seed_CHW)
 
 
-def _truths(round_: Round, params: Params, splits: dict[str, Any]) -> dict[str, int]:
+def _truths(record: Record) -> dict[str, int]:
     """Validation task → the class of the pool image its candidate was made from, or that is the probe."""
-    pool = read_images(round_.workspace.split("pool"), splits["channels"])
-    labels = dict(zip(pool.keys, pool.labels_N.tolist(), strict=True))
+    columns = read_columns(record.round.workspace.split("pool"), "key", "label")
+    labels = dict(zip(*columns, strict=True))
     return {
-        projects.vote_key(params, c): labels[c.seed_image]
-        for c in (*candidates(round_, params, splits), *probes(round_, params, splits))
+        projects.vote_key(record.params, c): int(labels[c.seed_image])
+        for c in (*record.candidates, *record.probes)
         if c.wellformed and c.seed_image in labels
     }
 

@@ -1,4 +1,4 @@
-"""The checkout that a command works in, and whether `dadc init` has frozen its data."""
+"""The checkout that a command works in, whether `dadc init` has frozen its data, and what its images are."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from data.layout import SPLITS, Workspace, pointer
+from data.records import ImageSpec
 from tasks.workspace.git import WorkspaceError, git
 
 
 def find_workspace(start: Path) -> Workspace:
-    """The workspace `start` lies in."""
+    """The workspace that holds the folder `start`; WorkspaceError if there is none."""
     try:
         done = subprocess.run(
             ["git", "rev-parse", "--show-toplevel"], cwd=start, capture_output=True, text=True, check=True
@@ -32,21 +33,34 @@ def find_workspace(start: Path) -> Workspace:
 
 def initialised(workspace: Workspace) -> bool:
     """Whether `dadc init` came to its end. Its commit is the last it does: the files alone say only that it began."""
-    wanted = [workspace.splits, *(pointer(workspace.split(name)) for name in SPLITS)]
-    known = git(workspace, "ls-tree", "--name-only", "HEAD", "--", f"{workspace.base.relative_to(workspace.root)}/")
-    return {str(path.relative_to(workspace.root)) for path in wanted} <= set(known.splitlines())
+    needed = [workspace.splits, *(pointer(workspace.split(name)) for name in SPLITS)]
+    committed = git(workspace, "ls-tree", "--name-only", "HEAD", "--", f"{workspace.base.relative_to(workspace.root)}/")
+    return {str(path.relative_to(workspace.root)) for path in needed} <= set(committed.splitlines())
 
 
-def check_initialised(workspace: Workspace) -> dict[str, Any]:
-    """The campaign's splits, or WorkspaceError if `dadc init` has not been run to its end or its data are not here."""
-    there = workspace.splits.exists()
+def check_initialised(workspace: Workspace) -> ImageSpec:
+    """What the campaign's images are. WorkspaceError if `dadc init` has not come to its end or a split is missing."""
+    exists = workspace.splits.exists()
     if not initialised(workspace):
-        begun = "`dadc init` was cut short; run it again" if there else "run `dadc init`"
-        raise WorkspaceError(f"the campaign's data are not frozen yet; {begun}")
-    if not there:
-        raise WorkspaceError(f"{workspace.splits} is committed and is not here; `git restore data/base` brings it back")
-    splits: dict[str, Any] = json.loads(workspace.splits.read_text())
-    missing = [name for name in splits["splits"] if not workspace.split(name).exists()]
+        what_to_do = "`dadc init` was cut short; run it again" if exists else "run `dadc init`"
+        raise WorkspaceError(f"the campaign's data are not frozen yet; {what_to_do}")
+    if not exists:
+        raise WorkspaceError(f"{workspace.splits} is committed but missing; `git restore data/base` brings it back")
+    missing = [name for name in read_splits(workspace)["splits"] if not workspace.split(name).exists()]
     if missing:
-        raise WorkspaceError(f"data/base/{missing[0]}.parquet is not here; `dvc pull` brings it")
-    return splits
+        raise WorkspaceError(f"data/base/{missing[0]}.parquet is missing; `dvc pull` brings it")
+    return image_spec(workspace)
+
+
+def image_spec(workspace: Workspace) -> ImageSpec:
+    """Classes, channels and size of the campaign's images, from splits.json."""
+    content = read_splits(workspace)
+    return ImageSpec(tuple(content["classes"]), content["channels"], content["size"])
+
+
+def read_splits(workspace: Workspace) -> dict[str, Any]:
+    """splits.json: what was frozen, and the digest of each split. FileNotFoundError if nothing was."""
+    if not workspace.splits.exists():
+        raise FileNotFoundError(f"{workspace.splits} is missing; `dadc init` freezes the data set")
+    content: dict[str, Any] = json.loads(workspace.splits.read_text(encoding="utf-8"))
+    return content

@@ -12,27 +12,13 @@ from filelock import FileLock
 from data.files import md5
 from data.layout import Round, Workspace, pointer
 from data.shards import Images, read_mapped
+from tasks.workspace.checkout import read_splits
 from tasks.workspace.dvc import pointer_digest
-
-
-@dataclass(frozen=True)
-class Base:
-    """What the campaign's frozen images are: splits.json without its digests."""
-
-    classes: tuple[str, ...]
-    channels: int
-    size: int
-
-
-def base(workspace: Workspace) -> Base:
-    """Classes, channels and height = width in pixels of the campaign's images."""
-    content = _splits(workspace)
-    return Base(tuple(content["classes"]), content["channels"], content["size"])
 
 
 def images(workspace: Workspace, split: str) -> Images:
     """One split's images, over a file of raw pixels; ValueError if the split is not the one that was frozen."""
-    content = _splits(workspace)
+    content = read_splits(workspace)
     digest = content["splits"][split]["md5"]
     path = with_digest(workspace.split(split), digest)
     return _mapped(workspace, path, digest, content)
@@ -47,22 +33,22 @@ def _mapped(workspace: Workspace, path: Path, digest: str, content: dict[str, An
 
 def external_set(workspace: Workspace, name: str) -> Images:
     """The frozen images of a set of `evaluate.sets`, whose digest its .dvc file has."""
-    content, path = _splits(workspace), workspace.other(name)
-    known = pointer(path)
-    if not known.exists():
-        raise FileNotFoundError(f"{known} is wanted and is not there; `dadc init` freezes evaluate.sets.{name}")
-    digest = pointer_digest(known.read_text(encoding="utf-8"))
+    content, path = read_splits(workspace), workspace.other(name)
+    dvc_file = pointer(path)
+    if not dvc_file.exists():
+        raise FileNotFoundError(f"{dvc_file} is missing; `dadc init` freezes evaluate.sets.{name}")
+    digest = pointer_digest(dvc_file.read_text(encoding="utf-8"))
     return _mapped(workspace, with_digest(path, digest), digest, content)
 
 
 def with_digest(path: Path, digest: str) -> Path:
     """The path, if its file has that MD5 digest."""
     if not path.exists():
-        raise FileNotFoundError(f"{path} is wanted and is not there; `dvc pull` brings what DVC keeps")
-    found = md5(path)
-    if found != digest:
+        raise FileNotFoundError(f"{path} is missing; `dvc pull` brings what DVC keeps")
+    actual = md5(path)
+    if actual != digest:
         raise ValueError(
-            f"{path} is not what was frozen: wanted md5 {digest}, got {found}; "
+            f"{path} is not what was frozen: expected md5 {digest}, got {actual}; "
             "`dvc checkout` brings the frozen file back"
         )
     return path
@@ -81,11 +67,11 @@ class Lineage:
 def lineage(round_: Round) -> Lineage:
     """Read lineage.json and check the target's, the shards' and the base splits' digests."""
     if not round_.lineage.exists():
-        raise FileNotFoundError(f"{round_.lineage} is wanted and is not there; `dadc close` freezes the round")
+        raise FileNotFoundError(f"{round_.lineage} is missing; `dadc close` freezes the round")
     content = json.loads(round_.lineage.read_text(encoding="utf-8"))
     root, target = round_.workspace.root, content["target"]
     shards = sorted(content["shards"], key=lambda shard: int(shard["round"]))
-    frozen = {name: part["md5"] for name, part in _splits(round_.workspace)["splits"].items()}
+    frozen = {name: part["md5"] for name, part in read_splits(round_.workspace)["splits"].items()}
     other = [name for name, digest in content["base"].items() if frozen.get(name) != digest]
     if other:
         raise ValueError(f"{round_.lineage} names another {other[0]} split than data/base/splits.json")
@@ -95,10 +81,3 @@ def lineage(round_: Round) -> Lineage:
         shards=tuple(with_digest(root / shard["path"], shard["md5"]) for shard in shards),
         weights=with_digest(root / given["path"], given["md5"]) if (given := content.get("weights")) else None,
     )
-
-
-def _splits(workspace: Workspace) -> dict[str, Any]:
-    if not workspace.splits.exists():
-        raise FileNotFoundError(f"{workspace.splits} is wanted and is not there; `dadc init` freezes the data set")
-    content: dict[str, Any] = json.loads(workspace.splits.read_text(encoding="utf-8"))
-    return content

@@ -12,15 +12,13 @@ from typing import Any
 
 import pytest
 from conftest import chromium
-from open_round import ModelProcess, Play, make_round, model_server, train
+from open_round import ModelProcess, Play, make_round, model_server, pulled_now, train
 
 from data.sets import digits
-from tasks import pull
 from tasks.judge import judge
 from tasks.labelling import projects
 from tasks.labelling.client import LabelStudio, connect
 from tasks.publish import attach_model, publish_drawing, publish_editing
-from tasks.record.candidates import candidates
 from tasks.workspace.services import find_services
 
 PICTURES = Path(__file__).parents[2] / "docs" / "images"
@@ -154,8 +152,8 @@ def open_scene(stack: Path, play: Play, model: ModelProcess | None = None) -> It
     with pytest.MonkeyPatch.context() as patch, running as served:
         patch.setenv("LABEL_STUDIO_URL", studio.url)
         patch.setenv("LABEL_STUDIO_API_KEY", services.label_studio_token or "")
-        publish_drawing(studio, play.round, play.params, play.splits)
-        publish_editing(studio, play.round, play.params, play.splits)
+        publish_drawing(studio, play.round, play.params, play.spec)
+        publish_editing(studio, play.round, play.params, play.spec)
         attach_model(studio, play.round, play.params, served)
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=program, headless=True, args=FLAGS)
@@ -228,8 +226,8 @@ def images(received: Sequence[tuple[str, str]]) -> str:
 def judged(scene: Scene) -> dict[str, Any]:
     """The round's candidates by now, judged on its target."""
     play = scene.play
-    pull.pull(scene.studio, play.round)
-    made = candidates(play.round, play.params, play.splits)
+    pulled_now(scene.studio, play.round)
+    made = play.record.candidates
     return {c.key: c for c in judge(made, play.round.workspace.round(0).challenger.model)}
 
 

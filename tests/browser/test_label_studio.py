@@ -15,16 +15,15 @@ from typing import Any
 
 import numpy as np
 from conftest import run
+from open_round import pulled_now
 from round_states import mark_opened
 
 from data.records import UNREADABLE
 from data.shards import decode_png
 from flows.reports.invitation import invitation
-from tasks import pull
 from tasks.labelling import projects
 from tasks.publish import publish_validation, unfinished
 from tasks.record.candidates import edit_bases
-from tasks.record.votes import cast_votes
 from tasks.validate import validate
 
 from .conftest import Scene, Someone, images, judged, says
@@ -146,7 +145,7 @@ def test_edit_and_ask(scene: Scene, sit_down: Callable[[str], Someone]) -> None:
         assert person.page.get_by_role("radio", name="4").is_checked()
         person.submit()
     edited = {key: c for key, c in judged(scene).items() if "/edit/" in key}
-    bases = edit_bases(scene.play.round, scene.play.params, scene.play.splits)
+    bases = edit_bases(scene.play.round, scene.play.params, scene.play.spec.channels)
     assert edited.keys() == bases.keys()
     for key, candidate in edited.items():
         assert (candidate.wellformed, candidate.intended) == (True, 4)
@@ -161,7 +160,7 @@ def test_edit_and_ask(scene: Scene, sit_down: Callable[[str], Someone]) -> None:
 
 def test_validate(scene: Scene, sit_down: Callable[[str], Someone], tmp_path: Path) -> None:
     made = judged(scene)
-    publish_validation(scene.studio, scene.play.round, list(made.values()), scene.play.params)
+    publish_validation(scene.studio, scene.play.record, list(made.values()))
     project = scene.project("validate")
     for name, pressed, meant in (("ann", "8", "8"), ("bob", "u", "unreadable")):
         person = sit_down(name)
@@ -185,7 +184,7 @@ def test_validate(scene: Scene, sit_down: Callable[[str], Someone], tmp_path: Pa
     third = sit_down("cat")
     third.page.goto(f"{scene.studio.url}/projects/{project}/data?labeling=1")
     third.page.get_by_text("No More Tasks Left in Queue").wait_for(timeout=60_000)
-    publish_validation(scene.studio, scene.play.round, settled(scene, made), scene.play.params)
+    publish_validation(scene.studio, scene.play.record, settled(scene, made))
     third.enter(project)
     for _ in made:
         third.ready()
@@ -202,8 +201,8 @@ def votes_counted(scene: Scene, made: dict[str, Any]) -> dict[str, list[int]]:
 
 
 def settled(scene: Scene, made: dict[str, Any]) -> list[Any]:
-    pull.pull(scene.studio, scene.play.round)
-    return validate(list(made.values()), cast_votes(scene.play.round), scene.play.params.validate_)
+    pulled_now(scene.studio, scene.play.round)
+    return validate(list(made.values()), scene.play.record.votes, scene.play.params.validate_)
 
 
 def assert_blind(person: Someone, made: Any) -> None:

@@ -76,7 +76,7 @@ def test_two_people_paint_over_photos(scene: Scene, sit_down: Callable[[str], So
         person.submit()
 
     made = judged(scene)
-    bases = edit_bases(scene.play.round, scene.play.params, scene.play.splits)
+    bases = edit_bases(scene.play.round, scene.play.params, scene.play.spec.channels)
     assert made.keys() == bases.keys()
     for key, candidate in made.items():
         name = candidate.annotator.split(".")[0]

@@ -21,20 +21,18 @@ import pytest
 import torch
 import uvicorn
 from conftest import chromium
-from open_round import Play, make_round, train, under_git
+from open_round import Play, make_round, pulled_now, train, under_git
 
 from data.records import PLAYED, Candidate, Verdict
 from data.sets import digits
 from data.shards import decode_png, encode_png, write_candidates
 from flows.play import watch
-from tasks import pull
 from tasks.engine import inference
 from tasks.judge import judge
 from tasks.labelling import drawing, projects
 from tasks.labelling.client import LabelStudio, connect
 from tasks.publish import publish_drawing, publish_validation
-from tasks.record.annotations import gather, lines
-from tasks.record.candidates import candidates
+from tasks.record.annotations import gather, read_lines
 from tasks.serving.play_server import app
 from tasks.workspace.rounds import write_index
 from tasks.workspace.services import find_services
@@ -58,8 +56,8 @@ class Table:
         return f"{name}.{self.play.params.campaign}@{projects.PLAYER_DOMAIN}"
 
     def by(self, name: str) -> Candidate:
-        pull.pull(self.studio, self.play.round)
-        made = candidates(self.play.round, self.play.params, self.play.splits)
+        pulled_now(self.studio, self.play.round)
+        made = self.play.record.candidates
         judged = judge(made, self.play.round.workspace.round(0).challenger.model)
         (own,) = [c for c in judged if c.annotator == self.email(name)]
         return own
@@ -190,7 +188,7 @@ def table(stack: Path, checkout: Path, tmp_path_factory: pytest.TempPathFactory)
     workspace = play.round.workspace
     write_candidates(workspace.round(0).candidates, earlier)
     write_index(workspace.round(0), "collected", {"target": "data/rounds/000/model.safetensors"})
-    publish_drawing(studio, play.round, play.params, play.splits)
+    publish_drawing(studio, play.round, play.params, play.spec)
     healed = sum(c.annotator.startswith("ann") for c in earlier[: EARLIER // 2])
     listener = socket.socket()
     listener.bind(("127.0.0.1", 0))
@@ -264,7 +262,7 @@ def test_ann_flags_with_mouse_and_keys(table: Table, ann: Somebody) -> None:
     ann.page.get_by_text(f"Sent: you mean {meant}, the model says {said}.").wait_for(timeout=60_000)
     made = table.by("ann")
     assert (made.source, made.wellformed, made.fooling) == (PLAYED, True, True)
-    names = table.play.splits["classes"]
+    names = table.play.spec.classes
     assert (names[made.intended], names[made.answer]) == (meant, said), "the page and the record say the same"
     pixels = decode_png(made.image, 1)[0].numpy()
     drawn = np.argwhere(pixels > 127) / 28
@@ -280,7 +278,7 @@ def test_bob_flags_with_a_finger_on_a_phone(table: Table, bob: Somebody, ann: So
     bob.page.get_by_text("Sent:").wait_for(timeout=60_000)
     first, second = table.by("ann"), table.by("bob")
     assert first.key != second.key
-    sent = [a.last.raw["result"] for a in gather(lines(table.play.round.annotations), "draw")]
+    sent = [a.last.raw["result"] for a in gather(read_lines(table.play.round.annotations), "draw")]
     assert [[item["type"] for item in result] for result in sent] == [["bitmasklabels", "choices"]] * 2
 
 
@@ -301,11 +299,11 @@ def test_a_taken_name_wants_its_code(table: Table, ann: Somebody) -> None:
 def test_what_is_verified_is_shown(table: Table, ann: Somebody, bob: Somebody, tmp_path: Path) -> None:
     play, studio = table.play, table.studio
     own = table.by("ann")
-    publish_validation(studio, play.round, [own, table.by("bob")], play.params)
+    publish_validation(studio, play.record, [own, table.by("bob")])
     project = studio.find(projects.title(play.params.campaign, play.round, "validate"))
     assert project is not None
     task = studio.tasks(project)[projects.vote_key(play.params, own)]
-    seen = [drawing.chosen(projects.SEEN, "seen", play.splits["classes"][own.intended])]
+    seen = [drawing.chosen(projects.SEEN, "seen", play.spec.classes[own.intended])]
     for name in ("vera", "vito"):
         email = f"{name}.{play.params.campaign}@example.org"
         person = studio.person(email, PASSWORD)

@@ -115,7 +115,10 @@ def test_the_leaderboard_is_read_off_the_record(campaign: Workspace, tmp_path: P
     assert {row["probes"] for row in validators} == {str(probes)}, "every validator answered every probe"
     assert len(validators) == 2
     refused = dadc(campaign.root, "leaderboard", "--round", "7", check=False)
-    assert refused.stderr.strip() == "dadc: round 007 was wanted, there is 001; `dadc open` opens one"
+    assert (
+        refused.stderr.strip()
+        == "dadc: round 007 has not collected anything; rounds that have: 001; `dadc open` opens a round"
+    )
 
 
 def test_running_it_again_changes_nothing(campaign: Workspace) -> None:

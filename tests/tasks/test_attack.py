@@ -21,6 +21,7 @@ from tasks.engine import checkpoint, inference, stage
 from tasks.prepare import freeze_data
 from tasks.record.pool import seed_images
 from tasks.workspace import inputs
+from tasks.workspace.checkout import image_spec
 from tasks.workspace.rounds import write_index
 
 COUNT = 5
@@ -37,7 +38,7 @@ def opened(make_workspace: Callable[..., Path]) -> Round:
     for each in (target, round_):
         each.folder.mkdir(parents=True)
         shutil.copyfile(workspace.params, each.params)
-    base = inputs.base(workspace)
+    base = image_spec(workspace)
     with stage.reproducible(params, "target"):
         net = module_of("models", params.model.name, "model.name").build(len(base.classes), base.channels, base.size)
     checkpoint.save(
@@ -114,7 +115,7 @@ def test_a_round_that_was_not_opened_is_an_error(opened: Round) -> None:
 
 def test_another_pool_than_the_frozen_one_is_an_error(opened: Round) -> None:
     shutil.copyfile(opened.workspace.split("validation"), opened.workspace.split("pool"))
-    with pytest.raises(ValueError, match="is not what was frozen: wanted md5"):
+    with pytest.raises(ValueError, match="is not what was frozen: expected md5"):
         stage.run("attack", stage.of_round(attack), opened.challenger)
 
 

@@ -341,7 +341,7 @@ def test_a_healed_candidate_counts_and_a_worse_network_is_refused(
 def test_a_target_that_was_changed_is_an_error(campaign: tuple[Round, Round]) -> None:
     first, second = campaign
     first.challenger.model.write_bytes(first.challenger.model.read_bytes() + b" ")
-    with pytest.raises(ValueError, match="is not what was frozen: wanted md5"):
+    with pytest.raises(ValueError, match="is not what was frozen: expected md5"):
         stage.run("evaluate", evaluate, second.challenger)
     assert not second.challenger.metrics.exists()
 

@@ -20,7 +20,6 @@ from tasks.config.params import Validate
 from tasks.labelling import label_config, projects
 from tasks.labelling.client import LabelStudio
 from tasks.quality import consensus
-from tasks.record import candidates
 from tasks.record.pool import seed_images
 
 
@@ -40,8 +39,8 @@ def raw(studio: LabelStudio, project: int) -> list[dict[str, Any]]:
 
 def test_a_practice_comes_first_then_blank_canvases(studio: LabelStudio, open_round: Callable[..., Any]) -> None:
     play = open_round()
-    assert publish.publish_drawing(studio, play.round, play.params, play.splits) == 4
-    assert publish.publish_drawing(studio, play.round, play.params, play.splits) == 0
+    assert publish.publish_drawing(studio, play.round, play.params, play.spec) == 4
+    assert publish.publish_drawing(studio, play.round, play.params, play.spec) == 0
     project = studio.find(f"{play.params.campaign} 001 draw")
     assert project is not None
     practice, *tasks = sorted(raw(studio, project), key=lambda task: int(task["id"]))
@@ -60,8 +59,8 @@ def test_a_practice_comes_first_then_blank_canvases(studio: LabelStudio, open_ro
 
 def test_editing_tasks_show_their_seed_images(studio: LabelStudio, open_round: Callable[..., Any]) -> None:
     play = open_round(collect={"edits": 3})
-    assert publish.publish_editing(studio, play.round, play.params, play.splits) == 3
-    assert publish.publish_editing(studio, play.round, play.params, play.splits) == 0
+    assert publish.publish_editing(studio, play.round, play.params, play.spec) == 3
+    assert publish.publish_editing(studio, play.round, play.params, play.spec) == 0
     project = studio.find(projects.title(play.params.campaign, play.round, "edit"))
     assert project is not None
     shown = {task["data"]["key"]: np.array(picture(task)) for task in raw(studio, project)}
@@ -71,7 +70,7 @@ def test_editing_tasks_show_their_seed_images(studio: LabelStudio, open_round: C
 
 def test_no_edits_no_project(studio: LabelStudio, open_round: Callable[..., Any]) -> None:
     play = open_round()
-    assert publish.publish_editing(studio, play.round, play.params, play.splits) == 0
+    assert publish.publish_editing(studio, play.round, play.params, play.spec) == 0
     assert studio.find(projects.title(play.params.campaign, play.round, "edit")) is None
 
 
@@ -82,7 +81,7 @@ def test_a_second_project_of_the_same_title_is_not_used(studio: LabelStudio, ope
     first = studio.ensure_project(title, page, instruction="")
     assert studio.ensure_project(title, page, instruction="") == first
     assert studio.find(title[:-1]) is None, "a title is compared whole"
-    publish.publish_drawing(studio, play.round, play.params, play.splits)
+    publish.publish_drawing(studio, play.round, play.params, play.spec)
     assert len(raw(studio, first)) == 1 + 4, "a project that a half-dead run left empty is filled"
 
 
@@ -91,7 +90,7 @@ def test_what_validators_see_gives_nothing_away(studio: LabelStudio, open_round:
     fooling = [candidate(n) for n in range(10)]
     plain = [candidate(n, answer=3) for n in range(100, 140)]
     unjudged, broken = candidate(200, answer=-1), candidate(201, wellformed=False, image=b"")
-    new = publish.publish_validation(studio, play.round, [*fooling, *plain, unjudged, broken], play.params)
+    new = publish.publish_validation(studio, play.record, [*fooling, *plain, unjudged, broken])
     assert 10 + 8 <= new <= 10 + 32, "all that fool, and about half of the others"
     project = studio.find(projects.title(play.params.campaign, play.round, "validate"))
     assert project is not None
@@ -102,20 +101,20 @@ def test_what_validators_see_gives_nothing_away(studio: LabelStudio, open_round:
     order = [keys[t["data"]["key"]] for t in tasks]
     assert {c.key for c in fooling} <= set(order)
     assert order != sorted(order), "shuffled"
-    assert publish.publish_validation(studio, play.round, [*plain, *fooling], play.params) == 0
+    assert publish.publish_validation(studio, play.record, [*plain, *fooling]) == 0
 
 
 def test_probes_look_like_candidates_and_are_given_to_everybody(
     studio: LabelStudio, open_round: Callable[..., Any]
 ) -> None:
     play = open_round(validate={"probes": 3, "consensus": 2, "non_fooling_share": 0.0})
-    assert publish.publish_validation(studio, play.round, [candidate(1, answer=3)], play.params) == 0
+    assert publish.publish_validation(studio, play.record, [candidate(1, answer=3)]) == 0
     project = studio.find(projects.title(play.params.campaign, play.round, "validate"))
     assert project is not None
     assert raw(studio, project) == [], "where there is nothing to hide among, no probe"
     made = [candidate(n) for n in range(9)]
-    assert publish.publish_validation(studio, play.round, made, play.params) == 9
-    known = candidates.probes(play.round, play.params, play.splits)
+    assert publish.publish_validation(studio, play.record, made) == 9
+    known = play.record.probes
     assert [(p.source, p.by_people, len(p.image) > 0) for p in known] == [("probe", False, True)] * 3
     keys = {projects.vote_key(play.params, p) for p in known}
     tasks = sorted(raw(studio, project), key=lambda task: int(task["id"]))
@@ -129,16 +128,16 @@ def test_probes_look_like_candidates_and_are_given_to_everybody(
     people = {key: task.people for key, task in studio.tasks(project).items()}
     assert {people[key] for key in keys} == {publish.EVERYBODY}
     assert {n for key, n in people.items() if key not in keys} == {2}
-    publish.publish_drawing(studio, play.round, play.params, play.splits)
+    publish.publish_drawing(studio, play.round, play.params, play.spec)
     assert publish.unfinished(studio, play.round) == 9 + play.params.collect.drawings
-    assert publish.publish_validation(studio, play.round, made, play.params) == 0
+    assert publish.publish_validation(studio, play.record, made) == 0
     assert len(raw(studio, project)) == 12
 
 
 def test_undecided_candidates_are_given_to_one_more_person(studio: LabelStudio, open_round: Callable[..., Any]) -> None:
     play = open_round(validate={"consensus": 2, "max_votes": 4})
     made = [candidate(1), candidate(2)]
-    publish.publish_validation(studio, play.round, made, play.params)
+    publish.publish_validation(studio, play.record, made)
     project = studio.find(projects.title(play.params.campaign, play.round, "validate"))
     assert project is not None
 
@@ -150,7 +149,7 @@ def test_undecided_candidates_are_given_to_one_more_person(studio: LabelStudio, 
     split = (Vote("a@x", 3, 1, ""), Vote("b@x", 5, 2, ""))
     agreed = (Vote("a@x", 3, 3, ""), Vote("b@x", 3, 4, ""))
     made = [replace(made[0], votes=split), replace(made[1], votes=agreed, verdict=Verdict.VERIFIED)]
-    publish.publish_validation(studio, play.round, made, play.params)
+    publish.publish_validation(studio, play.record, made)
     assert people() == [3, 2]
 
 

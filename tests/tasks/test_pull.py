@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from open_round import pulled_now
 
 from data.records import DELETED, HUMAN, SIMULATED, UNREADABLE, Candidate, Verdict
 from data.shards import decode_png
-from tasks import pull
 from tasks.judge import judge
 from tasks.labelling import drawing as ink
 from tasks.labelling import projects
@@ -22,9 +22,8 @@ from tasks.labelling.http import LabellingError
 from tasks.labelling.projects import INTENDED, SEEN, drawing_keys
 from tasks.publish import publish_drawing, publish_validation, restore_projects, unfinished
 from tasks.quality.consensus import people_wanted
-from tasks.record.annotations import Line, append, gather, lines
-from tasks.record.candidates import candidates, drawings
-from tasks.record.votes import cast_votes
+from tasks.record.annotations import Line, append, gather, read_lines
+from tasks.record.candidates import drawings
 from tasks.validate import validate
 
 
@@ -44,8 +43,8 @@ def account(studio: LabelStudio, play: Any, name: str) -> Account:
 
 def test_people_s_drawings_and_votes(studio: LabelStudio, open_round: Callable[..., Any]) -> None:
     play = open_round(collect={"drawings": 6}, validate={"non_fooling_share": 1.0})
-    round_, params, splits = play.round, play.params, play.splits
-    publish_drawing(studio, round_, params, splits)
+    round_, params = play.round, play.params
+    publish_drawing(studio, round_, params, play.spec)
     project = studio.find(projects.title(params.campaign, round_, "draw"))
     assert project is not None
     tasks = [studio.tasks(project)[key].id for key in drawing_keys(round_, params)]
@@ -57,17 +56,17 @@ def test_people_s_drawings_and_votes(studio: LabelStudio, open_round: Callable[.
     bob.submit(tasks[3], drawn("6")[:1], 1.0)
     gone = bob.submit(tasks[4], drawn("7", 200), 1.0)
     bob.submit(tasks[0], drawn("8"), 1.0)
-    assert pull.pull(studio, round_) == 6
-    assert pull.pull(studio, round_) == 0
+    assert pulled_now(studio, round_) == 6
+    assert pulled_now(studio, round_) == 0
 
     ann.edit(changed, drawn("9", 180))
     bob.edit(spoilt, drawn("0"))
     studio._sdk.annotations.delete(gone)
     studio._sdk.tasks.delete(str(tasks[3]))
-    assert pull.pull(studio, round_) == 4
-    assert pull.pull(studio, round_) == 0
+    assert pulled_now(studio, round_) == 4
+    assert pulled_now(studio, round_) == 0
 
-    made = {c.key: c for c in judge(candidates(round_, params, splits), round_.workspace.round(0).challenger.model)}
+    made = {c.key: c for c in judge(play.record.candidates, round_.workspace.round(0).challenger.model)}
     assert len(made) == 6
     first = made["001/draw/0000"]
     assert (first.source, first.annotator, first.intended) == (HUMAN, f"ann.{params.campaign}@example.org", 3)
@@ -82,7 +81,7 @@ def test_people_s_drawings_and_votes(studio: LabelStudio, open_round: Callable[.
     assert by_task["001/draw/0003"] == by_task["001/draw/0004"] == DELETED
     assert "has a drawing" in by_task["001/draw/0000"]
 
-    publish_validation(studio, round_, list(made.values()), params)
+    publish_validation(studio, play.record, list(made.values()))
     voting = studio.find(projects.title(params.campaign, round_, "validate"))
     assert voting is not None
     task = studio.tasks(voting)[projects.vote_key(params, first)].id
@@ -95,8 +94,8 @@ def test_people_s_drawings_and_votes(studio: LabelStudio, open_round: Callable[.
     bob.edit(mended, seen("3"))
     pushed = bob.submit(other, seen("9"), 1.0)
     eve.edit(pushed, seen("1"))
-    assert pull.pull(studio, round_) == 5
-    votes = cast_votes(round_)
+    assert pulled_now(studio, round_) == 5
+    votes = play.record.votes
     on_first = [(v.validator.split(".")[0], v.choice, v.counted) for v in votes["001/draw/0000"]]
     assert on_first == [("ann", 3, False), ("bob", 3, True), ("bob", 3, False), ("eve", UNREADABLE, True)]
     assert [v.reason for v in votes["001/draw/0000"]][:3] == [
@@ -124,23 +123,23 @@ class Voting:
 
     def made(self) -> Candidate:
         """The candidate as it stands, after a pull."""
-        pull.pull(self.studio, self.play.round)
-        found = candidates(self.play.round, self.play.params, self.play.splits)
+        pulled_now(self.studio, self.play.round)
+        found = self.play.record.candidates
         judged = judge(found, self.play.round.workspace.round(0).challenger.model)
-        (made,) = validate(judged, cast_votes(self.play.round), self.play.params.validate_)
+        (made,) = validate(judged, self.play.record.votes, self.play.params.validate_)
         return made
 
     def published(self) -> list[str]:
         """Publish what is due; what is said of it."""
         said: list[str] = []
-        publish_validation(self.studio, self.play.round, [self.made()], self.play.params, said.append)
+        publish_validation(self.studio, self.play.record, [self.made()], said.append)
         return said
 
 
 @pytest.fixture
 def voting(studio: LabelStudio, open_round: Callable[..., Any]) -> Voting:
     play = open_round(validate={"non_fooling_share": 1.0, "consensus": 2, "max_votes": 5})
-    publish_drawing(studio, play.round, play.params, play.splits)
+    publish_drawing(studio, play.round, play.params, play.spec)
     project = studio.find(projects.title(play.params.campaign, play.round, "draw"))
     assert project is not None
     ann = account(studio, play, "ann")
@@ -205,7 +204,7 @@ def test_no_vote_counts_for_a_picture_that_somebody_put_in(voting: Voting) -> No
 
 def test_a_page_that_somebody_changed_is_put_back(voting: Voting) -> None:
     def said() -> list[str]:
-        return restore_projects(voting.studio, voting.play.round, voting.play.params, voting.play.splits)
+        return restore_projects(voting.studio, voting.play.round, voting.play.params, voting.play.spec)
 
     assert said() == []
     page = voting.studio.described(voting.project)["page"]
@@ -237,10 +236,10 @@ def test_a_project_that_is_gone_or_renamed_is_an_error(voting: Voting) -> None:
     project = voting.studio.find(title)
     assert project is not None
     voting.studio._sdk.projects.update(project, title="renamed")
-    with pytest.raises(LabellingError, match=f"project '{title}' was wanted in Label Studio"):
-        pull.pull(voting.studio, voting.play.round)
+    with pytest.raises(LabellingError, match=f"no project titled '{title}'"):
+        pulled_now(voting.studio, voting.play.round)
     voting.studio._sdk.projects.update(project, title=title)
-    assert pull.pull(voting.studio, voting.play.round) == 0
+    assert pulled_now(voting.studio, voting.play.round) == 0
 
 
 def test_who_signs_up_during_a_pull_is_known_by_name(voting: Voting, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -263,20 +262,20 @@ def test_who_signs_up_during_a_pull_is_known_by_name(voting: Voting, monkeypatch
 
 def test_a_torn_line_is_mended_and_nothing_is_lost(studio: LabelStudio, open_round: Callable[..., Any]) -> None:
     play = open_round()
-    publish_drawing(studio, play.round, play.params, play.splits)
+    publish_drawing(studio, play.round, play.params, play.spec)
     project = studio.find(projects.title(play.params.campaign, play.round, "draw"))
     assert project is not None
     ann = account(studio, play, "ann")
     for task in studio.tasks(project).values():
         ann.submit(task.id, drawn("1"), 1.0)
-    assert pull.pull(studio, play.round) == 1 + 4
-    drawn_there = candidates(play.round, play.params, play.splits)
+    assert pulled_now(studio, play.round) == 1 + 4
+    drawn_there = play.record.candidates
     assert [c.key for c in drawn_there] == drawing_keys(play.round, play.params), "the practice is in the record only"
     whole = play.round.annotations.read_bytes()
     for cut in (1, 40, len(whole.splitlines(keepends=True)[-1]), len(whole) - 7):
         play.round.annotations.write_bytes(whole[:-cut])
-        assert len(lines(play.round.annotations)) < 5
-        pull.pull(studio, play.round)
+        assert len(read_lines(play.round.annotations)) < 5
+        pulled_now(studio, play.round)
         assert play.round.annotations.read_bytes() == whole, f"cut by {cut}"
 
 
@@ -314,7 +313,7 @@ def test_what_is_malformed_is_kept_with_its_reason(open_round: Callable[..., Any
     good = line({"result": drawn("3"), "lead_time": 2.0}, id=8, task="001/draw/0001")
     stored = play.round.annotations
     append(stored, [HOSTILE[name], good])
-    made = drawings(gather(lines(stored), "draw"), play.round, play.params, play.splits)
+    made = drawings(gather(read_lines(stored), "draw"), play.round, play.params, play.spec)
     assert [c.wellformed for c in made] == [False, True], "and the good one beside it goes through"
     bad: Candidate = made[0]
     assert bad.verdict is Verdict.REJECTED
@@ -326,10 +325,10 @@ def test_what_is_malformed_is_kept_with_its_reason(open_round: Callable[..., Any
 def test_no_round_is_read_without_what_the_machine_made(open_round: Callable[..., Any]) -> None:
     """In a clone that was given Git's files alone, its candidates would be missing from the shard without a word."""
     play = open_round()
-    assert candidates(play.round, play.params, play.splits) == []
+    assert play.record.candidates == []
     play.round.attack.unlink()
-    with pytest.raises(FileNotFoundError, match=r"attack\.parquet is wanted and is not there; `dvc pull` brings it"):
-        candidates(play.round, play.params, play.splits)
+    with pytest.raises(FileNotFoundError, match=r"attack\.parquet is missing; `dvc pull` brings it"):
+        _ = play.record.candidates
 
 
 def test_who_is_simulated_shows_in_the_account(open_round: Callable[..., Any]) -> None:
@@ -339,7 +338,7 @@ def test_who_is_simulated_shows_in_the_account(open_round: Callable[..., Any]) -
         line({"result": drawn("3")}, author=who, editor=who),
         line({"result": drawn("3")}, id=9, task="001/draw/0001"),
     ]
-    made = drawings(gather(found, "draw"), play.round, play.params, play.splits)
+    made = drawings(gather(found, "draw"), play.round, play.params, play.spec)
     assert [c.source for c in made] == [SIMULATED, HUMAN]
     assert [bool(c.seed_image) for c in made] == [True, False], "people start from a blank canvas"
 

@@ -131,7 +131,7 @@ def test_a_shard_that_was_changed_is_an_error(closing: Callable[..., Round]) -> 
     round_ = closing()
     blob = encode_png(torch.full((1, 20, 20), 7, dtype=torch.uint8))
     write_candidates(round_.candidates, [Candidate("late", 1, "simulated", blob, 1, answer=0)])
-    with pytest.raises(ValueError, match=r"candidates.parquet is not what was frozen: wanted md5"):
+    with pytest.raises(ValueError, match=r"candidates.parquet is not what was frozen: expected md5"):
         stage.run("train", train, round_.challenger)
     assert not round_.challenger.trained.exists()
 

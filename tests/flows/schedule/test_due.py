@@ -35,7 +35,7 @@ def campaign(tmp_path: Path, checkout: Path) -> Campaign:
     under_git(play)
     workspace = play.round.workspace
     close(workspace.round(0), promoted=True, vmer=None)
-    return Campaign(workspace, play.params, play.splits)
+    return Campaign(workspace, play.params, play.spec)
 
 
 def close(round_: Any, promoted: bool, vmer: float | None) -> None:

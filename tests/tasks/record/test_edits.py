@@ -9,16 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from open_round import pulled_now
 
 from data.records import HUMAN, SIMULATED
 from data.shards import decode_png
-from tasks import pull
 from tasks.labelling import drawing, label_config
 from tasks.labelling.client import LabelStudio
 from tasks.labelling.projects import INTENDED, editing_keys
 from tasks.publish import publish_drawing, publish_editing
 from tasks.record.annotations import Line, append
-from tasks.record.candidates import candidates, edit_bases
+from tasks.record.candidates import edit_bases
 from tasks.simulation import people
 from tasks.workspace.services import Services
 
@@ -101,8 +101,8 @@ def test_an_edit_becomes_a_candidate_with_its_seed_image(open_round: Callable[..
             edit("001/draw/0000", 5, over),
         ],
     )
-    good, *bad = candidates(play.round, play.params, play.splits)
-    base = edit_bases(play.round, play.params, play.splits)[keys[0]]
+    good, *bad = play.record.candidates
+    base = edit_bases(play.round, play.params, play.spec.channels)[keys[0]]
     assert (good.key, good.source, good.intended, good.wellformed) == (keys[0], HUMAN, 3, True)
     assert good.seed_image in play.pool.keys
     assert torch.equal(base, play.pool.pixels_NCHW[play.pool.keys.index(good.seed_image)])
@@ -121,16 +121,16 @@ def test_simulated_annotators_edit_too(
     studio: LabelStudio, open_round: Callable[..., Any], model_server: Callable[[Path], Services]
 ) -> None:
     play = open_round(collect={"drawings": 1, "edits": 3}, simulate={"label_error": 0.0})
-    given = (play.round, play.params, play.splits)
+    given = (play.round, play.params, play.spec)
     services = model_server(play.round.workspace.root)
     publish_drawing(studio, *given)
     publish_editing(studio, *given)
     assert people.draw(studio, services, *given) == 4
     assert people.draw(studio, services, *given) == 0
-    pull.pull(studio, play.round)
-    edited = sorted((c for c in candidates(*given) if "/edit/" in c.key), key=lambda c: c.key)
+    pulled_now(studio, play.round)
+    edited = sorted((c for c in play.record.candidates if "/edit/" in c.key), key=lambda c: c.key)
     assert [c.key for c in edited] == editing_keys(play.round, play.params)
-    bases = edit_bases(*given)
+    bases = edit_bases(play.round, play.params, play.spec.channels)
     for made in edited:
         assert (made.source, made.wellformed) == (SIMULATED, True)
         seed = play.pool.keys.index(made.seed_image)

@@ -16,10 +16,9 @@ from data.records import Candidate, Vote
 from data.shards import write_candidates
 from tasks.labelling import drawing, projects
 from tasks.quality.trust import AccountStats, ProbeAnswer
-from tasks.record import candidates, history
+from tasks.record import history
 from tasks.record.annotations import Line, append
-from tasks.record.history import voting_seconds
-from tasks.record.votes import cast_votes
+from tasks.record.record import Record
 from tasks.validate import validate
 from tasks.workspace.git import git
 
@@ -34,16 +33,16 @@ def answer(play: Any, probe: Candidate, number: int, who: str, class_name: str) 
 def answered(play: Any, round_: Round, right: int, wrong: int) -> list[Line]:
     """Ann answers so many probes rightly, and so many wrongly, as far as there are any."""
     found = []
-    for number, probe in enumerate(candidates.probes(round_, play.params, play.splits)[: right + wrong]):
-        name = play.splits["classes"][(probe.intended + (number >= right)) % 10]
+    for number, probe in enumerate(Record.read(round_).probes[: right + wrong]):
+        name = play.spec.classes[(probe.intended + (number >= right)) % 10]
         found.append(answer(play, probe, 100 * round_.number + number, "ann@x", name))
     return found
 
 
 def test_answers_to_probes(open_round: Callable[..., Any]) -> None:
     play = open_round(validate={"probes": 3})
-    (first, second, third) = candidates.probes(play.round, play.params, play.splits)
-    names = play.splits["classes"]
+    (first, second, third) = play.record.probes
+    names = play.spec.classes
     lines = [
         answer(play, first, 1, "ann@x", names[first.intended]),
         answer(play, first, 2, "ann@x", names[first.intended - 1]),  # a second one
@@ -54,15 +53,18 @@ def test_answers_to_probes(open_round: Callable[..., Any]) -> None:
         replace(answer(play, first, 7, "eve@x", names[first.intended]), task="of no probe"),
     ]
     append(play.round.annotations, lines)
-    found = history.probed(play.round)
-    assert found == [ProbeAnswer("ann@x", True), ProbeAnswer("ann@x", False), ProbeAnswer("ann@x", False)]
-    assert candidates.candidates(play.round, play.params, play.splits) == []
-    assert cast_votes(play.round) == {}
+    assert play.record.probe_answers == [
+        ProbeAnswer("ann@x", True),
+        ProbeAnswer("ann@x", False),
+        ProbeAnswer("ann@x", False),
+    ]
+    assert play.record.candidates == []
+    assert play.record.votes == {}
 
 
 def test_the_time_of_voting_is_what_the_page_tells_if_that_is_sensible(open_round: Callable[..., Any]) -> None:
     play = open_round(validate={"probes": 1})
-    (probe,) = candidates.probes(play.round, play.params, play.splits)
+    (probe,) = play.record.probes
     first, second, third = (answer(play, probe, number, "ann@x", "3") for number in (1, 2, 3))
     other = answer(play, probe, 4, "bob@x", "3")
     drawn = replace(answer(play, probe, 5, "ann@x", "3"), kind="draw", raw={"lead_time": 100.0})
@@ -71,7 +73,7 @@ def test_the_time_of_voting_is_what_the_page_tells_if_that_is_sensible(open_roun
         for line, seconds in ((first, 4.0), (second, 2.5), (third, float("nan")), (other, 7), (first, 5.0))
     ]
     append(play.round.annotations, [*told, drawn])
-    assert voting_seconds(play.round) == {"ann@x": 7.5, "bob@x": 7.0}, "of each annotation its latest form"
+    assert history.voting_seconds(play.record) == {"ann@x": 7.5, "bob@x": 7.0}, "of each annotation its latest form"
 
 
 def test_rounds_that_are_closed_count_and_must_be_here(open_round: Callable[..., Any]) -> None:
@@ -87,36 +89,36 @@ def test_rounds_that_are_closed_count_and_must_be_here(open_round: Callable[...,
     append(open_.annotations, answered(play, open_, 0, 2))
     git(workspace, "init", "--quiet")
     git(workspace, "-c", "user.name=x", "-c", "user.email=x@x", "commit", "--quiet", "--allow-empty", "-m", "x")
-    assert history.stats_before(open_)["ann@x"].probes == 2, "round 001 is not closed"
+    assert history.past_stats(Record.read(open_))["ann@x"].probes == 2, "round 001 is not closed"
 
     mark_closed(play.round)
-    past = history.stats_before(open_)
+    past = history.past_stats(Record.read(open_))
     assert past == {"ann@x": AccountStats(probes=4, probes_right=1), "eve@x": AccountStats(settled=1, rejected=1)} | {
         who: AccountStats(votes=1, against=1) for who in ("v@x", "w@x")
     }
-    assert history.stats_before(open_) == past, "worked out once, told the same"
+    assert history.past_stats(Record.read(open_)) == past, "worked out once, told the same"
     stricter = open_.params.read_text().replace("consensus: 2", "consensus: 3")
     assert stricter != open_.params.read_text()
     open_.params.write_text(stricter)
-    assert history.stats_before(open_) == past, "a closed round is told by its own rules"
+    assert history.past_stats(Record.read(open_)) == past, "a closed round is told by its own rules"
     votes = {made.key: [Vote("ann@x", 3, 1, ""), Vote("bob@x", 3, 2, "")]}
     (now,) = validate([made], votes, play.params.validate_, past)
     assert now.votes[0].reason == "set aside: 1 of 4 probes answered rightly"
     assert now.votes[1].counted
-    assert set(history.stats_before(play.round)) == {"ann@x"}, "a round is not evidence against itself"
+    assert set(history.past_stats(play.record)) == {"ann@x"}, "a round is not evidence against itself"
 
     write_candidates(play.round.candidates, [])
-    assert set(history.stats_before(open_)) == {"ann@x"}, "what was worked out from other files is not told"
+    assert set(history.past_stats(Record.read(open_))) == {"ann@x"}, "what was worked out from other files is not told"
 
     record = play.round.annotations.read_bytes()
     pointer(play.round.annotations).write_text(f"outs: [{{md5: {md5(play.round.annotations)}}}]")
-    assert set(history.stats_before(open_)) == {"ann@x"}
+    assert set(history.past_stats(Record.read(open_))) == {"ann@x"}
     play.round.annotations.write_bytes(record.splitlines(keepends=True)[0])
-    with pytest.raises(ValueError, match="is not what was frozen, .* `dvc pull --force` brings that"):
-        history.stats_before(open_)
+    with pytest.raises(ValueError, match="is not what was frozen: .* `dvc pull --force` brings its record"):
+        history.past_stats(Record.read(open_))
     with pytest.raises(ValueError, match="is not what was frozen"):
-        voting_seconds(play.round)
+        history.recorded(play.round)
 
     play.round.annotations.unlink()
     with pytest.raises(FileNotFoundError, match="dvc pull"):
-        history.stats_before(open_)
+        history.past_stats(Record.read(open_))

@@ -25,7 +25,7 @@ from malformed import (
     voted,
     votes,
 )
-from open_round import Play, make_round
+from open_round import Play, make_round, pulled_now
 from rich.console import Console
 
 from data.layout import Round
@@ -33,7 +33,6 @@ from data.records import DELETED, Candidate, Verdict
 from data.sets import digits
 from data.shards import read_candidates, write_candidates
 from flows.reports import leaderboard as board
-from tasks import pull
 from tasks.judge import judge
 from tasks.labelling import drawing, projects
 from tasks.labelling.account import Account
@@ -41,10 +40,8 @@ from tasks.labelling.client import LabelStudio
 from tasks.publish import publish_drawing, publish_validation
 from tasks.quality import leaderboard
 from tasks.quality.progress import Progress
-from tasks.record.annotations import gather, lines
-from tasks.record.candidates import candidates
+from tasks.record.annotations import gather, read_lines
 from tasks.record.history import voting_seconds
-from tasks.record.votes import cast_votes
 from tasks.validate import validate
 
 
@@ -75,13 +72,13 @@ class Scene:
 
     def made(self) -> list[Candidate]:
         play = self.play
-        found = judge(candidates(play.round, play.params, play.splits), play.round.workspace.round(0).challenger.model)
-        return validate(found, cast_votes(play.round), play.params.validate_)
+        found = judge(play.record.candidates, play.round.workspace.round(0).challenger.model)
+        return validate(found, play.record.votes, play.params.validate_)
 
 
 def handed_in(round_: Round) -> None:
     """Take what was imported for handed in by its author: the record refuses it for that alone."""
-    found = [replace(line, editor=line.editor or line.author) for line in lines(round_.annotations)]
+    found = [replace(line, editor=line.editor or line.author) for line in read_lines(round_.annotations)]
     round_.annotations.write_text("".join(line.dump() for line in found))
 
 
@@ -114,9 +111,7 @@ def scene(studio: LabelStudio, checkout: Path, tmp_path_factory: pytest.TempPath
     accounts = {email: number for number, email in studio.emails().items()}
 
     few = params.model_copy(update={"collect": params.collect.model_copy(update={"drawings": 0})})
-    publish_drawing(
-        studio, round_, few, play.splits
-    )  # the page and the practice alone: the others bring their drawings
+    publish_drawing(studio, round_, few, play.spec)  # the page and the practice alone: the others bring their drawings
     project = studio.find(projects.title(params.campaign, round_, "draw"))
     assert project is not None
     names = [*bad, *BODIES, *SOUND]
@@ -132,7 +127,7 @@ def scene(studio: LabelStudio, checkout: Path, tmp_path_factory: pytest.TempPath
     said: dict[str, int] = {}
     for start in range(0, len(tasks), 64):
         said |= bring_in(studio, project, tasks[start : start + 64])
-    publish_drawing(studio, round_, params, play.splits)
+    publish_drawing(studio, round_, params, play.spec)
     free = studio.tasks(project)
     for name, body in BODIES.items():
         said[keys[name]] = post(people["eve"], free[keys[name]].id, body)
@@ -152,14 +147,14 @@ def test_none_is_accepted_and_each_has_its_reason(scene: Scene) -> None:
     assert len(stored) >= 200
     assert all(status >= 400 for status in scene.refused.values()), scene.refused
     assert any(name in scene.refused for name in BODIES), "the server refuses what is no annotation at all"
-    assert pull.pull(scene.studio, play.round) == len(stored) + len(GOOD)
-    assert pull.pull(scene.studio, play.round) == 0, "nothing is new, whatever the record holds"
+    assert pulled_now(scene.studio, play.round) == len(stored) + len(GOOD)
+    assert pulled_now(scene.studio, play.round) == 0, "nothing is new, whatever the record holds"
     assert not [c for c in scene.made() if c.wellformed], "whoever it claims to be of, it was imported"
     handed_in(play.round)
-    assert pull.pull(scene.studio, play.round) == 0
+    assert pulled_now(scene.studio, play.round) == 0
 
     made = {c.annotation: c for c in scene.made()}
-    record = gather(lines(play.round.annotations), "draw")
+    record = gather(read_lines(play.round.annotations), "draw")
     assert {a.first.task_id for a in record} >= stored.keys()
     for annotation in record:
         candidate = made[annotation.first.id]
@@ -187,10 +182,10 @@ def test_none_is_accepted_and_each_has_its_reason(scene: Scene) -> None:
 
 def test_no_vote_of_theirs_counts_and_the_others_settle_it(scene: Scene) -> None:
     studio, play = scene.studio, scene.play
-    pull.pull(studio, play.round)
+    pulled_now(studio, play.round)
     made = scene.made()
     first = next(c for c in made if c.wellformed)
-    publish_validation(studio, play.round, [], play.params)
+    publish_validation(studio, play.record, [])
     bad = votes()
     accounts = {email: number for number, email in studio.emails().items()}
     eve = accounts[scene.people["eve"].email]
@@ -198,13 +193,13 @@ def test_no_vote_of_theirs_counts_and_the_others_settle_it(scene: Scene) -> None
     cast = [{"completed_by": eve, "result": result, "lead_time": 1.0} for result in bad.values()]
     task = {"data": {"image": drawing.blank(28, 1), "key": key}, "annotations": cast}
     assert bring_in(studio, scene.project("validate"), [task]) == {}
-    assert publish_validation(studio, play.round, made, play.params) == len(GOOD) - 1, "it is there already"
+    assert publish_validation(studio, play.record, made) == len(GOOD) - 1, "it is there already"
     number = studio.tasks(scene.project("validate"))[key].id
     for person in scene.people.values():
         if person.email not in (first.annotator, scene.people["eve"].email):
             person.submit(number, voted(), 1.0)
-    assert pull.pull(studio, play.round) == len(bad) + 2
-    assert pull.pull(studio, play.round) == 0
+    assert pulled_now(studio, play.round) == len(bad) + 2
+    assert pulled_now(studio, play.round) == 0
     handed_in(play.round)
 
     made = scene.made()
@@ -216,7 +211,7 @@ def test_no_vote_of_theirs_counts_and_the_others_settle_it(scene: Scene) -> None
         assert vote.reason
         assert vote.reason.isprintable()
     assert (settled.verdict, settled.wellformed) == (Verdict.VERIFIED, True)
-    voters = leaderboard.validators(made, [], {1: play.params.validate_}, voting_seconds(play.round))
+    voters = leaderboard.validators(made, [], {1: play.params.validate_}, voting_seconds(play.record))
     rows = {row.account: row for row in voters}
     assert (rows[scene.people["eve"].email].votes, rows[scene.people["eve"].email].counted) == (len(bad), 0)
     found = board.Board(leaderboard.annotators(made), voters, [])
@@ -238,11 +233,11 @@ def test_an_author_s_latest_form_counts_and_nobody_else_s(scene: Scene) -> None:
         ann.save_draft(scene.task(keys["two drafts"]), drawn)
         ann.save_draft(scene.task(keys["two drafts, then submitted"]), drawn)
     ann.submit(scene.task(keys["two drafts, then submitted"]), sound(), 1.0)
-    assert pull.pull(studio, play.round) == 4
+    assert pulled_now(studio, play.round) == 4
     ann.edit(own, at(sound(), PATHS["the one class"], "7"))
     scene.people["eve"].edit(pushed, at(sound(), PATHS["the one class"], "7"))
     studio._sdk.annotations.delete(gone)
-    assert pull.pull(studio, play.round) == 3
+    assert pulled_now(studio, play.round) == 3
     made = {c.annotation: c for c in scene.made()}
     by_key = {c.key: c for c in made.values()}
     assert (made[own].wellformed, made[own].intended) == (True, 7)
@@ -250,6 +245,6 @@ def test_an_author_s_latest_form_counts_and_nobody_else_s(scene: Scene) -> None:
     assert (made[gone].wellformed, made[gone].reason) == (False, DELETED)
     assert keys["two drafts"] not in by_key, "a draft is nothing that was handed in"
     assert by_key[keys["two drafts, then submitted"]].intended == 3
-    forms = [line for line in lines(play.round.annotations) if line.id == gone]
+    forms = [line for line in read_lines(play.round.annotations) if line.id == gone]
     assert [line.deleted for line in forms] == [False, True]
     assert forms[0].raw["result"] == sound(), "what was pulled stays in the record"

@@ -299,7 +299,7 @@ class Desk:
     """A drawing task in a real Label Studio, with its model server."""
 
     def __init__(self, studio: LabelStudio, play: Any, services: Services) -> None:
-        publish_drawing(studio, play.round, play.params, play.splits)
+        publish_drawing(studio, play.round, play.params, play.spec)
         attach_model(studio, play.round, play.params, services)
         attach_model(studio, play.round, play.params, services)
         project = studio.find(projects.title(play.params.campaign, play.round, "draw"))

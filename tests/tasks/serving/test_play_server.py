@@ -16,18 +16,16 @@ import numpy as np
 import pytest
 import torch
 from fastapi.testclient import TestClient
-from open_round import Play, make_round, under_git
+from open_round import Play, make_round, pulled_now, under_git
 from PIL import Image
 
 from data.records import PLAYED
 from data.shards import write_candidates
 from flows.play import watch
-from tasks import pull
 from tasks.judge import judge
 from tasks.labelling import drawing, projects
 from tasks.labelling.client import LabelStudio
 from tasks.publish import publish_drawing
-from tasks.record.candidates import candidates
 from tasks.serving import players
 from tasks.serving.play_server import MAX_BODY, app
 from tasks.serving.target import Target
@@ -176,7 +174,7 @@ def crowd(
     play = make_round(tmp_path_factory.mktemp("crowd"), checkout, collect={"drawings": 6})
     under_git(play)
     root = play.round.workspace.root
-    publish_drawing(studio, play.round, play.params, play.splits)
+    publish_drawing(studio, play.round, play.params, play.spec)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("LABEL_STUDIO_URL", studio.url)
         patch.setenv("LABEL_STUDIO_API_KEY", studio._token)
@@ -188,11 +186,8 @@ def test_a_flag_is_an_annotation_like_any_other(crowd: Crowd) -> None:
     ann = crowd.join("Ann-1")
     told = crowd.flag(ann, 1)
     assert told.status_code == 200, told.text
-    pull.pull(crowd.studio, crowd.play.round)
-    made = judge(
-        candidates(crowd.play.round, crowd.play.params, crowd.play.splits),
-        crowd.play.round.workspace.round(0).challenger.model,
-    )
+    pulled_now(crowd.studio, crowd.play.round)
+    made = judge(crowd.play.record.candidates, crowd.play.round.workspace.round(0).challenger.model)
     (only,) = [c for c in made if c.by_people]
     assert only.source == PLAYED
     assert only.annotator == f"ann-1.{crowd.play.params.campaign}@{projects.PLAYER_DOMAIN}"

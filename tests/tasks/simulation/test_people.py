@@ -10,15 +10,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from open_round import pulled_now
 
 from data.records import SIMULATED, Candidate, Verdict
 from tasks.judge import judge
 from tasks.labelling.client import LabelStudio
 from tasks.publish import publish_drawing, publish_validation, unfinished
-from tasks.pull import pull
-from tasks.record.candidates import candidates
 from tasks.record.pool import seed_images
-from tasks.record.votes import cast_votes, probe_answers
 from tasks.simulation import people, strokes
 from tasks.validate import validate
 from tasks.workspace.services import ServiceDown, Services
@@ -26,8 +24,8 @@ from tasks.workspace.services import ServiceDown, Services
 
 def verdicts(play: Any) -> list[Candidate]:
     """What the record says by now."""
-    made = judge(candidates(play.round, play.params, play.splits), play.round.workspace.round(0).challenger.model)
-    return validate(made, cast_votes(play.round), play.params.validate_)
+    made = judge(play.record.candidates, play.round.workspace.round(0).challenger.model)
+    return validate(made, play.record.votes, play.params.validate_)
 
 
 def test_a_round_is_played_to_its_end_and_not_beyond(
@@ -36,12 +34,12 @@ def test_a_round_is_played_to_its_end_and_not_beyond(
     play = open_round(
         simulate={"label_error": 0.3, "vote_error": 0.0}, validate={"non_fooling_share": 1.0, "consensus": 2}
     )
-    round_, params, splits = play.round, play.params, play.splits
+    round_, params = play.round, play.params
     services = model_server(round_.workspace.root)
-    publish_drawing(studio, round_, params, splits)
-    assert people.draw(studio, services, round_, params, splits) == 4
-    assert people.draw(studio, services, round_, params, splits) == 0
-    assert pull(studio, round_) == 4
+    publish_drawing(studio, round_, params, play.spec)
+    assert people.draw(studio, services, round_, params, play.spec) == 4
+    assert people.draw(studio, services, round_, params, play.spec) == 0
+    assert pulled_now(studio, round_) == 4
     drawn = sorted(verdicts(play), key=lambda c: c.key)
     assert [c.key for c in drawn] == ["001/draw/0000", "001/draw/0001", "001/draw/0002", "001/draw/0003"]
     assert [c.source for c in drawn] == [SIMULATED] * 4
@@ -50,12 +48,12 @@ def test_a_round_is_played_to_its_end_and_not_beyond(
     seeds = seed_images(1, params, len(play.pool)).drawings
     assert [c.seed_image for c in drawn] == [play.pool.keys[i] for i in seeds]
 
-    assert publish_validation(studio, round_, drawn, params) == 4
+    assert publish_validation(studio, play.record, drawn) == 4
     rounds = 0
-    while people.vote(studio, services, round_, params, splits):
-        pull(studio, round_)
+    while people.vote(studio, services, play.record):
+        pulled_now(studio, round_)
         drawn = verdicts(play)
-        assert publish_validation(studio, round_, drawn, params) == 0
+        assert publish_validation(studio, play.record, drawn) == 0
         rounds += 1
     assert rounds == 1, "nobody errs, so two votes settle each label"
     assert unfinished(studio, round_) == 0
@@ -65,7 +63,7 @@ def test_a_round_is_played_to_its_end_and_not_beyond(
         assert candidate.verdict == (Verdict.VERIFIED if right else Verdict.REJECTED)
         assert len(candidate.votes) == 2
         assert len({vote.validator for vote in candidate.votes} | {candidate.annotator}) == 3
-    assert pull(studio, round_) == 0
+    assert pulled_now(studio, round_) == 0
 
 
 def test_simulated_validators_answer_every_probe(
@@ -74,16 +72,16 @@ def test_simulated_validators_answer_every_probe(
     play = open_round(
         simulate={"label_error": 0.0, "vote_error": 0.0}, validate={"non_fooling_share": 1.0, "probes": 2}
     )
-    round_, params, splits = play.round, play.params, play.splits
+    round_, params = play.round, play.params
     services = model_server(round_.workspace.root)
-    publish_drawing(studio, round_, params, splits)
-    people.draw(studio, services, round_, params, splits)
-    pull(studio, round_)
-    publish_validation(studio, round_, verdicts(play), params)
-    assert people.vote(studio, services, round_, params, splits) == 4 * 2 + 2 * 3
-    assert people.vote(studio, services, round_, params, splits) == 0
-    pull(studio, round_)
-    answers = probe_answers(round_, params, splits)
+    publish_drawing(studio, round_, params, play.spec)
+    people.draw(studio, services, round_, params, play.spec)
+    pulled_now(studio, round_)
+    publish_validation(studio, play.record, verdicts(play))
+    assert people.vote(studio, services, play.record) == 4 * 2 + 2 * 3
+    assert people.vote(studio, services, play.record) == 0
+    pulled_now(studio, round_)
+    answers = play.record.probe_answers
     assert Counter(a.validator.split(".")[0] for a in answers) == {f"validator-{n}": 2 for n in (1, 2, 3)}
     assert all(a.right for a in answers)
     assert unfinished(studio, round_) == 0
@@ -99,16 +97,16 @@ def test_split_votes_bring_a_third(
         validate={"non_fooling_share": 1.0, "consensus": 2, "max_votes": 3, "probes": 0, "judged_from": 100},
         collect={"drawings": 12},  # by chance none agrees at once in a thousandth of the cases
     )
-    round_, params, splits = play.round, play.params, play.splits
+    round_, params = play.round, play.params
     services = model_server(round_.workspace.root)
-    publish_drawing(studio, round_, params, splits)
-    people.draw(studio, services, round_, params, splits)
+    publish_drawing(studio, round_, params, play.spec)
+    people.draw(studio, services, round_, params, play.spec)
     drawn = []
     for _ in range(5):
-        pull(studio, round_)
+        pulled_now(studio, round_)
         drawn = verdicts(play)
-        publish_validation(studio, round_, drawn, params)
-        if not people.vote(studio, services, round_, params, splits):
+        publish_validation(studio, play.record, drawn)
+        if not people.vote(studio, services, play.record):
             break
     cast = Counter(len(c.votes) for c in drawn)
     assert set(cast) == {2, 3}, f"some agree at once, some need a third: {cast}"
@@ -123,15 +121,15 @@ def test_split_votes_bring_a_third(
 
 def test_without_a_model_server_nothing_is_drawn(studio: LabelStudio, open_round: Callable[..., Any]) -> None:
     play = open_round()
-    publish_drawing(studio, play.round, play.params, play.splits)
+    publish_drawing(studio, play.round, play.params, play.spec)
     nowhere = Services(None, None, None, None, None, None, None)
     with pytest.raises(ServiceDown, match="model server"):
-        people.draw(studio, nowhere, play.round, play.params, play.splits)
+        people.draw(studio, nowhere, play.round, play.params, play.spec)
     log_in = {"model_user": "a", "model_password": "b"}
     dead = replace(nowhere, model_url="http://127.0.0.1:9", **log_in, root=play.round.workspace.root)
     with pytest.raises(ServiceDown, match="http://127.0.0.1:9"):
-        people.draw(studio, dead, play.round, play.params, play.splits)
-    assert pull(studio, play.round) == 0
+        people.draw(studio, dead, play.round, play.params, play.spec)
+    assert pulled_now(studio, play.round) == 0
 
 
 def test_strokes_keep_the_class(open_round: Callable[..., Any]) -> None:

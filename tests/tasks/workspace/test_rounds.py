@@ -16,6 +16,7 @@ import pytest
 
 from data.files import write_whole
 from data.layout import SPLITS, Round, Workspace, pointer
+from data.records import ImageSpec
 from flows.close import tag as put_tag
 from tasks.workspace.checkout import check_initialised, find_workspace
 from tasks.workspace.dvc import check_remote, dvc, dvc_remote
@@ -314,7 +315,7 @@ def test_what_init_has_not_done_is_said(workspace: Workspace) -> None:
 
 
 def test_only_a_commit_says_that_init_has_come_to_its_end(workspace: Workspace) -> None:
-    content = {"splits": {}}
+    content = {"splits": {}, "classes": ["a", "b"], "channels": 1, "size": 8}
     write_whole(workspace.splits, json.dumps(content))
     assert commit(workspace, "by hand", workspace.splits)
     with pytest.raises(WorkspaceError, match="`dadc init` was cut short; run it again"):
@@ -325,9 +326,9 @@ def test_only_a_commit_says_that_init_has_come_to_its_end(workspace: Workspace) 
     with pytest.raises(WorkspaceError, match="cut short"):
         check_initialised(workspace)
     commit(workspace, "Freeze the campaign's data", *pointers)
-    assert check_initialised(workspace) == content
+    assert check_initialised(workspace) == ImageSpec(("a", "b"), 1, 8)
     workspace.splits.unlink()
-    with pytest.raises(WorkspaceError, match=r"splits\.json is committed and is not here; `git restore data/base`"):
+    with pytest.raises(WorkspaceError, match=r"splits\.json is committed but missing; `git restore data/base`"):
         check_initialised(workspace)
 
 
