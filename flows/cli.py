@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from flows.commands.shell import CALLER, QUIET, app, known
+from flows.commands.shell import CALLER, QUIET, app, is_command
 
 for panel in ("setup", "round", "campaign", "record"):  # in the order of use, which is that of the help
     importlib.import_module(f"flows.commands.{panel}")
@@ -22,7 +22,7 @@ def main() -> Any:
     os.environ.update({key: os.environ.get(key, value) for key, value in QUIET.items()})
     words = sys.argv[1:]
     name = next((word for word in words if not word.startswith("-")), "")
-    if known(name) and not {"--help", "-h"} & set(words):
+    if is_command(name) and not {"--help", "-h"} & set(words):
         from tasks.workspace.checkout import find_workspace
         from tasks.workspace.git import WorkspaceError
 

@@ -80,13 +80,8 @@ def schedule(
         raise ValueError("give --every or --cron, not both")
     if timezone is not None and cron is None:
         raise ValueError("--timezone says how --cron is meant, and there is no --cron; give both or neither")
-    from data.layout import Workspace
-    from tasks.config.params import read
-    from tasks.workspace.services import ServiceDown, find_services
-
     at = root()
-    url = find_services(at).prefect_url
-    is_up = prefect(at)
+    prefect(at, needed=True)
     from flows.context import load
     from flows.schedule.deployments import check_cron, time_zone
     from flows.schedule.deployments import serve as serve_deployments
@@ -94,11 +89,8 @@ def schedule(
     zone = time_zone(timezone)
     if cron is not None:
         check_cron(cron, zone)
-    if not is_up or url is None:
-        raise ServiceDown("prefect", url)
-    here = load(at)
-    here.check_studio()
-    here.check_mlflow()
-    seconds = every or read(Workspace(at).params).collect.every
-    if serve_deployments(at, seconds, cron, zone) is None:
+    campaign = load(at)
+    campaign.check_studio()
+    campaign.check_mlflow()
+    if serve_deployments(at, every or campaign.params.collect.every, cron, zone) is None:
         print("stopped; `dadc schedule` goes on from here")

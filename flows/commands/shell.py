@@ -28,23 +28,25 @@ QUIET = {
 
 
 class Command(TyperCommand):
-    """A subcommand whose help names no type for a switch: `--simulate`, not `--simulate <bool>`."""
+    """A subcommand whose help names no Python types: `--simulate` without `<bool>`, `ROUND` without `<int>`."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        return _without_bool(super().get_params(ctx))
+        return _without_types(super().get_params(ctx))
 
 
 class Group(TyperGroup):
     """`dadc` itself, its subcommands in the order of use."""
 
     def get_params(self, ctx: Any) -> list[Any]:
-        return _without_bool(super().get_params(ctx))
+        return _without_types(super().get_params(ctx))
 
 
-def _without_bool(params: list[Any]) -> list[Any]:
+def _without_types(params: list[Any]) -> list[Any]:
     for param in params:
         if getattr(param, "is_flag", False):
             param.metavar = ""
+        elif param.param_type_name == "argument":
+            param.display_type_rich = lambda ctx: None
     return params
 
 
@@ -79,7 +81,10 @@ SETUP, ROUND, CAMPAIGN, RECORD = "Set up", "A round", "The campaign", "The recor
 @app.callback()
 def main(
     version: Annotated[
-        bool, typer.Option("--version", is_eager=True, callback=lambda value: print_version(value), help="Print it.")
+        bool,
+        typer.Option(
+            "--version", is_eager=True, callback=lambda value: print_version(value), help="Print the version."
+        ),
     ] = False,
 ) -> None:
     del version
@@ -100,7 +105,7 @@ def print_version(asked: bool) -> None:
     raise typer.Exit
 
 
-def known(name: str) -> bool:
+def is_command(name: str) -> bool:
     """Whether there is a subcommand of this name."""
     return any(name == command.name for command in app.registered_commands)
 
@@ -159,24 +164,23 @@ def command(panel: str, *examples: str) -> Callable[[Callable[P, T]], Callable[P
     return wrap
 
 
-def prefect(root: Path) -> bool:
-    """Point Prefect at the campaign's server if it is up; else a flow runs on a server of its own. Whether it is up.
+def prefect(root: Path, *, needed: bool = False) -> None:
+    """Point Prefect at the campaign's server if it is up; else a flow runs on a server of its own.
 
-    What can be refused is refused before a flow is started: at once, and without a failed run.
+    ServiceDown if the server is needed and is not up, or was named in the environment and is not.
     """
     from flows.stack.health import health_of
     from tasks.workspace.services import ServiceDown, configured_url
 
-    known = health_of(root, "prefect")
-    if known.url and known.state == "up":
-        os.environ["PREFECT_API_URL"] = known.url
-    elif configured_url("prefect"):
-        raise ServiceDown("prefect", known.url)
-    elif known.url:
-        print(f"the Prefect server does not answer at {known.url}; this flow brings its own")
+    server = health_of(root, "prefect")
+    if server.url and server.state == "up":
+        os.environ["PREFECT_API_URL"] = server.url
+    elif needed or configured_url("prefect"):
+        raise ServiceDown("prefect", server.url)
+    elif server.url:
+        print(f"the Prefect server does not answer at {server.url}; this flow brings its own")
     home = Path(os.environ.setdefault("PREFECT_HOME", str(root / ".dadc" / "prefect")))
     home.mkdir(parents=True, exist_ok=True)
-    return known.state == "up"
 
 
 def _prefect_is_gone(error: BaseException) -> bool:

@@ -17,7 +17,7 @@ from round_states import mark_closed
 from data.files import write_whole
 from flows.context import Campaign
 from flows.schedule.alerts import alerts
-from flows.schedule.deployments import deployments, serve, time_zone
+from flows.schedule.deployments import check_cron, deployments, serve, time_zone
 from flows.schedule.due import HOUR, due
 from flows.schedule.events import REPEAT_EVENT_AFTER, recently_announced
 from tasks.config.params import Params
@@ -126,6 +126,13 @@ def test_a_cron_is_meant_in_this_machine_s_time_unless_said(
     assert watch.schedules is not None
     (made,) = watch.schedules
     assert (made.schedule.cron, made.schedule.timezone) == ("*/10 8-18 * * mon-fri", "Europe/Berlin")
+
+
+@pytest.mark.parametrize("expression", ["foo", "* * *", "61 * * * *", ""])
+def test_a_cron_that_prefect_refuses_is_refused_at_once(expression: str) -> None:
+    check_cron("*/10 8-18 * * mon-fri", "Europe/Berlin")
+    with pytest.raises(ValueError, match="--cron: expected five fields"):
+        check_cron(expression, "Europe/Berlin")
 
 
 def test_one_schedule_a_campaign(campaign: Campaign) -> None:
