@@ -34,7 +34,7 @@ SMALL: dict[str, dict[str, object]] = {  # a round in seconds: enough to see eve
     "attack": {"count": 2},
     "collect": {"drawings": 4},
     "train": {"epochs": 2},
-    "rift": {"steps": 1, "epochs": 1, "candidates": 1, "attack": {"steps": 2}},
+    "rift": {"steps": 1, "steps_of_tuning": 1, "candidates": 1, "attack": {"steps": 2}},
     "evaluate": {
         "attacks": {"fgsm": {}, "pgd": {"steps": 4}},
         "battery": {"apgd_t": {"steps": 2, "targets": 1}},

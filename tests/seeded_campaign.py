@@ -47,7 +47,7 @@ PARAMS: dict[str, dict[str, object]] = {
         "awp": {"gamma": 0.005},
     },
     "first": {"loss": {"name": "nsl", "params": {"steps": 2, "step_size": 0.1}}, "rift": True},
-    "rift": {"steps": 2, "epochs": 1, "candidates": 2, "attack": {"steps": 3}},
+    "rift": {"steps": 2, "steps_of_tuning": 1, "candidates": 2, "tolerance": 0.1, "attack": {"steps": 3}},
     "evaluate": {
         "attacks": {"fgsm": {}, "pgd": {"steps": 4}},
         "battery": {"apgd_ce": {"steps": 5}, "square": {"queries": 40}},

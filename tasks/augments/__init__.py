@@ -40,9 +40,9 @@ class Chosen:
     params: Any
 
 
-def chosen(kinds: Mapping[str, KindParams]) -> tuple[Chosen, ...]:
-    """What `train.augment` asks for, checked once before training; ParamsError says what is wrong with it."""
-    return tuple(Chosen(*kind("augments", name, given, f"train.augment.{name}")) for name, given in kinds.items())
+def chosen(kinds: Mapping[str, KindParams], where: str = "train.augment") -> tuple[Chosen, ...]:
+    """What that key of params.yaml asks for, checked once before training; ParamsError says what is wrong with it."""
+    return tuple(Chosen(*kind("augments", name, given, f"{where}.{name}")) for name, given in kinds.items())
 
 
 def augmented(images_BCHW: Tensor, kinds: tuple[Chosen, ...], generator: Generator) -> Tensor:

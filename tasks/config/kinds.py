@@ -66,6 +66,7 @@ def kind_faults(params: Params) -> list[str]:
     checks += [partial(_check_radius, params, epsilon) for epsilon in params.evaluate.epsilons]
     for where, family, kinds in (
         ("train.augment", "augments", params.train.augment),
+        ("rift.augment", "augments", params.rift.augment or {}),
         ("evaluate.shifts", "shifts", params.evaluate.shifts),
     ):
         checks += [partial(kind, family, name, given, f"{where}.{name}") for name, given in kinds.items()]

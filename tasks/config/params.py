@@ -139,7 +139,7 @@ class Train(Frozen):
     augment: dict[KindName, KindParams]
     loss: Loss
     candidates: TrainCandidates
-    schedule: Literal["constant", "cosine", "one_cycle", "step"] = "constant"
+    schedule: Literal["constant", "cosine", "one_cycle", "step", "late_step"] = "constant"
     patience: Count | None = None
     awp: Awp | None = None  # defaults, here and elsewhere: what a round has that was opened before there was the key
 
@@ -159,13 +159,23 @@ class Rift(Frozen):
     ascent_rate: float = Field(gt=0)
     candidates: Count
     selection: Literal["paper", "trial"]
-    epochs: Count
     learning_rate: float = Field(gt=0)
     weight_decay: float = Field(ge=0)
     batch: Count
     tolerance: Share
     attack: KindParams
-    report: bool = False
+    statistics: Literal["frozen", "follow"] = "frozen"
+    steps_of_tuning: Count | None = None
+    augment: dict[KindName, KindParams] | None = None
+    epochs: Count | None = None  # of fine-tuning, in rounds opened before there was steps_of_tuning
+    report: bool = False  # of rounds opened before: benchmarks.rift measures what it asked for
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Rift:
+        if (self.epochs is None) == (self.steps_of_tuning is None):
+            got = "neither" if self.epochs is None else "both"
+            raise ValueError(f"steps_of_tuning, or epochs in its place, got {got}")
+        return self
 
 
 class Gradients(Frozen):

@@ -33,7 +33,8 @@ def rate(schedule: str, done: float) -> float:
     """The learning rate as a share of its highest, when so large a share (0 to 1) of the training is done.
 
     cosine: down to 0 along half a wave. one_cycle: up from 0 over the first two fifths, then down to 0, straight, as in
-    arXiv:2001.03994. step: a tenth from half on, a hundredth from three quarters on.
+    arXiv:2001.03994. step: a tenth from half on, a hundredth from three quarters on. late_step: a tenth from 100 of 110
+    epochs on, a hundredth from 105 on, as RiFT's paper trains.
     """
     if schedule == "cosine":
         return (1 + math.cos(math.pi * done)) / 2
@@ -41,6 +42,8 @@ def rate(schedule: str, done: float) -> float:
         return done / RISE if done < RISE else (1 - done) / (1 - RISE)
     if schedule == "step":
         return 0.1 ** sum(done >= at for at in (0.5, 0.75))
+    if schedule == "late_step":
+        return 0.1 ** sum(done >= at for at in (100 / 110, 105 / 110))
     return 1.0
 
 

@@ -42,7 +42,7 @@ def write(rounds: Sequence[Round]) -> list[Path]:
 
 
 def interpolated(tuned: Mapping[str, Any]) -> list[tuple[float, float, str]]:
-    """Clean and robust accuracy along RiFT's paths: the chosen module's, or those that `rift.report` lays beside it."""
+    """Clean and robust accuracy along RiFT's path; of rounds that `rift.report` had report several, along each."""
     chosen = {"chosen": {"module": tuned["module"], "path": tuned["path"]}} if "path" in tuned else {}
     told = {"least": "least critical", "most": "most critical", "all": "all parameters", "chosen": "chosen"}
     return [

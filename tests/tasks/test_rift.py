@@ -3,42 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from conftest import frozen
+from small_networks import ATTACK, blobs, given, network, state
 from torch import nn
-from torch.nn import functional
 
 from data.layout import Round
-from data.shards import Images
-from tasks.config.params import Params, read
 from tasks.engine import checkpoint, inference, stage
 from tasks.evaluation.plots import interpolated
-from tasks.rift import (
-    AttackedImages,
-    Point,
-    attacked_once,
-    best_trial,
-    characterise,
-    choose,
-    fine_tuned,
-    halves,
-    held_against,
-    path,
-    place,
-    rift,
-    tune,
-    weights,
-)
+from tasks.rift import Point, best_trial, choose, halves, images_needed, path, rift, tune
 from tasks.train import train
 from tasks.workspace import inputs as inputs_
-
-PARAMS = read(Path(__file__).parents[2] / "params.yaml")
-ATTACK = {"steps": 2, "step_size": 0.1, "restarts": 1}
 
 
 @pytest.fixture(autouse=True)
@@ -47,35 +27,6 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
-
-
-def given(**changes: object) -> Params:
-    chosen = {"steps": 5, "epochs": 2, "attack": ATTACK, **changes}
-    return PARAMS.model_copy(update={"rift": PARAMS.rift.model_copy(update=chosen)})
-
-
-def blobs(n: int, seed: int = 0) -> Images:
-    """Two classes that differ in the brightness of the left half."""
-    torch.manual_seed(seed)
-    labels = torch.arange(n) % 2
-    pixels = torch.randint(60, 140, (n, 1, 8, 8))
-    pixels[:, :, :, :4] += 60 * labels.reshape(-1, 1, 1, 1)
-    return Images(pixels.to(torch.uint8), labels, tuple(f"k{i}" for i in range(n)), ("dark", "light"))
-
-
-def network() -> nn.Module:
-    """Convolution, batch norm and dropout, statistics as if it had been trained."""
-    torch.manual_seed(3)
-    layers = [nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Dropout(0.5), nn.Linear(144, 2)]
-    net = nn.Sequential(*layers)
-    net.train()
-    for _ in range(50):
-        net(inference.to_float(blobs(32).pixels_NCHW))
-    return net.eval()
-
-
-def state(net: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: value.clone() for name, value in net.state_dict().items()}
 
 
 def point(alpha: float, clean: str, robust: str) -> Point:
@@ -87,64 +38,6 @@ def test_halves_share_nothing_and_both_have_every_class() -> None:
     assert sorted([*first.keys, *second.keys]) == sorted(blobs(21).keys)
     assert first.labels_N.tolist() == [0] * 6 + [1] * 5
     assert second.labels_N.tolist() == [0] * 5 + [1] * 5
-
-
-def test_only_the_weights_of_convolutions_and_linear_layers_move() -> None:
-    assert list(weights(network())) == ["0", "5"]
-    with pytest.raises(ValueError, match="Conv2d or Linear"):
-        weights(nn.Flatten())
-
-
-def test_characterising_leaves_the_network_as_it_was_and_sorts() -> None:
-    net = network()
-    before = state(net)
-    found = characterise(net, attacked_once(net, blobs(20), given()), given())
-    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
-    assert [each.mrc for each in found] == sorted(each.mrc for each in found)
-    assert {each.module: each.parameters for each in found} == {"0": 36, "5": 288}
-    assert len({each.loss for each in found}) == 1, "the images are attacked once, for all modules"
-    assert all(each.mrc == each.reached - each.loss > 0 for each in found)
-
-
-def test_ascent_beats_chance_and_stays_in_the_ball() -> None:
-    """For a linear network the loss is convex in the weight: the maximum in the ball is at least what chance finds."""
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 2)).eval()
-    params = given(steps=20, attack={"steps": 1, "step_size": 1e-6, "restarts": 1})
-    params = params.model_copy(update={"threat": params.threat.model_copy(update={"epsilon": 1e-6})})
-    images = blobs(20)
-    (found,) = characterise(net, attacked_once(net, images, params), params)
-    inputs, weight = inference.to_float(images.pixels_NCHW).flatten(1), net[1].weight
-    radius = params.rift.radius * weight.norm()
-    with torch.no_grad():
-
-        def loss(delta: torch.Tensor) -> float:
-            logits = functional.linear(inputs, weight + delta, net[1].bias)
-            return functional.cross_entropy(logits, images.labels_N).item()
-
-        chance = [torch.randn(2, 64) for _ in range(200)]
-        reached = max(loss(delta * radius / delta.norm()) for delta in chance)
-        # A softmax with two classes: to first order the loss rises fastest along its gradient; no Δ of this norm can
-        # raise it by more than the inputs' largest norm times √2.
-        bound = loss(torch.zeros_like(weight)) + 2**0.5 * radius.item() * inputs.norm(dim=1).max().item()
-    assert reached < found.reached <= bound
-
-
-def test_fine_tuning_lowers_the_loss_by_one_weight_only() -> None:
-    net, images = network(), blobs(64)
-    before = state(net)
-    tuned = fine_tuned(net, ["5.weight"], images, given(epochs=5, learning_rate=0.01, batch=16))
-    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
-    assert not net.training
-    inputs = inference.to_float(images.pixels_NCHW)
-    with torch.no_grad():
-        start = functional.cross_entropy(net(inputs), images.labels_N)
-        place(net, tuned, 1.0)
-        end = functional.cross_entropy(net(inputs), images.labels_N)
-    assert end < 0.8 * start
-    changed = [name for name, value in net.state_dict().items() if not torch.equal(before[name], value)]
-    assert changed == ["5.weight"]
-    assert all(weight.grad is None for weight in net.parameters())
 
 
 class Headed(nn.Module):
@@ -164,7 +57,7 @@ def test_what_is_frozen_or_unused_is_passed_over() -> None:
     torch.manual_seed(0)
     net = Headed()
     before = state(net)
-    free = given(report=True, selection="trial", learning_rate=0.5, epochs=20, tolerance=1.0)
+    free = given(selection="trial", learning_rate=0.5, steps_of_tuning=20, tolerance=1.0)
     told = tune(net, blobs(64), blobs(40, seed=1), free)
     assert [each["module"] for each in told["modules"]] == ["head"]
     assert told["alpha"] > 0
@@ -173,22 +66,6 @@ def test_what_is_frozen_or_unused_is_passed_over() -> None:
     net.head.requires_grad_(False)
     with pytest.raises(ValueError, match="that may be trained and is used"):
         tune(net, blobs(64), blobs(40, seed=1), given())
-
-
-def test_fine_tuning_augments_as_training_does() -> None:
-    net, params = network(), given()
-    flips = params.model_copy(update={"train": params.train.model_copy(update={"augment": {"flip": {}}})})
-    plain, once, twice = (fine_tuned(net, ["5.weight"], blobs(64), each)["5.weight"] for each in (params, flips, flips))
-    assert torch.equal(once, twice)
-    assert not torch.allclose(plain, once)
-
-
-def test_a_rate_too_high_is_an_error_and_leaves_the_network() -> None:
-    net = network()
-    before = state(net)
-    with pytest.raises(ValueError, match=r"lower rift\.learning_rate"):
-        fine_tuned(net, ["0.weight"], blobs(32), given(learning_rate=1e38, epochs=5, batch=8))
-    assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
 
 
 def test_the_path_begins_at_the_network_and_ends_at_the_tuned_one() -> None:
@@ -225,7 +102,7 @@ def test_the_best_trial() -> None:
 def test_tuning_gains_and_moves_one_weight(selection: str, tried: int) -> None:
     net = network()
     before = state(net)
-    params = given(selection=selection, candidates=2, epochs=6, learning_rate=0.02, batch=16, tolerance=1.0)
+    params = given(selection=selection, candidates=2, steps_of_tuning=24, learning_rate=0.02, batch=16, tolerance=1.0)
     found = tune(net, blobs(64), blobs(60, seed=1), params)
     assert len(found["trials"]) == tried
     if selection == "paper":
@@ -235,61 +112,80 @@ def test_tuning_gains_and_moves_one_weight(selection: str, tried: int) -> None:
     changed = [name for name, value in net.state_dict().items() if not torch.equal(before[name], value)]
     assert changed == [f"{found['module']}.weight"]
     assert found["n"] == 30
+    assert found["verdict"] == "taken"
 
 
-def test_robust_accuracy_falls_with_the_module_and_an_ascent_that_stops_short_is_told() -> None:
-    net, images = network(), blobs(20)
-    place(net, fine_tuned(net, ["0.weight", "5.weight"], images, given(epochs=30, learning_rate=0.02, batch=5)), 1.0)
-    fixed = AttackedImages(inference.to_float(images.pixels_NCHW), images.labels_N)
-    strong, weak = given(radius=1.0, steps=20, ascent_rate=20.0), given(radius=1.0, steps=1, ascent_rate=1e-3)
-    found = {each.module: each for each in characterise(net, fixed, strong)}
-    assert all(0 < each.drop <= 1 for each in found.values())
-    short = characterise(net, fixed, weak)
-    assert all(each.exceeded and each.drop == 0 for each in short), "one tiny step is no maximum"
+def test_on_fewer_images_than_the_tolerance_can_tell_it_is_undecided(capsys: pytest.CaptureFixture[str]) -> None:
+    assert [images_needed(share) for share in (0.001, 0.1, 0.2, 1.0, 0.0)] == [3000, 30, 15, 3, math.inf]
+    net = network()
     before = state(net)
-    tuned = {"5.weight": -net[5].weight.detach()}  # twice the radius away: the ball's surface is what counts
-    worse = held_against(net, replace(found["5"], elsewhere=-1.0), tuned, fixed, strong.rift)
+    choices = {"steps_of_tuning": 24, "learning_rate": 0.02, "batch": 16}
+    found = tune(net, blobs(64), blobs(58, seed=1), given(tolerance=0.1, **choices))
+    assert (found["verdict"], found["alpha"], found["n"], found["needs"]) == ("undecided", 0.0, 29, 30)
+    assert [each["module"] for each in found["modules"]]
+    assert not {"module", "path"} & found.keys(), "nothing is fine-tuned that could not be taken"
     assert all(torch.equal(before[name], value) for name, value in net.state_dict().items())
-    with torch.no_grad():
-        net[5].weight.zero_()
-        rise = functional.cross_entropy(net(fixed.images_NCHW), fixed.labels_N).item() - found["5"].loss
-    assert worse.elsewhere == pytest.approx(rise, abs=1e-5)
+    said = capsys.readouterr().out
+    assert "29 images, half of validation, cannot tell a robust loss of 10.00% (rift.tolerance), 30 can" in said
+    assert interpolated(found) == []
+    assert tune(net, blobs(64), blobs(60, seed=1), given(tolerance=0.1, **choices))["verdict"] != "undecided"
 
 
-def test_the_report_lays_both_selections_and_full_fine_tuning_over_each_other() -> None:
-    changes = {"selection": "paper", "candidates": 2, "epochs": 6, "learning_rate": 0.02, "batch": 16, "tolerance": 1.0}
-    train, validation = blobs(64), blobs(60, seed=1)
-    bare, told = network(), network()
-    wanted = tune(bare, train, validation, given(**changes))
-    found = tune(told, train, validation, given(report=True, **changes))
-    assert all(torch.equal(value, bare.state_dict()[name]) for name, value in told.state_dict().items())
-    assert (found["module"], found["path"], found["alpha"]) == (wanted["module"], wanted["path"], wanted["alpha"])
-    order = [each["module"] for each in found["modules"]]
-    paths = found["paths"]
-    assert (paths["least"]["module"], paths["most"]["module"]) == (order[0], order[-1])
-    assert paths["least"]["path"] == found["path"]
-    starts = [paths[which]["path"][0] for which in ("least", "most", "all")]
-    assert starts[0] == starts[1] == starts[2], "every path begins at the trained network"
-    assert paths["all"]["path"] != paths["least"]["path"]
-    best = max(found["trials"], key=lambda each: (each["clean"], each["robust"]))
-    assert {way: end["module"] for way, end in found["selections"].items()} == {
-        "paper": order[0],
-        "trial": best["module"],
-    }
-    assert found["selections"]["paper"]["alpha"] == found["alpha"]
-    assert not {"selections", "paths"} & wanted.keys()
-    rows = interpolated(found)
-    assert len(rows) == 3 * 2 * 11
-    assert (0.5, paths["all"]["path"][5]["robust"], "robust, all parameters") in rows
-    name = f"clean, chosen ({wanted['module']})"
-    assert [row[1] for row in interpolated(wanted) if row[2] == name] == [each["clean"] for each in wanted["path"]]
-    assert interpolated({"enabled": False, "alpha": 0.0}) == []
+def test_the_main_path_is_tried_before_shortcuts() -> None:
+    """The shortcut is the least critical module, and of two trials none is spent on it."""
+
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner, self.aside, self.head = nn.Conv2d(1, 4, 3, padding=1), nn.Conv2d(1, 4, 1), nn.Linear(256, 2)
+            with torch.no_grad():
+                self.aside.weight.mul_(1e-3)
+
+        def forward(self, images_BCHW: torch.Tensor) -> torch.Tensor:
+            maps_BCHW = (self.inner(images_BCHW).relu() + self.aside(images_BCHW)).relu()
+            logits_BK: torch.Tensor = self.head(maps_BCHW.flatten(1))
+            return logits_BK
+
+    torch.manual_seed(0)
+    net = Residual()
+    found = tune(net, blobs(64), blobs(60, seed=1), given(candidates=2, selection="trial"))
+    assert found["modules"][0]["module"] == "aside"
+    assert found["shortcuts"] == ["aside"]
+    assert {each["module"] for each in found["trials"]} == {"inner", "head"}
+    assert tune(net, blobs(64), blobs(60, seed=1), given(selection="paper"))["module"] == "aside", "as published"
+
+
+def test_the_statistics_that_follow_are_interpolated_with_the_weight() -> None:
+    net = network()
+    before = state(net)
+    found = tune(
+        net, blobs(64), blobs(60, seed=1), given(statistics="follow", batch=16, tolerance=1.0, learning_rate=0.02)
+    )
+    assert 0 < found["alpha"]
+    changed = [name for name, value in net.state_dict().items() if not torch.equal(before[name], value)]
+    assert sorted(changed) == sorted([f"{found['module']}.weight", "1.running_mean", "1.running_var"])
+
+
+def test_paths_of_rounds_that_reported_several_are_still_drawn() -> None:
+    points = [{"alpha": 0.0, "clean": 0.5, "robust": 0.2}, {"alpha": 1.0, "clean": 0.7, "robust": 0.1}]
+    paths = {"least": {"module": "a", "path": points}, "all": {"module": None, "path": points}}
+    rows = interpolated({"module": "a", "path": points, "paths": paths})
+    assert len(rows) == 2 * 2 * 2
+    assert (1.0, 0.1, "robust, all parameters") in rows
+    assert (1.0, 0.7, "clean, chosen (a)") in interpolated({"module": "a", "path": points})
 
 
 @pytest.fixture
 def trained(make_workspace: Callable[..., Path]) -> Round:
     """Round 000 after its train stage, with RiFT switched on for it."""
-    rates = {"epochs": 4, "learning_rate": 0.1, "batch": 16, "tolerance": 1.0, "candidates": 5, "attack": ATTACK}
+    rates = {
+        "steps_of_tuning": 48,
+        "learning_rate": 0.1,
+        "batch": 16,
+        "tolerance": 1.0,
+        "candidates": 5,
+        "attack": ATTACK,
+    }
     round_ = frozen(
         make_workspace(data={"size": 20}, rift=rates, first={"rift": True}, train={"epochs": 3, "batch": 16})
     )

@@ -151,7 +151,7 @@ def test_a_kind_that_is_not_there_is_named(write: Callable[[str], Path], path: s
     [
         ("learning_rate: 0.002", "learning_rate: 2e-3", "train.learning_rate", 0.002),
         ("weight_decay: 0.0 ", "weight_decay: .5 ", "train.weight_decay", 0.5),
-        ("report: false", "report: yes", "rift.report", True),
+        ("targeted: false", "targeted: yes", "attack.targeted", True),
         ("enabled: true", "enabled: Off", "rift.enabled", False),
         ("seed: 0", "seed: 010", "seed", 8),
         ("pool: 240", "pool: 1_000", "data.pool", 1000),
