@@ -22,11 +22,20 @@ from tasks.workspace.git import WorkspaceError, check_branch, check_committed, c
 from tasks.workspace.rounds import State, check_tag, closed, closing_commit, state, target, write_index
 
 
-@campaign_flow("close")
+def check_close(campaign: Campaign) -> None:
+    """The errors of what closing lacks."""
+    round_ = round_to_close(campaign)
+    if round_.number > 0 and state(round_) is State.OPEN:
+        campaign.check_studio()
+    if state(round_) is not State.CLOSED:
+        campaign.check_mlflow()
+
+
+@campaign_flow("close", requires=check_close)
 def close_round(root: Path) -> str:
     """Close the open round, or go on closing the one that was begun; its name."""
     campaign = load(root)
-    round_ = round_to_close(campaign)
+    round_ = campaign.current or campaign.closed[-1]
     if state(round_) is State.CLOSED:
         tag(round_)
         say(f"round {round_.name} is closed")

@@ -19,11 +19,18 @@ if TYPE_CHECKING:
     from tasks.record.record import Record
 
 
-@campaign_flow("collect")
+def check_collect(campaign: Campaign) -> None:
+    """The errors of what collecting lacks."""
+    the_open_round(campaign)
+    campaign.check_studio()
+
+
+@campaign_flow("collect", requires=check_collect)
 def collect(root: Path) -> Progress:
     """Bring the open round up to date; as often as one likes."""
     campaign = load(root)
-    round_ = the_open_round(campaign)
+    round_ = campaign.current
+    assert round_ is not None  # which check_collect saw to
     record = pull(campaign, round_)
     candidates = validate(record)
     publish_votes(campaign, record, candidates)

@@ -98,10 +98,15 @@ def load(root: Path) -> Campaign:
 
 
 def campaign_flow(
-    name: str, *, patience: float | None = None
+    name: str,
+    *,
+    requires: Callable[..., object] | None = None,
+    patience: float | None = None,
 ) -> Callable[[Callable[Concatenate[Path, P], T]], Callable[Concatenate[Path, P], T]]:
     """A Prefect flow over one campaign, named after it and its round, alone in the workspace while it runs.
 
+    requires: called with the campaign and the flow's other arguments, raises where the campaign is not fit for that;
+    the flow begins with it, and `start` calls it before.
     patience: seconds that a scheduled run waits for another command, a moment at least; it then ends as done, `Busy`,
     and leaves a hint, with which the schedule comes again when the other has ended. None: it fails.
     """
@@ -111,6 +116,8 @@ def campaign_flow(
         def alone(root: Path, *args: P.args, **kwargs: P.kwargs) -> Any:
             try:
                 with lock(Workspace(Path(root)), patience or WAIT_SECONDS):
+                    if requires is not None:
+                        requires(load(Path(root)), *args, **kwargs)
                     return function(Path(root), *args, **kwargs)
             except Busy as busy:
                 if patience is None:
@@ -119,10 +126,19 @@ def campaign_flow(
                 say(str(busy))
                 return Completed(name="Busy", message=str(busy))
 
-        made = flow(name=name, flow_run_name=_run_name, validate_parameters=False)(alone)
+        made: Any = flow(name=name, flow_run_name=_run_name, validate_parameters=False)(alone)
+        made.requires = requires
         return cast(Callable[Concatenate[Path, P], T], made)
 
     return wrap
+
+
+def start(campaign_flow: Callable[Concatenate[Path, P], T], root: Path, *args: P.args, **kwargs: P.kwargs) -> T:
+    """Run a flow, if the campaign is fit for it: refused at once, and not as a failed run."""
+    requires = campaign_flow.requires  # type: ignore[attr-defined]
+    if requires is not None:
+        requires(load(root), *args, **kwargs)
+    return campaign_flow(root, *args, **kwargs)
 
 
 def _run_name() -> str:

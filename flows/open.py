@@ -20,11 +20,17 @@ from tasks.workspace.git import WorkspaceError, check_branch, check_committed, c
 from tasks.workspace.rounds import State, check_elsewhere, state, write_index
 
 
-@campaign_flow("open")
+def check_open(campaign: Campaign) -> None:
+    """The errors of what opening lacks."""
+    if round_to_open(campaign).number > 0:
+        campaign.check_studio()
+
+
+@campaign_flow("open", requires=check_open)
 def open_round(root: Path) -> str:
     """Open the next round, or go on opening the one that was begun; its name."""
     campaign = load(root)
-    round_ = round_to_open(campaign)
+    round_ = campaign.current or campaign.next
     if state(round_) is State.OPEN:
         say(f"round {round_.name} is open")
         return round_.name

@@ -6,14 +6,31 @@ import time
 from pathlib import Path
 
 from flows.close import close_round, round_to_close
-from flows.collect import collect, the_open_round
+from flows.collect import check_collect, collect
 from flows.context import Campaign, campaign_flow, load, say, step
 from flows.open import open_round, round_to_open
 from tasks.config.params import read
 from tasks.workspace.rounds import State, state
 
 
-@campaign_flow("campaign")
+def done(here: Campaign, rounds: int) -> bool:
+    """Whether nothing is open and round `rounds` is closed."""
+    return here.current is None and bool(here.closed) and here.closed[-1].number >= rounds
+
+
+def check_run(here: Campaign, rounds: int, simulate: bool = False) -> None:
+    """The errors of what running until round `rounds` is closed lacks, now or in the end; none where it is closed."""
+    del simulate  # people and simulated ones need the same
+    if done(here, rounds):
+        return
+    begun = here.current is not None and state(here.current) is not State.OPENING
+    round_ = round_to_close(here) if begun else round_to_open(here)
+    if max(rounds, round_.number) > 0:
+        here.check_studio()
+    here.check_mlflow()
+
+
+@campaign_flow("campaign", requires=check_run)
 def campaign(root: Path, rounds: int, simulate: bool = False) -> None:
     """Go on until round `rounds` is closed, round 000 included, from wherever the campaign stands."""
     while True:
@@ -29,26 +46,9 @@ def campaign(root: Path, rounds: int, simulate: bool = False) -> None:
         close_round(root)
 
 
-def done(here: Campaign, rounds: int) -> bool:
-    """Whether nothing is open and round `rounds` is closed."""
-    return here.current is None and bool(here.closed) and here.closed[-1].number >= rounds
-
-
-def check_run(here: Campaign, rounds: int) -> None:
-    """The errors of what running until round `rounds` is closed lacks, now or in the end; none where it is closed."""
-    if done(here, rounds):
-        return
-    begun = here.current is not None and state(here.current) is not State.OPENING
-    round_ = round_to_close(here) if begun else round_to_open(here)
-    if max(rounds, round_.number) > 0:
-        here.check_studio()
-    here.check_mlflow()
-
-
-@campaign_flow("simulate")
+@campaign_flow("simulate", requires=check_collect)
 def play_simulated(root: Path) -> None:
     """Simulated annotators and validators, until nothing more is asked of them."""
-    the_open_round(load(root))
     draw(root)
     collect(root)
     round_ = load(root).current

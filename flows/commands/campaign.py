@@ -51,12 +51,11 @@ def run(
     """Run rounds, from wherever the campaign stands, until round N is closed."""
     at = root()
     prefect(at)
-    from flows.context import load
+    from flows.context import start
     from flows.reports.status import show
-    from flows.run import campaign, check_run
+    from flows.run import campaign
 
-    check_run(load(at), rounds)
-    campaign(at, rounds, simulate)
+    start(campaign, at, rounds, simulate)
     show(at)
 
 

@@ -14,18 +14,14 @@ def open_() -> None:
     """Open the next round: attack the champion, publish tasks. Trains round 000 first if there is none."""
     at = root()
     prefect(at)
-    from flows.context import load
-    from flows.open import open_round, round_to_open
+    from flows.context import load, start
+    from flows.open import open_round
     from flows.run import campaign, check_run
 
-    here = load(at)
-    if here.closed:
-        round_to_open(here)
-        here.check_studio()
-    else:
-        check_run(here, 1)
-        campaign(at, 0)
-    open_round(at)
+    if not load(at).closed:
+        check_run(load(at), 1)  # what round 001 needs is missed before round 000 is trained
+        start(campaign, at, 0)
+    start(open_round, at)
 
 
 @command(ROUND, "dadc invite")
@@ -54,14 +50,10 @@ def simulate() -> None:
     """Have simulated people draw and vote in the open round until nothing more is asked of them."""
     at = root()
     prefect(at)
-    from flows.collect import the_open_round
-    from flows.context import load
+    from flows.context import start
     from flows.run import play_simulated
 
-    here = load(at)
-    the_open_round(here)
-    here.check_studio()
-    play_simulated(at)
+    start(play_simulated, at)
 
 
 @command(ROUND, "dadc collect")
@@ -70,13 +62,9 @@ def collect() -> None:
     at = root()
     prefect(at)
     from flows.collect import collect as flow
-    from flows.collect import the_open_round
-    from flows.context import load
+    from flows.context import start
 
-    here = load(at)
-    the_open_round(here)
-    here.check_studio()
-    flow(at)
+    start(flow, at)
 
 
 @command(ROUND, "dadc close")
@@ -84,17 +72,10 @@ def close() -> None:
     """Freeze what was collected, train, fine-tune, evaluate, promote or not, commit, tag, log."""
     at = root()
     prefect(at)
-    from flows.close import close_round, round_to_close
-    from flows.context import load
-    from tasks.workspace.rounds import State, state
+    from flows.close import close_round
+    from flows.context import start
 
-    here = load(at)
-    round_ = round_to_close(here)
-    if round_.number > 0 and state(round_) is State.OPEN:
-        here.check_studio()
-    if state(round_) is not State.CLOSED:
-        here.check_mlflow()
-    close_round(at)
+    start(close_round, at)
 
 
 @command(

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from data.layout import Workspace
 
-LOCK_LEFT = re.compile(r"'(.*\.lock)': File exists")  # what git says of a lock that it finds
-PATIENCE = 10.0  # seconds that a file which Git left when it was killed is waited for
+LOCK_EXISTS = re.compile(r"'(.*\.lock)': File exists")  # what git says of another git's lock file
+PATIENCE = 10.0  # seconds that another git is waited for
 CODE = ("flows", "tasks", "models", "data/*.py", "data/sets", "dvc.yaml", "params.yaml", "pyproject.toml")
 
 
@@ -23,8 +23,8 @@ class WorkspaceError(RuntimeError):
 def git(workspace: Workspace, *arguments: str) -> str:
     """Run git at the workspace's root; its output, or WorkspaceError with what it said.
 
-    A lock that a killed git left in .git is removed, once no git works there any more. What git says is read here, so
-    it is asked to say it in English.
+    While another git holds a lock file, this one waits; a lock file that stays is named and left to its owner. The
+    output is parsed here, so git is asked for English.
     """
     deadline = time.monotonic() + PATIENCE
     while True:
@@ -39,26 +39,17 @@ def git(workspace: Workspace, *arguments: str) -> str:
         )
         if done.returncode == 0:
             return done.stdout.strip()
-        said = (done.stderr or done.stdout).strip().splitlines()
-        left = next((Path(found[1]) for line in said if (found := LOCK_LEFT.search(line))), None)
-        if left is None or time.monotonic() > deadline:
-            told = [line for line in said if line.startswith(("fatal:", "error:", "The following"))] or said[-1:]
-            raise WorkspaceError(f"git {' '.join(arguments[:2])} failed: {told[0] if told else done.returncode}")
-        if not _git_works_in(workspace.root):
-            left.unlink(missing_ok=True)
+        lines = (done.stderr or done.stdout).strip().splitlines()
+        lock_file = next((match[1] for line in lines if (match := LOCK_EXISTS.search(line))), None)
+        if lock_file is None:
+            errors = [line for line in lines if line.startswith(("fatal:", "error:", "The following"))] or lines[-1:]
+            raise WorkspaceError(f"git {' '.join(arguments[:2])} failed: {errors[0] if errors else done.returncode}")
+        if time.monotonic() > deadline:
+            raise WorkspaceError(
+                f"git {' '.join(arguments[:2])} waited {PATIENCE:.0f} s for {lock_file}, which another git holds or a "
+                "killed one left; if no git runs in this workspace, remove that file and run the command again"
+            )
         time.sleep(0.2)
-
-
-def _git_works_in(root: Path) -> bool:
-    import psutil
-
-    for process in psutil.process_iter():
-        try:
-            if process.name() == "git" and Path(process.cwd()).is_relative_to(root.resolve()):
-                return True
-        except (psutil.Error, OSError):
-            continue
-    return False
 
 
 def commit(workspace: Workspace, message: str, *paths: Path, gone: Sequence[Path] = ()) -> bool:

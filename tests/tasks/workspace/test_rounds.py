@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -233,17 +234,24 @@ def test_what_git_says_of_a_failure_is_its_error_and_not_its_advice(workspace: W
         git(workspace, "add", "--", "x.json")
 
 
-def test_a_lock_that_a_killed_git_left_is_removed(
+def test_a_lock_file_of_git_is_waited_for_and_named_but_never_removed(
     make_workspace: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever language git speaks, and whatever the folder is called."""
     workspace = Workspace(make_workspace("Bob's"))
     monkeypatch.setenv("LC_ALL", "C.UTF-8")
     monkeypatch.setenv("LANGUAGE", "de")
-    left = workspace.root / ".git" / "index.lock"
-    left.touch()
+    lock_file = workspace.root / ".git" / "index.lock"
+    lock_file.touch()
+    threading.Timer(0.5, lock_file.unlink).start()
     git(workspace, "add", "params.yaml")
-    assert not left.exists()
+    assert not lock_file.exists(), "another git has ended"
+
+    lock_file.touch()
+    monkeypatch.setattr("tasks.workspace.git.PATIENCE", 0.5)
+    with pytest.raises(WorkspaceError, match=r"git add params.yaml waited .* for .*/\.git/index\.lock, .* remove that"):
+        git(workspace, "add", "params.yaml")
+    assert lock_file.exists()
 
 
 def test_a_workspace_that_was_moved_takes_its_store_along(workspace: Workspace, tmp_path: Path) -> None:
