@@ -78,6 +78,14 @@ class Campaign:
 
         connect(self.services)
 
+    def check_model(self) -> None:
+        """ServiceDown if there is no model server, which Label Studio is to ask for the target's answer."""
+        from tasks.workspace.services import ServiceDown
+
+        services = self.services
+        if not (services.model_url and services.model_user and services.model_password):
+            raise ServiceDown("model", services.model_url)
+
     def check_mlflow(self) -> None:
         """ServiceDown if MLflow, which a round is told to last, does not answer now."""
         from tasks.track import check

@@ -15,6 +15,8 @@ from tasks.config.kinds import check_kinds
 from tasks.config.params import read
 from tasks.prepare import check_same
 from tasks.promote import champion
+from tasks.record.pool import check_pool
+from tasks.workspace.checkout import pool_size
 from tasks.workspace.dvc import check_remote, dvc
 from tasks.workspace.git import WorkspaceError, check_branch, check_committed, commit
 from tasks.workspace.rounds import State, check_elsewhere, state, write_index
@@ -22,8 +24,11 @@ from tasks.workspace.rounds import State, check_elsewhere, state, write_index
 
 def check_open(campaign: Campaign) -> None:
     """The errors of what opening lacks."""
-    if round_to_open(campaign).number > 0:
+    round_ = round_to_open(campaign)
+    if round_.number > 0:
         campaign.check_studio()
+        if state(round_) is not State.OPEN:
+            campaign.check_model()
 
 
 @campaign_flow("open", requires=check_open)
@@ -56,15 +61,27 @@ def round_to_open(campaign: Campaign) -> Round:
     check_remote(campaign.workspace, say)
     check_same(campaign.workspace, campaign.params)
     check_kinds(campaign.params)
-    check_devices(campaign, round_)
-    if round_.number > 0 and not round_.params.exists():
+    frozen = round_.params.exists() and not to_freeze_anew(campaign, round_)
+    check_pool(read(round_.params) if frozen else campaign.params, pool_size(campaign.workspace))
+    check_devices(campaign, round_, frozen)
+    if round_.number > 0 and not frozen:
         check_target(campaign, round_)
     return round_
 
 
-def check_devices(campaign: Campaign, round_: Round) -> None:
-    """ValueError for devices that are not here: of the round's own params.yaml once it is frozen."""
-    frozen = round_.params.exists()
+def to_freeze_anew(campaign: Campaign, round_: Round) -> bool:
+    """Whether params.yaml has changed since an `open` froze it that did not come to its end. Once the round has a
+    project in Label Studio, people may have seen tasks made by the frozen one, and it stays."""
+    if not round_.params.exists() or round_.params.read_bytes() == campaign.workspace.params.read_bytes():
+        return False
+    from tasks.labelling.projects import KINDS, title
+
+    titles = [title(campaign.params.campaign, round_, kind) for kind in KINDS]
+    return round_.number == 0 or not any(campaign.studio.find(name) for name in titles)
+
+
+def check_devices(campaign: Campaign, round_: Round, frozen: bool = True) -> None:
+    """ValueError for devices that are not here. frozen: those of the round's own params.yaml."""
     params = read(round_.params) if frozen else campaign.params
     if params.accelerator != "cpu":  # else torch, which takes seconds to import, is not asked
         from tasks.engine import devices
@@ -97,7 +114,12 @@ def target_of(campaign: Campaign, round_: Round) -> Round | None:
 @step("freeze params")
 def freeze_params(campaign: Campaign, round_: Round) -> None:
     """The round's folder, with params.yaml as it is now and the target that it is about."""
-    if not round_.params.exists():
+    anew = to_freeze_anew(campaign, round_)
+    if anew:
+        say(f"params.yaml has changed since round {round_.name} began to open; it is frozen as it is now")
+    elif round_.params.exists() and round_.params.read_bytes() != campaign.workspace.params.read_bytes():
+        say(f"round {round_.name} keeps the params.yaml by which its tasks were published; `dadc abort` gives it up")
+    if anew or not round_.params.exists():
         round_.folder.mkdir(parents=True, exist_ok=True)
         temporary = round_.params.with_suffix(".tmp")
         shutil.copyfile(campaign.workspace.params, temporary)

@@ -18,8 +18,9 @@ from data.shards import write_images
 from tasks.config.kinds import check_kinds, module_of
 from tasks.config.params import Params
 from tasks.config.seeds import derive
+from tasks.record.pool import check_pool
 from tasks.workspace import inputs
-from tasks.workspace.checkout import image_spec, initialised
+from tasks.workspace.checkout import image_spec, initialised, pool_size
 from tasks.workspace.dvc import check_remote_address, dvc, remote_set
 from tasks.workspace.git import WorkspaceError, commit
 from tasks.workspace.rounds import rounds
@@ -92,8 +93,10 @@ def to_freeze(workspace: Workspace, params: Params) -> bool:
 def read_all(
     workspace: Workspace, params: Params, anew: bool, others: Sequence[str], say: Callable[[str], None]
 ) -> tuple[ReadSet | None, dict[str, Images]]:
-    """The set, if it is to be frozen anew, and these of `evaluate.sets`; the network is seen to fit them."""
+    """The set, if it is to be frozen anew, and these of `evaluate.sets`; the pool is seen to hold what a round needs,
+    and the network to fit the images."""
     found = read_set(workspace, params, say) if anew else None
+    check_pool(params, pool_size(workspace) if found is None else len(found.rows["pool"]))
     spec = image_spec(workspace) if found is None else found.train.spec
     check_network(workspace, params, None if found is None else found.train)
     return found, read_others(workspace, params, spec, others)

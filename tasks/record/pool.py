@@ -26,15 +26,10 @@ def seed_images(number: int, params: Params, pool_size: int) -> SeedImages:
     """
     if number < 1:
         raise ValueError(f"rounds with seed images are numbered from 1, got {number}; round 000 collects nothing")
-    names, count = sorted(params.attack.kinds), params.attack.count
-    machines, people = len(names) * count, params.collect.drawings + params.collect.edits
-    need, probes = machines + people, params.validate_.probes
-    if need + probes > pool_size:
-        raise ValueError(
-            f"a round needs {need + probes} seed images ({len(names)} attacks × {count}, {params.collect.drawings} "
-            f"drawings, {params.collect.edits} edits and {probes} probes), the pool holds {pool_size}; lower "
-            "attack.count, collect.drawings, collect.edits or validate.probes, or start with a larger data.pool"
-        )
+    check_pool(params, pool_size)
+    names, count, probes = sorted(params.attack.kinds), params.attack.count, params.validate_.probes
+    machines = len(names) * count
+    need = machines + params.collect.drawings + params.collect.edits
     order = sorted(range(pool_size), key=lambda index: (derive(params.seed, "pool", index), index))
     start = (number - 1) * need
     own = [order[(start + i) % pool_size] for i in range(need)]
@@ -47,3 +42,16 @@ def seed_images(number: int, params: Params, pool_size: int) -> SeedImages:
     return SeedImages(
         attacks, tuple(drawings), tuple(edits), tuple(rest[(first + i) % len(rest)] for i in range(probes))
     )
+
+
+def check_pool(params: Params, pool_size: int) -> None:
+    """ValueError if one round needs more seed images than the pool holds."""
+    attacks, count, probes = len(params.attack.kinds), params.attack.count, params.validate_.probes
+    drawings, edits = params.collect.drawings, params.collect.edits
+    need = attacks * count + drawings + edits + probes
+    if need > pool_size:
+        raise ValueError(
+            f"a round needs {need} seed images ({attacks} attacks × {count}, {drawings} drawings, {edits} edits and "
+            f"{probes} probes), the pool holds {pool_size}; lower attack.count, collect.drawings, collect.edits or "
+            "validate.probes, or start with a larger data.pool"
+        )

@@ -58,6 +58,11 @@ def image_spec(workspace: Workspace) -> ImageSpec:
     return ImageSpec(tuple(content["classes"]), content["channels"], content["size"])
 
 
+def pool_size(workspace: Workspace) -> int:
+    """How many images the pool holds, from which rounds take their seed images."""
+    return int(read_splits(workspace)["splits"]["pool"]["n"])
+
+
 def read_splits(workspace: Workspace) -> dict[str, Any]:
     """splits.json: what was frozen, and the digest of each split. FileNotFoundError if nothing was."""
     if not workspace.splits.exists():

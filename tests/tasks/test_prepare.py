@@ -103,6 +103,7 @@ def test_a_campaign_that_was_frozen_before_what_it_asked_for_was_written_down(
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
+        ({"data": {"pool": 4}}, r"a round needs \d+ seed images .*, the pool holds 4; lower attack\.count"),
         ({"evaluate": {"sets": {"usps": "/nope"}}}, r"evaluate\.sets\.usps: a folder is wanted at /nope"),
         ({"evaluate": {"sets": {"code": "tasks"}}}, "tasks has classes that train does not have"),
         ({"model": {"name": "flat:build"}}, r"flat:build must turn images of 2×1×28×28 into logits of 2×10"),
