@@ -67,7 +67,7 @@ def pull(campaign: Campaign, round_: Round) -> Record:
     from tasks.record.record import Record
 
     before = Record.read(round_)
-    record = pull_new(campaign.studio, before)
+    record = pull_new(campaign.studio, before, say)
     new = len(record.lines) - len(before.lines)
     if new:
         say(f"pulled {new} new")
@@ -83,10 +83,11 @@ def validate(record: Record) -> list[Candidate]:
 @step("publish votes")
 def publish_votes(campaign: Campaign, record: Record, candidates: list[Candidate]) -> None:
     """Validation tasks for candidates that still need votes, on pages as they were published."""
-    from tasks.publish import publish_validation, restore_projects
+    from tasks.publish import attach_model, publish_validation
+    from tasks.restore import restore
 
-    for line in restore_projects(campaign.studio, record.round, record.params, record.spec):
-        say(line)
+    if restore(campaign.studio, record, say):
+        attach_model(campaign.studio, record.round, record.params, campaign.services)
     new = publish_validation(campaign.studio, record, candidates, say)
     if new:
         say(f"published {new} validation tasks")

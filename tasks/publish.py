@@ -5,24 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import partial
 
-import torch
-
 from data.layout import Round
 from data.records import Candidate, ImageSpec
-from data.shards import read_images
 from tasks.config.params import Params, read
 from tasks.config.seeds import derive
-from tasks.labelling import drawing, label_config, projects
+from tasks.labelling import projects
 from tasks.labelling.client import LabelStudio
 from tasks.labelling.image_digests import digest, picture, picture_digests
 from tasks.quality.consensus import people_wanted
-from tasks.record.candidates import edit_bases, probes
+from tasks.record.candidates import probes
+from tasks.record.published import EVERYBODY, drawing_tasks, editing_tasks, ensure_practice, page_of
 from tasks.record.record import Record
 from tasks.workspace.checkout import image_spec
 from tasks.workspace.services import ServiceDown, Services
-
-EVERYBODY = 1000  # people the practice task and the probes are given to
-FAINT = 0.6  # brightness of the picture that is traced in it
 
 
 def publish_drawing(studio: LabelStudio, round_: Round, params: Params, spec: ImageSpec) -> int:
@@ -32,53 +27,20 @@ def publish_drawing(studio: LabelStudio, round_: Round, params: Params, spec: Im
     line of advice.
     """
     project = _project(studio, round_, params, spec, "draw")
-    guide = projects.guide_key(round_)
-    if guide not in studio.tasks(project):
-        studio.publish(project, {guide: _guide(round_, params, spec)})
-    practice = studio.tasks(project)[guide]
-    if practice.people < EVERYBODY:
-        studio.ask_for(practice.id, EVERYBODY)
-    task = {"image": drawing.blank(spec.size, spec.channels), "note": label_config.DRAW_NOTE}
-    return studio.publish(project, dict.fromkeys(projects.drawing_keys(round_, params), task))
+    ensure_practice(studio, project, round_, params, spec)
+    return studio.publish(project, drawing_tasks(round_, params, spec))
 
 
 def publish_editing(studio: LabelStudio, round_: Round, params: Params, spec: ImageSpec) -> int:
     """The round's editing tasks, each over a seed image of its own. How many are new. None wanted: no project."""
-    bases = edit_bases(round_, params, spec.channels)
-    if not bases:
-        return 0
-    project = _project(studio, round_, params, spec, "edit")
-    tasks = {key: {"image": drawing.picture(pixels), "note": label_config.EDIT_NOTE} for key, pixels in bases.items()}
-    return studio.publish(project, tasks)
-
-
-def restore_projects(studio: LabelStudio, round_: Round, params: Params, spec: ImageSpec) -> list[str]:
-    """Make the round's pages again what they were published as: anybody with an account can change them. A line for
-    each that had been changed."""
-    lines = []
-    for kind in projects.KINDS:
-        title = projects.title(params.campaign, round_, kind)
-        project = studio.find(title)
-        changed = [] if project is None else studio.put_back(project, *_made_of(params, spec, kind))
-        if changed:
-            lines.append(f"put back in the project {title!r}, which somebody had changed: {', '.join(changed)}")
-    return lines
+    tasks = editing_tasks(round_, params, spec)
+    return studio.publish(_project(studio, round_, params, spec, "edit"), tasks) if tasks else 0
 
 
 def _project(studio: LabelStudio, round_: Round, params: Params, spec: ImageSpec, kind: projects.Kind) -> int:
-    page, instruction, votes = _made_of(params, spec, kind)
+    page, instruction, votes = page_of(params, spec, kind)
     title = projects.title(params.campaign, round_, kind)
     return studio.ensure_project(title, page, instruction=instruction, votes=votes)
-
-
-def _made_of(params: Params, spec: ImageSpec, kind: projects.Kind) -> tuple[str, str, int]:
-    """A project's page, instruction and how many people are given a task."""
-    classes = spec.classes
-    if kind == "draw":
-        return label_config.draw_page(classes), label_config.DRAW_HELP, 1
-    if kind == "edit":
-        return label_config.edit_page(classes, spec.channels), label_config.EDIT_HELP, 1
-    return label_config.validate_page(classes), label_config.VALIDATE_HELP, params.validate_.consensus
 
 
 def attach_model(studio: LabelStudio, round_: Round, params: Params, services: Services) -> None:
@@ -159,14 +121,3 @@ def unfinished(studio: LabelStudio, round_: Round) -> int:
             open_tasks &= set(keys(round_, params))
         left += len(open_tasks)
     return left
-
-
-def _guide(round_: Round, params: Params, spec: ImageSpec) -> dict[str, str]:
-    """The practice task: a pool image, made faint, to be traced."""
-    pool = read_images(round_.workspace.split("pool"), spec.channels)
-    index = derive(params.seed, "guide") % len(pool)
-    faint = (pool.pixels_NCHW[index].float() * FAINT).to(torch.uint8)
-    return {
-        "image": drawing.picture(faint),
-        "note": label_config.guide_note(spec.classes[int(pool.labels_N[index])]),
-    }

@@ -7,20 +7,20 @@ runs twice, loses and doubles nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 from tasks.config.params import read
 from tasks.labelling.client import LabelStudio
-from tasks.labelling.http import LabellingError
 from tasks.labelling.image_digests import digest
 from tasks.labelling.projects import KINDS, Kind, title
-from tasks.record.annotations import Annotation, Line, append, cursor, gather, pulled, read_lines, repair
+from tasks.record.annotations import DELETED_BY, Annotation, Line, append, cursor, gather, pulled, read_lines, repair
 from tasks.record.history import frozen_record
+from tasks.record.published import locate
 from tasks.record.record import Record
-from tasks.workspace.rounds import State, closed, rounds, state
+from tasks.workspace.rounds import closed, rounds
 
 TRIES = 3  # looks at what changed, while people submit between it and the count of all
 MAX_RAW = 8 * 2**20  # characters of one annotation that the record keeps
@@ -41,20 +41,20 @@ class Accounts(dict[int, str]):
         return self.setdefault(number, f"account {number}")
 
 
-def pull(studio: LabelStudio, record: Record) -> Record:
+def pull(studio: LabelStudio, record: Record, say: Callable[[str], None] = lambda _: None) -> Record:
     """Append to the round's annotations.jsonl what is new in its projects, and what came late in those of closed
-    rounds; the record with it.
-
-    LabellingError for a project that was there and is missing now.
-    """
-    new = new_lines(studio, record)
+    rounds; the record with it. say: is told of a project that is gone."""
+    new = new_lines(studio, record, say)
     repair(record.round.annotations)
     append(record.round.annotations, new)
     return record.extended(new)
 
 
-def new_lines(studio: LabelStudio, record: Record) -> list[Line]:
-    """What Label Studio holds for the round and the record does not, in the order of `task_at`; nothing is written."""
+def new_lines(studio: LabelStudio, record: Record, say: Callable[[str], None] = lambda _: None) -> list[Line]:
+    """What Label Studio holds for the round and the record does not, in the order of `task_at`; nothing is written.
+
+    A project that is gone took its annotations along; they are deleted by nobody knows whom.
+    """
     campaign, round_ = record.params.campaign, record.round
     with ThreadPoolExecutor(1) as asker:  # both at once
         accounts = asker.submit(studio.emails)
@@ -63,15 +63,14 @@ def new_lines(studio: LabelStudio, record: Record) -> list[Line]:
     in_time = [line for line in record.lines if not line.late]
     new: list[Line] = []
     for kind in KINDS:
-        name = title(campaign, round_, kind)
-        project, total = existing.get(name, (None, 0))
-        if project is not None:
-            new += project_changes(studio, project, kind, gather(in_time, kind), emails, total)
-        elif any(line.kind == kind for line in in_time) or (kind == "draw" and state(round_) is State.OPEN):
-            raise LabellingError(
-                f"Label Studio has no project titled {name!r}, which is the round's; was it renamed? "
-                "Give it its title again, in its settings there"
-            )
+        name, recorded = title(campaign, round_, kind), gather(in_time, kind)
+        found = locate(studio, existing.get(name), recorded)
+        if found is not None:
+            project, total = found
+            new += project_changes(studio, project, kind, recorded, emails, total)
+        elif live := [annotation for annotation in recorded if not annotation.deleted]:
+            new += [_deleted(annotation, annotation.forms[-1].task_at, by="") for annotation in live]
+            say(f"Label Studio has no project {name!r} any more: it was deleted; what was pulled from it stands")
     new += late(studio, record, existing, emails)
     return sorted(new, key=lambda line: line.task_at)
 
@@ -131,7 +130,7 @@ def project_changes(
     found += _differences(tasks, kind, recorded, emails)
     task_ids, changed = {int(task["id"]) for task in tasks}, {line.id for line in found}
     gone = [a for a in recorded if not a.deleted and a.first.task_id not in task_ids and a.first.id not in changed]
-    return found + [_deleted(a, a.forms[-1].task_at) for a in gone]
+    return found + [_deleted(a, a.forms[-1].task_at, by="") for a in gone]
 
 
 def _differences(
@@ -150,7 +149,8 @@ def _differences(
             if before is None or before.deleted or before.latest.raw != line.raw:
                 found.append(line)
         gone = by_task.get(int(task["id"]), set()) - {line.id for line in annotations}
-        found += [_deleted(forms[number], task["updated_at"]) for number in sorted(gone)]
+        by = _last_editor(task, emails)
+        found += [_deleted(forms[number], task["updated_at"], by) for number in sorted(gone)]
     return found
 
 
@@ -174,9 +174,17 @@ def _line(kind: Kind, task: dict[str, Any], raw: dict[str, Any], emails: Emails)
     )
 
 
-def _deleted(annotation: Annotation, at: str) -> Line:
-    last = annotation.latest
-    return Line(last.kind, last.task, last.task_id, last.id, last.author, last.editor, at, deleted=True, raw={})
+def _deleted(annotation: Annotation, at: str, by: str) -> Line:
+    """by: the account that deleted it; empty where that is not known."""
+    last, raw = annotation.latest, {DELETED_BY: by}
+    return Line(last.kind, last.task, last.task_id, last.id, last.author, last.editor, at, deleted=True, raw=raw)
+
+
+def _last_editor(task: dict[str, Any], emails: Emails) -> str:
+    """The account that changed a task, or deleted an annotation of it, last."""
+    editors = task.get("updated_by")
+    last = editors[0] if isinstance(editors, list) and editors and isinstance(editors[0], dict) else {}
+    return _account(last.get("user_id"), emails)
 
 
 def _account(number: object, emails: Emails) -> str:

@@ -68,6 +68,10 @@ class Account:
         """Change an annotation, one's own or, since the open-source server has no roles, another's."""
         self._ask("PATCH", f"/api/annotations/{annotation}/", {"result": list(result)})
 
+    def delete(self, annotation: int) -> None:
+        """Delete an annotation, one's own or another's."""
+        self._ask("DELETE", f"/api/annotations/{annotation}/")
+
     def close(self) -> None:
         """End the connection."""
         self._http.close()
@@ -83,4 +87,4 @@ class Account:
             response = self._http.request(method, path, json=body, headers=headers)
         if response.status_code >= 400:
             raise refused(self.url, f"{method} {path} as {self.email}", response.status_code, response.text)
-        return response.json()
+        return response.json() if response.content else None

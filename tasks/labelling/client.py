@@ -16,7 +16,16 @@ import httpx
 
 from tasks.labelling import id_map
 from tasks.labelling.account import Account
-from tasks.labelling.http import LabellingError, RetryTransport, ServerFailed, errors, http_client, refused, retried
+from tasks.labelling.http import (
+    LabellingError,
+    NotThere,
+    RetryTransport,
+    ServerFailed,
+    errors,
+    http_client,
+    refused,
+    retried,
+)
 from tasks.workspace.services import ServiceDown, Services
 
 PAGE = 1000  # tasks a request
@@ -88,6 +97,20 @@ class LabelStudio:
         query = {"title": title, "include": "id,title", "page_size": 100, "ordering": "id"}
         found = [int(p["id"]) for p in self._get("api/projects/", query)["results"] if p["title"] == title]
         return min(found, default=None)
+
+    def project_of(self, task: int, key: str) -> int | None:
+        """The project that holds a task, known by the record's id and its key; None if the task is gone."""
+        try:
+            found = self._get(f"api/tasks/{self._ids.task_on_server(task)}/")
+        except NotThere:
+            return None
+        data = found.get("data")
+        return int(found["project"]) if isinstance(data, dict) and data.get("key") == key else None
+
+    def rename(self, project: int, title: str) -> None:
+        """Give a project its title again."""
+        with errors(self.url, f"name project {project} {title!r}"):
+            self._sdk.projects.update(project, title=title)
 
     def projects(self, beginning: str) -> dict[str, tuple[int, int]]:
         """Every project whose title begins so: title → its id, the oldest if it is there twice, and how many

@@ -21,6 +21,10 @@ class LabellingError(RuntimeError):
     """Label Studio refused; the message says what was asked, what it said, and what to do."""
 
 
+class NotThere(LabellingError):
+    """A 404: what was asked for is not there, or not any more."""
+
+
 class ServerFailed(LabellingError):
     """A 5xx: the same may succeed a moment later."""
 
@@ -81,4 +85,5 @@ def refused(url: str, what: str, status: int, said: str) -> LabellingError:
         )
     if status >= 500:
         return ServerFailed(f"Label Studio at {url} failed (status {status}) to {what}; its log says why, try again")
-    return LabellingError(f"Label Studio at {url} refused to {what} (status {status}): {said[:300]}")
+    kind = NotThere if status == 404 else LabellingError
+    return kind(f"Label Studio at {url} refused to {what} (status {status}): {said[:300]}")

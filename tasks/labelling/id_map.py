@@ -44,6 +44,11 @@ class IdMap:
                     found.append({**raw, "id": known["id"]})
             yield {**task, "id": number, "annotations": [*found, *self.kept.get(str(number), ())]}
 
+    def task_on_server(self, recorded: int) -> int:
+        """The server's id of a task that the record knows by another."""
+        moved = (int(number) for number, known in self.tasks.items() if known == recorded)
+        return next(moved, recorded - self.beyond if recorded >= self.beyond else recorded)
+
     def _id(self, known: dict[str, int], number: int) -> int:
         return known.get(str(number), number + self.beyond)
 

@@ -22,6 +22,8 @@ from data.records import SKIPPED
 from tasks.labelling.client import UNTOLD
 from tasks.labelling.projects import Kind
 
+DELETED_BY = "deleted_by"  # the account that deleted an annotation; empty where that is not known
+
 
 @dataclass(frozen=True)
 class Line:
@@ -35,7 +37,7 @@ class Line:
     editor: str  # e-mail of the account that changed it last
     task_at: str  # when the task last changed, ISO 8601 UTC; the cursor is the latest of these
     deleted: bool
-    raw: dict[str, Any]  # the annotation as Label Studio gave it; empty if deleted
+    raw: dict[str, Any]  # the annotation as Label Studio gave it; if deleted: {DELETED_BY: e-mail}
     late: str = ""  # the closed round in whose project it was made, after that round was frozen; empty: this one's
     shown: str = ""  # of a vote, the digest of the task's picture when this was pulled
 
@@ -88,6 +90,12 @@ class Annotation:
     @property
     def deleted(self) -> bool:
         return self.forms[-1].deleted
+
+    @property
+    def withdrawn(self) -> bool:
+        """Whether its author deleted it: others can too, and what they delete stands. Lines of before do not say who
+        deleted, and were taken for the author's."""
+        return self.deleted and self.forms[-1].raw.get(DELETED_BY, self.first.author) == self.first.author
 
     def fault(self, form: Line) -> str:
         """Why one of its forms does not count whatever it holds; empty if it may."""

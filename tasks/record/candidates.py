@@ -170,7 +170,7 @@ def _decode(
                 form = given
                 break
         candidate = replace(candidate, at=form.at, seconds=form.seconds)
-        reason = DELETED if annotation.deleted else annotation.fault(form)
+        reason = DELETED if annotation.withdrawn else annotation.fault(form)
         try:
             if not of_round:
                 raise ValueError(f"expected a task of the round, got {first.task[:40]!r}")

@@ -1,8 +1,7 @@
-"""The record of what people did, pulled from a real Label Studio; and what hostile lines in it come to."""
+"""The record of what people did, pulled from a real Label Studio, whatever others do there."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,19 +10,19 @@ import numpy as np
 import pytest
 from open_round import pulled_now
 
-from data.records import DELETED, HUMAN, SIMULATED, UNREADABLE, Candidate, Verdict
+from data.records import DELETED, HUMAN, UNREADABLE, Candidate, Verdict
 from data.shards import decode_png
 from tasks.judge import judge
 from tasks.labelling import drawing as ink
 from tasks.labelling import projects
 from tasks.labelling.account import Account
 from tasks.labelling.client import LabelStudio
-from tasks.labelling.http import LabellingError
 from tasks.labelling.projects import INTENDED, SEEN, drawing_keys
-from tasks.publish import publish_drawing, publish_validation, restore_projects, unfinished
+from tasks.publish import publish_drawing, publish_validation, unfinished
+from tasks.pull import pull
 from tasks.quality.consensus import people_wanted
-from tasks.record.annotations import Line, append, gather, read_lines
-from tasks.record.candidates import drawings
+from tasks.record.annotations import read_lines
+from tasks.restore import restore
 from tasks.validate import validate
 
 
@@ -61,7 +60,7 @@ def test_people_s_drawings_and_votes(studio: LabelStudio, open_round: Callable[.
 
     ann.edit(changed, drawn("9", 180))
     bob.edit(spoilt, drawn("0"))
-    studio._sdk.annotations.delete(gone)
+    bob.delete(gone)
     studio._sdk.tasks.delete(str(tasks[3]))
     assert pulled_now(studio, round_) == 4
     assert pulled_now(studio, round_) == 0
@@ -78,7 +77,8 @@ def test_people_s_drawings_and_votes(studio: LabelStudio, open_round: Callable[.
     assert len(malformed) == 3
     assert all(c.verdict is Verdict.REJECTED and c.reason for c in made.values() if not c.wellformed)
     by_task = {key.rsplit("/", 1)[0]: reason for key, reason in malformed.items()}
-    assert by_task["001/draw/0003"] == by_task["001/draw/0004"] == DELETED
+    assert by_task["001/draw/0004"] == DELETED
+    assert "class" in by_task["001/draw/0003"], "who deletes a whole task withdraws nobody's drawing"
     assert "has a drawing" in by_task["001/draw/0000"]
 
     publish_validation(studio, play.record, list(made.values()))
@@ -128,6 +128,15 @@ class Voting:
         judged = judge(found, self.play.round.workspace.round(0).challenger.model)
         (made,) = validate(judged, self.play.record.votes, self.play.params.validate_)
         return made
+
+    def find(self, kind: projects.Kind) -> int | None:
+        return self.studio.find(projects.title(self.play.params.campaign, self.play.round, kind))
+
+    def restored(self) -> list[str]:
+        """Put back what somebody changed; what is said of it."""
+        said: list[str] = []
+        restore(self.studio, self.play.record, said.append)
+        return said
 
     def published(self) -> list[str]:
         """Publish what is due; what is said of it."""
@@ -203,18 +212,15 @@ def test_no_vote_counts_for_a_picture_that_somebody_put_in(voting: Voting) -> No
 
 
 def test_a_page_that_somebody_changed_is_put_back(voting: Voting) -> None:
-    def said() -> list[str]:
-        return restore_projects(voting.studio, voting.play.round, voting.play.params, voting.play.spec)
-
-    assert said() == []
+    assert voting.restored() == []
     page = voting.studio.described(voting.project)["page"]
     voting.studio._sdk.projects.update(
         voting.project, label_config=page.replace("unreadable", "3"), show_skip_button=True
     )
-    (line,) = said()
+    (line,) = voting.restored()
     assert line.endswith("label_config, show_skip_button")
     assert voting.studio.described(voting.project)["page"] == page
-    assert said() == []
+    assert voting.restored() == []
 
 
 def test_tasks_of_what_was_corrected_are_taken_back(voting: Voting) -> None:
@@ -231,15 +237,55 @@ def test_tasks_of_what_was_corrected_are_taken_back(voting: Voting) -> None:
     assert unfinished(voting.studio, voting.play.round) == left + 1
 
 
-def test_a_project_that_is_gone_or_renamed_is_an_error(voting: Voting) -> None:
-    title = projects.title(voting.play.params.campaign, voting.play.round, "draw")
-    project = voting.studio.find(title)
+def test_a_renamed_project_is_known_by_its_tasks_and_gets_its_title_again(voting: Voting) -> None:
+    title, project = projects.title(voting.play.params.campaign, voting.play.round, "draw"), voting.find("draw")
     assert project is not None
-    voting.studio._sdk.projects.update(project, title="renamed")
-    with pytest.raises(LabellingError, match=f"no project titled '{title}'"):
-        pulled_now(voting.studio, voting.play.round)
-    voting.studio._sdk.projects.update(project, title=title)
+    voting.studio.rename(project, "renamed")
     assert pulled_now(voting.studio, voting.play.round) == 0
+    voting.studio.ensure_project(title, "<View></View>", instruction="")  # an empty one in its place
+    assert pulled_now(voting.studio, voting.play.round) == 0
+    assert voting.made().wellformed
+    (line,) = voting.restored()
+    assert line == f"the project {project} has its title {title!r} again, which somebody had changed"
+    assert voting.find("draw") == project
+    assert voting.restored() == []
+
+
+def test_a_deleted_project_takes_nothing_along_and_is_made_anew(voting: Voting) -> None:
+    voting.person("bob").submit(voting.task, seen("3"), 1.0)
+    assert [vote.counted for vote in voting.made().votes] == [True]
+    for kind in projects.KINDS:
+        if (project := voting.find(kind)) is not None:
+            voting.studio._sdk.projects.delete(project)
+    said: list[str] = []
+    pull(voting.studio, voting.play.record, said.append)
+    assert len(said) == 2, said
+    assert all("any more: it was deleted; what was pulled from it stands" in line for line in said)
+    made = voting.made()
+    assert (made.wellformed, made.intended, [vote.counted for vote in made.votes]) == (True, 3, [True])
+
+    assert len(voting.restored()) == 2, "made anew, with the tasks"
+    assert voting.restored() == []
+    keys = drawing_keys(voting.play.round, voting.play.params)
+    project = voting.find("draw")
+    assert project is not None
+    assert set(voting.studio.tasks(project)) == {projects.guide_key(voting.play.round), *keys[1:]}
+    voting.published()
+    project = voting.find("validate")
+    assert project is not None
+    voting.person("cat").submit(voting.studio.tasks(project)[voting.key].id, seen("3"), 1.0)
+    assert voting.made().verdict is Verdict.VERIFIED, "with the vote that was cast before"
+
+
+def test_a_drawing_that_another_account_deleted_stands(voting: Voting) -> None:
+    eve, project = voting.person("eve"), voting.find("draw")
+    assert project is not None
+    eve.delete(voting.drawing)
+    assert voting.made().wellformed
+    assert voting.restored() == []
+    key = drawing_keys(voting.play.round, voting.play.params)[0]
+    assert key not in voting.studio.tasks(project), "nobody is asked to draw it again"
+    assert voting.made().wellformed, "nor does it go with its task"
 
 
 def test_who_signs_up_during_a_pull_is_known_by_name(voting: Voting, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -277,95 +323,3 @@ def test_a_torn_line_is_mended_and_nothing_is_lost(studio: LabelStudio, open_rou
         assert len(read_lines(play.round.annotations)) < 5
         pulled_now(studio, play.round)
         assert play.round.annotations.read_bytes() == whole, f"cut by {cut}"
-
-
-def line(raw: dict[str, Any], **changes: Any) -> Line:
-    made = Line("draw", "001/draw/0000", 1, 7, "a@example.org", "a@example.org", "2026-01-01T00:00:00Z", False, raw)
-    return replace(made, **changes)
-
-
-HOSTILE: dict[str, Line] = {
-    "no result": line({}),
-    "result is null": line({"result": None}),
-    "result is text": line({"result": "<script>"}),
-    "result holds null": line({"result": [None]}),
-    "no ink": line({"result": drawn("3")[1:]}),
-    "no class": line({"result": drawn("3")[:1]}),
-    "two classes": line({"result": [*drawn("3"), *drawn("4")[1:]]}),
-    "unknown class": line({"result": drawn("<b>3</b>\0\x1b[31m")}),
-    "class is NaN": line({"result": [*drawn("3")[:1], ink.chosen(INTENDED, "c", float("nan"))]}),  # type: ignore[arg-type]
-    "another tag": line({"result": [*drawn("3"), {"from_name": "x", "type": "choices", "value": {}}]}),
-    "skipped": line({"result": drawn("3"), "was_cancelled": True}),
-    "too large": line({"result": None, "oversize": 9_000_000}),
-    "another editor": line({"result": drawn("3")}, editor="b@example.org"),
-    "unknown task": line({"result": drawn("3")}, task="../../etc/passwd"),
-    "another round's task": line({"result": drawn("3")}, task="002/draw/0000"),
-    "huge lead time": line({"result": [], "lead_time": 1e400}),
-    "lead time is text": line({"result": [], "lead_time": "now"}),
-    "no account": line({"result": drawn("3")}, author="", editor=""),
-    "imported": line({"result": drawn("3")}, editor=""),
-}
-
-
-@pytest.mark.parametrize("name", HOSTILE)
-def test_what_is_malformed_is_kept_with_its_reason(open_round: Callable[..., Any], name: str) -> None:
-    play = open_round()
-    good = line({"result": drawn("3"), "lead_time": 2.0}, id=8, task="001/draw/0001")
-    stored = play.round.annotations
-    append(stored, [HOSTILE[name], good])
-    made = drawings(gather(read_lines(stored), "draw"), play.round, play.params, play.spec)
-    assert [c.wellformed for c in made] == [False, True], "and the good one beside it goes through"
-    bad: Candidate = made[0]
-    assert bad.verdict is Verdict.REJECTED
-    assert bad.reason
-    assert (bad.intended, bad.image) == (-1, b"")
-    assert np.isfinite(bad.seconds)
-
-
-def test_no_round_is_read_without_what_the_machine_made(open_round: Callable[..., Any]) -> None:
-    """In a clone that was given Git's files alone, its candidates would be missing from the shard without a word."""
-    play = open_round()
-    assert play.record.candidates == []
-    play.round.attack.unlink()
-    with pytest.raises(FileNotFoundError, match=r"attack\.parquet is missing; `dvc pull` brings it"):
-        _ = play.record.candidates
-
-
-def test_who_is_simulated_shows_in_the_account(open_round: Callable[..., Any]) -> None:
-    play = open_round()
-    who = "annotator-1.x@simulated.invalid"
-    found = [
-        line({"result": drawn("3")}, author=who, editor=who),
-        line({"result": drawn("3")}, id=9, task="001/draw/0001"),
-    ]
-    made = drawings(gather(found, "draw"), play.round, play.params, play.spec)
-    assert [c.source for c in made] == [SIMULATED, HUMAN]
-    assert [bool(c.seed_image) for c in made] == [True, False], "people start from a blank canvas"
-
-
-def test_what_counts_is_the_latest_form_that_the_author_gave_it() -> None:
-    own, other = line({"result": drawn("3")}), line({"result": drawn("0")}, editor="b@example.org")
-    again = line({"result": drawn("4")})
-    stolen = line({"result": drawn("0")}, author="b@example.org", editor="b@example.org")
-    account_gone = line({"result": drawn("3")}, author="", editor="")
-    for forms, wanted in (
-        ([own, other], own),
-        ([own, other, again], again),
-        ([own, stolen], own),
-        ([own, account_gone], own),
-        ([other, again], again),
-    ):
-        (annotation,) = gather(forms, "draw")
-        assert annotation.last is wanted
-        assert annotation.fault(annotation.last) == ""
-        assert annotation.latest is forms[-1]
-    for forms, why in (([other], "another account"), ([line({}, editor="")], "imported"), ([account_gone], "is gone")):
-        (annotation,) = gather(forms, "draw")
-        assert why in annotation.fault(annotation.last)
-
-
-def test_a_line_holds_any_text() -> None:
-    hostile = line({"result": ["\ud800", "\0", "\u2028", "é\n"]})
-    text = hostile.dump()
-    assert text.count("\n") == 1
-    assert Line(**json.loads(text)) == hostile

@@ -106,7 +106,7 @@ def test_what_comes_late_goes_to_the_next_round(studio: LabelStudio, tmp_path: P
     assert pulled_now(studio, second) == 2
     by_id = {c.annotation: c for c in Record.read(second).candidates}
     assert (by_id[late].intended, by_id[late].late) == (7, True), "may be corrected while its new round is open"
-    studio._sdk.annotations.delete(late)
+    ann.delete(late)
     assert pulled_now(studio, second) == 1
     assert pulled_now(studio, second) == 0
     by_id = {c.annotation: c for c in Record.read(second).candidates}

@@ -236,7 +236,7 @@ def test_an_author_s_latest_form_counts_and_nobody_else_s(scene: Scene) -> None:
     assert pulled_now(studio, play.round) == 4
     ann.edit(own, at(sound(), PATHS["the one class"], "7"))
     scene.people["eve"].edit(pushed, at(sound(), PATHS["the one class"], "7"))
-    studio._sdk.annotations.delete(gone)
+    ann.delete(gone)
     assert pulled_now(studio, play.round) == 3
     made = {c.annotation: c for c in scene.made()}
     by_key = {c.key: c for c in made.values()}
