@@ -10,7 +10,7 @@ from typing import Any
 
 from flows.commands.shell import CALLER, QUIET, app, is_command
 
-for panel in ("setup", "round", "campaign", "record"):  # in the order of use, which is that of the help
+for panel in ("setup", "round", "champion", "campaign", "record"):  # in the order of use, which is that of the help
     importlib.import_module(f"flows.commands.{panel}")
 
 

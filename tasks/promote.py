@@ -35,3 +35,30 @@ def decide(round_: Round, promote: bool, why: str) -> None:
             return
     record = {"promoted": promote, "why": why.strip(), "at": datetime.now(UTC).isoformat(timespec="seconds")}
     write_whole(round_.decision, json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+
+
+def roll_back(closed: Sequence[Round], to: Round, why: str) -> list[Round]:
+    """Make the earlier champion `to` the champion again: every later promotion is refused by hand, with the reason.
+
+    closed: the closed rounds in order, `to` among them. Returns the rounds that were refused by this rollback, now or
+    by an earlier call that was interrupted. ValueError if `to` was not promoted, or if nothing came after it.
+    """
+    if not why.strip():
+        raise ValueError("a rollback needs a reason, got none; give --why")
+    if not promoted(to):
+        raise ValueError(
+            f"round {to.name}'s challenger was not promoted, so it cannot be the champion again; "
+            f"`dadc decide {to.number} --promote --why …` promotes it"
+        )
+    reason = f"rolled back to round {to.name}: {why.strip()}"
+    later = [round_ for round_ in closed if round_.number > to.number]
+    refused = [round_ for round_ in later if promoted(round_) or _decided_because(round_, reason)]
+    if not refused:
+        raise ValueError(f"round {to.name} is the champion already: no later challenger was promoted")
+    for round_ in refused:
+        decide(round_, False, reason)
+    return refused
+
+
+def _decided_because(round_: Round, reason: str) -> bool:
+    return round_.decision.exists() and json.loads(round_.decision.read_text())["why"] == reason

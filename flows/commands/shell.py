@@ -75,7 +75,8 @@ You can run every command twice: the second time changes nothing, and a command 
 )
 # Where the caller stands: the launcher, which goes to the workspace's root, hands it on. Not to what we start.
 CALLER = Path(os.environ.pop("DADC_FROM", "") or Path.cwd())
-SETUP, ROUND, CAMPAIGN, RECORD = "Set up", "A round", "The campaign", "The record"
+SETUP, ROUND, CHAMPION = "Set up", "A round", "The champion"
+CAMPAIGN, RECORD = "The campaign", "The record"
 
 
 @app.callback()

@@ -1,57 +1,32 @@
 """A campaign made by the code before the regrouping of tasks/, gone on with by the code of now.
 
-tests/campaign_before_regrouping.tar.gz holds its Git history as a bundle, the store of its DVC remote and the record of
-its open round: round 000 and 001 are closed, round 002 is open with six drawings and their votes.
+Rounds 000 and 001 are closed, round 002 is open with six drawings and their votes.
 """
 
 from __future__ import annotations
 
 import shutil
-import tarfile
 from pathlib import Path
 
 import pytest
-from conftest import CHECKOUT, dadc, run
+from conftest import dadc, run
+from old_campaign import unpacked, with_the_code_of_now
 from open_round import model_server
 
 from data.layout import Workspace
 from tasks.workspace.rounds import State, states
 
 pytestmark = pytest.mark.services
-ARCHIVE = Path(__file__).parents[1] / "campaign_before_regrouping.tar.gz"
-CODE = ("flows", "tasks", "models", "data", "dvc.yaml", "pyproject.toml")
 
 
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The campaign in another folder and on another machine than it was made on, with its own code."""
-    folder = tmp_path_factory.mktemp("old")
-    with tarfile.open(ARCHIVE) as archive:
-        archive.extractall(folder / "unpacked", filter="data")
-    root = folder / "campaign"
-    run(folder, "git", "clone", "--quiet", str(folder / "unpacked" / "campaign.bundle"), str(root))
-    for key in ("name", "email"):
-        run(root, "git", "config", f"user.{key}", "test@localhost")
-    shutil.copytree(folder / "unpacked" / ".dadc", root / ".dadc")
-    shutil.copytree(folder / "unpacked" / "data", root / "data", dirs_exist_ok=True)
-    run(root, "dvc", "remote", "modify", "--local", "store", "url", str(root / ".dadc" / "remote"))
-    run(root, "dvc", "pull", "--quiet")
-    return root
+    return unpacked(tmp_path_factory.mktemp("old"))
 
 
 @pytest.fixture(scope="module")
 def upgraded(old: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The same with the code of now, its params.yaml as it was."""
-    root = Path(shutil.copytree(old, tmp_path_factory.mktemp("upgraded") / "campaign", symlinks=True))
-    run(root, "dvc", "remote", "modify", "--local", "store", "url", str(root / ".dadc" / "remote"))
-    run(root, "git", "rm", "-r", "--quiet", "--", "flows", "tasks", "models", "data/*.py", "data/sets")
-    for name in run(CHECKOUT, "git", "ls-files", "-z", "--", *CODE).stdout.split("\0"):
-        if name and not name.startswith("data/rounds/index"):
-            (root / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(CHECKOUT / name, root / name)
-    run(root, "git", "add", "--all")
-    run(root, "git", "commit", "--quiet", "--message", "Take the code of now")
-    return root
+    return with_the_code_of_now(old, tmp_path_factory.mktemp("upgraded"))
 
 
 def test_its_rounds_are_what_they_were(upgraded: Path) -> None:
