@@ -39,7 +39,9 @@ class Arm:
     @property
     def what(self) -> str:
         """The parameters, in short."""
-        return self.parameters[0] if len(self.parameters) == 1 else f"{len(self.parameters)} parameters"
+        if len(self.parameters) > 1:
+            return f"{len(self.parameters)} parameters"
+        return self.parameters[0] if self.parameters else "no parameter"
 
     def tuned(self, net: nn.Module, train: Images, params: Params) -> Tensors:
         """What fine-tuning makes of the network's tensors."""

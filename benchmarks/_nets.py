@@ -76,11 +76,16 @@ def fitted(
     name: str, given: Images, validation: Images, params: Params, compute: devices.Compute = devices.ONE_PROCESS
 ) -> nn.Module:
     """A new network, trained on `given` by params.train; in eval mode, on the CPU."""
+    return trained(name, new(given, params), given, validation, params, compute)[0].requires_grad_(False)
+
+
+def trained(
+    name: str, net: nn.Module, given: Images, validation: Images, params: Params, compute: devices.Compute
+) -> tuple[nn.Module, dict[str, Any]]:
+    """A network trained on `given` by params.train, in eval mode on the CPU, and its history."""
     none = TrainCandidates(weight=0.0, repeat=1, non_fooling=False)
-    net, _ = train.fitted(
-        new(given, params), training_set(given, [], none), validation, params, params.train.loss, name, compute=compute
-    )
-    return net.requires_grad_(False)
+    data = training_set(given, [], none)
+    return train.fitted(net, data, validation, params, params.train.loss, name, compute=compute)
 
 
 def _merged(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:

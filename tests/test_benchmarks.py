@@ -14,9 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
-from benchmarks import _nets, rift
+from benchmarks import _nets, _packed, gpu, rift
 from benchmarks._frame import Measured, apart, interleaved, table
 from tasks.config.kinds import check_kinds
 from tasks.engine.devices import Compute
@@ -92,6 +93,41 @@ def test_official_corrupted_files_are_read(tmp_path: Path) -> None:
     (tmp_path / "labels.npy").unlink()
     with pytest.raises(FileNotFoundError, match=r"labels\.npy and a file for each kind, such as fog\.npy, are wanted"):
         rift.official(Red(), tmp_path)
+
+
+def test_a_packed_set_is_read_to_the_last_bit(tmp_path: Path) -> None:
+    chance = np.random.default_rng(0)
+    drawn: dict[str, list[np.ndarray[tuple[int, ...], np.dtype[np.uint8]]]] = {"train": [], "test": []}
+    for split, n in (("train", 5), ("test", 2)):
+        for name in ("cat", "dog"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for i in range(n):
+                pixels = chance.integers(0, 256, (8, 8, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / split / name / f"{i}.png")
+                drawn[split] += [pixels] if i < 3 else []
+    _packed.pack(tmp_path, tmp_path / "packed.zip", train=6)
+    for split, labels in (("train", [0, 0, 0, 1, 1, 1]), ("test", [0, 0, 1, 1])):
+        images = _packed.read(tmp_path / "packed.zip", split)
+        assert images.labels_N.tolist() == labels
+        assert images.classes == ("cat", "dog")
+        assert np.array_equal(images.pixels_NCHW.permute(0, 2, 3, 1).numpy(), np.stack(drawn[split]))
+    (tmp_path / "train" / "dog" / "0.png").unlink()
+    Image.fromarray(np.zeros((4, 4, 3), np.uint8)).save(tmp_path / "train" / "dog" / "0.png")
+    with pytest.raises(ValueError, match="square pictures of one size, 8 pixels"):
+        _packed.pack(tmp_path, tmp_path / "packed.zip", train=6)
+
+
+def test_the_gpus_table_keeps_to_its_minutes(tmp_path: Path) -> None:
+    """Of no time at all the base is what remains, and the files say what was left out."""
+    gpu.measure(gpu.options(["--quick", "--minutes", "0", "--out", str(tmp_path), "--accelerator", "cpu"]))
+    found = json.loads((tmp_path / "gpu.json").read_text())
+    assert [row["arm"] for row in found["rows"]] == ["base"]
+    assert found["left out for want of time"] == [
+        "statistics alone",
+        "middle of the main path, weight",
+        "middle of the main path, weight + statistics",
+    ]
+    assert (tmp_path / "gpu.md").read_text().splitlines()[2] == "| arm | tuned | α | clean | OOD | PGD-4 |"
 
 
 def test_a_target_is_met_on_its_better_side() -> None:
