@@ -12,6 +12,7 @@ PROBE = "probe"  # of what validators are tested with; never in a shard
 PLAYED = "played"  # people's too, from the players' page, where only what fools is sent: a rate of it says nothing
 RATED = (HUMAN, SIMULATED)  # the sources that MER and vMER count
 PEOPLE = (*RATED, PLAYED)
+SIMULATED_DOMAIN = "simulated.invalid"  # of accounts; reserved (RFC 2606): no person has an address there
 DELETED = "deleted after it was pulled"  # reasons for which an annotation does not count
 SKIPPED = "skipped"
 
@@ -23,6 +24,11 @@ class ImageSpec:
     classes: tuple[str, ...]  # in the order of the label's indices
     channels: int  # 1 or 3
     size: int  # height = width in pixels
+
+
+def is_simulated(account: str) -> bool:
+    """Whether an account is one of the simulation's."""
+    return account.rpartition("@")[2] == SIMULATED_DOMAIN
 
 
 class Verdict(StrEnum):

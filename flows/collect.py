@@ -10,7 +10,7 @@ from data.records import Candidate
 from flows.candidates import candidates_now
 from flows.context import Campaign, campaign_flow, load, say, step
 from flows.reports.progress import keep as keep_progress
-from tasks.quality.consensus import votes_missing
+from tasks.quality.consensus import reasons_aside, votes_missing
 from tasks.quality.progress import Progress
 from tasks.workspace.git import WorkspaceError
 from tasks.workspace.rounds import State, state
@@ -35,8 +35,11 @@ def collect(root: Path) -> Progress:
     candidates = validate(record)
     publish_votes(campaign, record, candidates)
     progress = Progress.of(candidates)
-    keep_progress(round_, progress, _votes_missing(record, candidates))
+    aside = reasons_aside(candidates)
+    keep_progress(round_, progress, _votes_missing(record, candidates), aside)
     say(f"round {round_.name}: {progress}")
+    for account, reason in aside.items():
+        say(f"set aside: {account}: {reason}")
     return progress
 
 

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 
 from data.records import Candidate, Vote
 from tasks.config.params import Validate
+from tasks.quality.account_stats import AccountStats
 from tasks.quality.consensus import settle, tally_votes
-from tasks.quality.trust import AccountStats, set_aside
+from tasks.quality.trust import set_aside
 
 
 def validate(

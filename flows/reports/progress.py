@@ -6,6 +6,7 @@ The numbers are kept in `.dadc/progress.json`. Only `collect` can count them, si
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
@@ -20,9 +21,9 @@ if TYPE_CHECKING:
     from tasks.quality.progress import Progress
 
 
-def keep(round_: Round, progress: Progress, votes_missing: int) -> None:
-    """Write down what was counted just now."""
-    numbers = asdict(progress) | {"votes_missing": votes_missing}
+def keep(round_: Round, progress: Progress, votes_missing: int, aside: Mapping[str, str] | None = None) -> None:
+    """Write down what was counted just now. aside: account → why it is set aside."""
+    numbers = asdict(progress) | {"votes_missing": votes_missing, "set_aside": dict(aside or {})}
     at = datetime.now(UTC).isoformat(timespec="seconds")
     content = {"round": round_.name, "opened": opened_at(round_), "at": at, **numbers}
     write_whole(round_.workspace.local / "progress.json", json.dumps(content, indent=2) + "\n")
@@ -74,6 +75,7 @@ def open_round_lines(facts: dict[str, Any], now: datetime) -> list[str]:
             f"  fooling      {counted['fooling']}",
             f"  verified     {counted['verified_fooling']} of these; the round closes at {facts['threshold']}",
             f"  votes        {counted['votes_missing']} more to come",
+            *(f"  set aside    {account}: {reason}" for account, reason in counted.get("set_aside", {}).items()),
             f"  counted      {_moment(datetime.fromisoformat(counted['at']), now)}, by `dadc collect`",
         ]
     if facts["deadline"]:

@@ -90,6 +90,19 @@ class Collect(Frozen):
     every: Count
 
 
+class Aside(Frozen):
+    """Who is set aside (tasks/quality/trust.py)."""
+
+    alpha: float = Field(gt=0, lt=1)  # chance at most that an honest account ever is
+    excess: Share  # rate of errors above the campaign's median that is still an honest account's
+    siding: Share  # the same of votes for the wrong label on mislabelled candidates
+
+
+SHARE_RULES = frozenset(  # the keys of `validate` that `aside` replaces
+    {"probe_votes", "probe_accuracy", "judged_from", "annotator_rejected", "validator_dissent", "validator_siding"}
+)
+
+
 class Validate(Frozen):
     consensus: Count
     max_votes: Count
@@ -97,6 +110,8 @@ class Validate(Frozen):
     unsettled: Literal["pending", "rejected"]
     # Defaults: what a round is held to that was opened before there were these rules.
     probes: Annotated[int, Field(ge=0)] = 0
+    aside: Aside | None = None
+    # Keys of rounds opened before `aside`, and what they are where a still earlier round has none.
     probe_votes: Count = 1
     probe_accuracy: Share = 0.0
     judged_from: Count = 1
@@ -108,6 +123,9 @@ class Validate(Frozen):
     def _enough_votes(self) -> Validate:
         if self.max_votes < self.consensus:
             raise ValueError(f"max_votes of at least consensus ({self.consensus}), got {self.max_votes}")
+        replaced = sorted(SHARE_RULES & self.model_fields_set)
+        if self.aside is not None and replaced:
+            raise ValueError(f"either aside or the keys it replaces, got {', '.join(replaced)} too; remove those")
         return self
 
 

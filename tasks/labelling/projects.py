@@ -13,7 +13,6 @@ from tasks.config.params import Params
 Kind = Literal["draw", "edit", "validate"]
 KINDS: tuple[Kind, ...] = ("draw", "edit", "validate")
 UNREADABLE_CHOICE = "unreadable"
-SIMULATED_DOMAIN = "simulated.invalid"  # reserved (RFC 2606): no person has an address there
 PLAYER_DOMAIN = "play.invalid"  # people who draw on the page of `dadc play`; reserved likewise
 
 INK, INTENDED, SEEN, NOTE, SAYS = "ink", "intended", "seen", "note", "model_says"  # names of tags

@@ -70,6 +70,17 @@ def verdict_of(votes: VoteTally, intended: int, rules: Validate) -> tuple[Verdic
     return Verdict.PENDING, ""
 
 
+def reasons_aside(candidates: Iterable[Candidate]) -> dict[str, str]:
+    """Account → why it is set aside, by what does not count of it: the reason at its latest vote or candidate."""
+    latest: dict[str, tuple[str, str]] = {}
+    for candidate in candidates:
+        marked = [(vote.validator, vote.at, vote.reason) for vote in candidate.votes]
+        for account, at, reason in (*marked, (candidate.annotator, candidate.at, candidate.reason)):
+            if reason.startswith(ASIDE):
+                latest[account] = max(latest.get(account, ("", "")), (at, reason.removeprefix(ASIDE)))
+    return {account: reason for account, (_, reason) in sorted(latest.items())}
+
+
 def people_wanted(candidate: Candidate, rules: Validate) -> int:
     """How many annotations the candidate's task is to have, those that do not count included."""
     return sum(vote.reason not in (DELETED, SKIPPED) for vote in candidate.votes) + votes_missing(candidate, rules)

@@ -12,10 +12,10 @@ from typing import Any
 
 from data.records import PEOPLE, Candidate
 from tasks.config.params import Validate
+from tasks.quality.account_stats import ProbeAnswer, account_stats
 from tasks.quality.agreement import ballots, dawid_skene
 from tasks.quality.consensus import ASIDE, tally_votes
 from tasks.quality.duplicates import duplicates, new_fools
-from tasks.quality.trust import ProbeAnswer, account_stats
 
 
 @dataclass(frozen=True)

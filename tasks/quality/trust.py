@@ -1,95 +1,53 @@
 """Whose votes and candidates count: what every account did in the campaign, and who is set aside for it.
 
-Pure and recomputed each time from the whole record: nobody is set aside by a list that somebody keeps, and who does
-better later is let in again. Four rules, each a share with a least number before it says anything:
+Pure and worked out each time from the whole record: there is no list of bad accounts to keep, and who does better later
+is let in again. Four records of an account are looked at, each of other votes or candidates than the others:
 
-1. probes: a validator who answers too few of the images whose class is known;
-2. dissent: a validator who too often sees another class than the consensus;
-3. rejected: an annotator whose candidates too often show another class than they say;
-4. siding: a validator who, where the consensus saw another class than the annotator said, too often sees what the
-   annotator said. Validators are not told that, so they have it from somewhere.
+1. probes: answers to images whose class is known;
+2. dissent: votes that differ from what most of the *other* voters saw;
+3. rejected: own candidates that were settled on another class than the intended one;
+4. siding: votes for the intended label on candidates that others settled on another class. Validators are not told that
+   label, so who sees it often has it from somewhere.
 
-Set aside by any of them, an account's votes do not count; by the third, its candidates are rejected as well. After the
-probes, which need no consensus, one account goes at a time, the worst of the first rule under which there is one, and
-all labels are settled again before the next is looked for: while colluders win labels, honest people seem to dissent,
-and to side with who was right.
+What is tolerated is the campaign's own median of that rate and an excess (`validate.aside`): where pictures are hard,
+everybody errs, and an honest person may err more than others do. An account is set aside once the evidence
+(tasks/quality/evidence.py) that its rates are above that reaches 1/α; a group that votes for each other's wrong labels,
+once its evidence does (tasks/quality/collusion.py). Their votes do not count, and their candidates are rejected where
+these themselves speak against their author. One account or group goes at a time, the one with the most evidence, and
+all labels are settled again before the next: while colluders win labels, honest people seem to dissent.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, fields
+import math
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 
-from data.records import UNREADABLE, Candidate, Vote
-from tasks.config.params import Validate
-from tasks.quality.consensus import ASIDE, SetAside, VoteTally, tally_votes
+from data.records import Candidate, Vote, is_simulated
+from tasks.config.params import Aside, Validate
+from tasks.quality.account_stats import AccountStats, account_stats, add_stats
+from tasks.quality.collusion import find_group
+from tasks.quality.consensus import SetAside, tally_votes
+from tasks.quality.earlier import set_aside_by_shares
+from tasks.quality.evidence import log_evidence, log_together, median_rate
 
-
-@dataclass(frozen=True, slots=True)
-class ProbeAnswer:
-    """A validator's answer to a probe."""
-
-    validator: str
-    right: bool
-
-
-@dataclass(frozen=True, slots=True)
-class AccountStats:
-    """What an account did, as counts."""
-
-    probes: int = 0  # answered
-    probes_right: int = 0
-    votes: int = 0  # for a class, on candidates settled on a class
-    dissents: int = 0  # of those, for another class than the consensus
-    against: int = 0  # of the votes, on people's candidates that were settled on another class than the intended one
-    sidings: int = 0  # of those, for the intended class
-    settled: int = 0  # own candidates settled on a class
-    rejected: int = 0  # of those, on another class than the intended one
-
-    def __add__(self, other: AccountStats) -> AccountStats:
-        return AccountStats(*(getattr(self, each.name) + getattr(other, each.name) for each in fields(self)))
+MOST = 0.5  # rate of error that is tolerated at most: beyond it an account is wrong more often than right
+AGAINST_AUTHOR = math.log(10)  # evidence of own candidates from which those of an account set aside are rejected too
+WHAT = {
+    "probes": "probes answered wrongly",
+    "dissent": "votes differ from what the others saw",
+    "rejected": "settled candidates show another class",
+    "siding": "votes on mislabelled candidates are for the wrong label",
+}
 
 
-def account_stats(
-    candidates: Iterable[tuple[Candidate, VoteTally]], probes: Iterable[ProbeAnswer]
-) -> dict[str, AccountStats]:
-    """What every account did. Votes of accounts that are set aside are looked at all the same."""
-    tallies: dict[str, Counter[str]] = {}
+@dataclass(frozen=True)
+class _Case:
+    """What speaks for setting accounts aside."""
 
-    def add(account: str, **found: int) -> None:
-        tallies.setdefault(account, Counter()).update(found)
-
-    for answer in probes:
-        add(answer.validator, probes=1, probes_right=answer.right)
-    for candidate, votes in candidates:
-        if votes.settled is None or votes.settled == UNREADABLE:
-            continue
-        wrong = votes.settled != candidate.intended
-        if candidate.by_people:
-            add(candidate.annotator, settled=1, rejected=wrong)
-        for vote in votes.cast:
-            if vote.choice == UNREADABLE or not (vote.counted or vote.reason.startswith(ASIDE)):
-                continue
-            add(vote.validator, votes=1, dissents=vote.choice != votes.settled)
-            if wrong and candidate.by_people:
-                add(vote.validator, against=1, sidings=vote.choice == candidate.intended)
-    names = [field.name for field in fields(AccountStats)]
-    return {account: AccountStats(**{name: tally[name] for name in names}) for account, tally in tallies.items()}
-
-
-def closed_round_stats(candidates: Iterable[Candidate], rules: Validate) -> dict[str, AccountStats]:
-    """What every account did on a closed round's candidates."""
-    return account_stats(((c, tally_votes(c.votes, rules)) for c in candidates if c.wellformed), ())
-
-
-def add_stats(parts: Iterable[Mapping[str, AccountStats]]) -> dict[str, AccountStats]:
-    """What every account did in all of them."""
-    found: dict[str, AccountStats] = {}
-    for part in parts:
-        for account, did in part.items():
-            found[account] = found[account] + did if account in found else did
-    return found
+    log_evidence: float
+    accounts: tuple[str, ...]
+    why: SetAside
 
 
 def set_aside(
@@ -100,38 +58,71 @@ def set_aside(
 ) -> dict[str, SetAside]:
     """Account → why it is set aside. votes: by the key of the candidate; past: what is known of accounts besides the
     candidates at hand, from closed rounds and probes. The order of anything does not matter."""
-    aside = {
-        account: SetAside(f"{did.probes_right} of {did.probes} probes answered rightly", candidates=False)
-        for account, did in past.items()
-        if did.probes >= rules.probe_votes and did.probes_right < rules.probe_accuracy * did.probes
-    }
-    sound = [c for c in candidates if c.wellformed]
+    if rules.aside is None:
+        return set_aside_by_shares(candidates, votes, rules, past)
+    aside: dict[str, SetAside] = {}
+    wellformed = [c for c in candidates if c.wellformed]
     while True:
-        now = [(c, tally_votes(votes.get(c.key, ()), rules, aside)) for c in sound]
-        worst = max(
-            (
-                (rank, account, why)
-                for account, did in add_stats([past, account_stats(now, ())]).items()
-                for rank, why in _offences(did, rules)
-                if not (account in aside and (aside[account].candidates or not why.candidates))
-            ),
-            key=lambda found: (found[0], found[1]),
-            default=None,
-        )
-        if worst is None:
+        tallies = [(c, tally_votes(votes.get(c.key, ()), rules, aside)) for c in wellformed]
+        stats = add_stats([past, account_stats(tallies, ())])
+        new = [case for case in _cases(stats, rules.aside) if _is_news(case, aside)]
+        if not new:
             return aside
-        aside[worst[1]] = worst[2]
+        strongest = max(new, key=lambda case: (len(case.accounts) == 1, case.log_evidence, case.accounts))
+        for account in strongest.accounts:
+            if account not in aside or strongest.why.candidates:
+                aside[account] = strongest.why
 
 
-def _offences(did: AccountStats, rules: Validate) -> list[tuple[tuple[int, float], SetAside]]:
-    """Each rule that an account breaks: its rank, the higher the sooner, and the reason in words."""
-    shares = [
-        (did.sidings, did.against, rules.validator_siding, "votes on mislabelled candidates are for the wrong label"),
-        (did.rejected, did.settled, rules.annotator_rejected, "settled candidates show another class"),
-        (did.dissents, did.votes, rules.validator_dissent, "votes differ from the consensus"),
-    ]
-    return [
-        ((rule, part / whole - limit), SetAside(f"{part} of {whole} {what}", candidates=rule == 1))
-        for rule, (part, whole, limit, what) in enumerate(shares)
-        if whole >= rules.judged_from and part > limit * whole
-    ]
+def _is_news(case: _Case, aside: Mapping[str, SetAside]) -> bool:
+    return any(a not in aside or (case.why.candidates and not aside[a].candidates) for a in case.accounts)
+
+
+def _cases(stats: Mapping[str, AccountStats], rules: Aside) -> list[_Case]:
+    """Every account, and the group, against which the evidence suffices. Simulated accounts are held against the median
+    of simulated accounts alone."""
+    enough, cases = -math.log(rules.alpha), []
+    for kind in (False, True):
+        ours = {account: did for account, did in stats.items() if is_simulated(account) is kind}
+        limits = _limits(ours.values(), rules)
+        cases += [_case(account, did, limits) for account, did in ours.items()]
+        group = find_group(ours, limits["siding"])
+        if group is not None:
+            what = f"{len(group.accounts)} accounts gave {group.sidings} of {group.against} votes on each other's"
+            why = f"{what} mislabelled candidates for the wrong label{_passing(limits['siding'], group.log_evidence)}"
+            cases.append(_Case(group.log_evidence, group.accounts, SetAside(why, candidates=False)))
+    return [case for case in cases if case.log_evidence >= enough]
+
+
+def _case(account: str, did: AccountStats, limits: Mapping[str, float]) -> _Case:
+    """The evidence against one account."""
+    counts = _counts(did)
+    evidence = {name: log_evidence(*counts[name], limits[name]) for name in counts}
+    together = log_together(evidence.values())
+    speaking = sorted((name for name in counts if evidence[name] > 0), key=lambda name: -evidence[name])
+    told = [f"{counts[name][0]} of {counts[name][1]} {WHAT[name]}" for name in speaking]
+    passing = _passing(limits[speaking[0]], together) if speaking else ""
+    return _Case(together, (account,), SetAside(", ".join(told) + passing, evidence["rejected"] >= AGAINST_AUTHOR))
+
+
+def _passing(limit: float, evidence: float) -> str:
+    return f"; up to {limit:.0%} is tolerated (evidence {min(1e6, math.exp(min(evidence, 20))):,.0f} to 1)"
+
+
+def _limits(stats: Collection[AccountStats], rules: Aside) -> dict[str, float]:
+    """The rate of error that is tolerated, by record: the median and the excess, at most MOST unless half do worse. The
+    class of a probe is known, so there MOST holds for everybody."""
+    excess = {**dict.fromkeys(WHAT, rules.excess), "siding": rules.siding}
+    medians = {name: median_rate(_counts(did)[name] for did in stats) for name in WHAT}
+    limits = {name: min(medians[name] + excess[name], MOST) for name in WHAT}
+    return {name: limits[name] if name == "probes" else max(limits[name], medians[name]) for name in WHAT}
+
+
+def _counts(did: AccountStats) -> dict[str, tuple[int, int]]:
+    """Errors and cases, by record."""
+    return {
+        "probes": (did.probes - did.probes_right, did.probes),
+        "dissent": (did.odd, did.judged),
+        "rejected": (did.rejected, did.settled),
+        "siding": (sum(k for k, _ in did.sided_with.values()), sum(n for _, n in did.sided_with.values())),
+    }

@@ -12,14 +12,13 @@ from itertools import pairwise
 import torch
 
 from data.layout import Round
-from data.records import DELETED, HUMAN, PLAYED, PROBE, SIMULATED, Candidate, ImageSpec
+from data.records import DELETED, HUMAN, PLAYED, PROBE, SIMULATED, SIMULATED_DOMAIN, Candidate, ImageSpec
 from data.shards import encode_png, read_candidates, read_columns, read_images
 from tasks.config.params import Params, read
 from tasks.labelling import drawing
 from tasks.labelling.projects import (
     INTENDED,
     PLAYER_DOMAIN,
-    SIMULATED_DOMAIN,
     drawing_keys,
     editing_keys,
     guide_key,

@@ -8,16 +8,19 @@ from __future__ import annotations
 import json
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from data.files import md5, write_whole
 from data.layout import Round, pointer
 from data.shards import read_candidates
 from tasks.config.params import read
-from tasks.quality.trust import AccountStats, account_stats, add_stats, closed_round_stats
+from tasks.quality.account_stats import AccountStats, account_stats, add_stats, closed_round_stats
 from tasks.record.annotations import gather
 from tasks.record.record import Record
 from tasks.workspace.dvc import pointer_digest
 from tasks.workspace.rounds import closed
+
+FORM = 2  # of the cache; counted up when AccountStats changes
 
 
 def closed_stats(round_: Round) -> dict[str, AccountStats]:
@@ -26,16 +29,20 @@ def closed_stats(round_: Round) -> dict[str, AccountStats]:
     files = [path for path in (round_.candidates, _annotations(round_)) if path.exists()]
     stamps = [[path.stat().st_size, path.stat().st_mtime_ns] for path in files]
     rules = read(round_.params).validate_
-    origin = {"files": stamps, "consensus": rules.consensus, "max_votes": rules.max_votes}
+    origin = {"files": stamps, "consensus": rules.consensus, "max_votes": rules.max_votes, "form": FORM}
     if cache.exists():
         content = json.loads(cache.read_text(encoding="utf-8"))
         if content["origin"] == origin:
-            return {account: AccountStats(**did) for account, did in content["conduct"].items()}
+            return {account: _from_json(did) for account, did in content["conduct"].items()}
     on_probes = account_stats((), recorded(round_).probe_answers)
     stats = add_stats([closed_round_stats(read_candidates(round_.candidates), rules), on_probes])
     content = {"origin": origin, "conduct": {account: asdict(did) for account, did in stats.items()}}
     write_whole(cache, json.dumps(content) + "\n")
     return stats
+
+
+def _from_json(did: dict[str, Any]) -> AccountStats:
+    return AccountStats(**{**did, "sided_with": {whose: (k, n) for whose, (k, n) in did["sided_with"].items()}})
 
 
 def frozen_record(round_: Round) -> Path:

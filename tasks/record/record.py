@@ -9,7 +9,7 @@ from functools import cached_property
 from data.layout import Round
 from data.records import Candidate, ImageSpec, Vote
 from tasks.config.params import Params, read
-from tasks.quality.trust import ProbeAnswer
+from tasks.quality.account_stats import ProbeAnswer
 from tasks.record import candidates as candidates_
 from tasks.record import votes as votes_
 from tasks.record.annotations import Line, read_lines

@@ -14,7 +14,7 @@ from tasks.labelling.projects import (
     UNREADABLE_CHOICE,
     vote_key,
 )
-from tasks.quality.trust import ProbeAnswer
+from tasks.quality.account_stats import ProbeAnswer
 from tasks.record.annotations import Line, gather
 
 _VOTE_TYPES = {SEEN: "choices"}
@@ -60,7 +60,7 @@ def probe_answers(probes: Sequence[Candidate], votes: Mapping[str, Sequence[Vote
     """What validators answered to probes; `unreadable` is wrong, and one answer a person counts. votes: by the key of
     the probe."""
     return [
-        ProbeAnswer(vote.validator, vote.choice == probe.intended)
+        ProbeAnswer(vote.validator, probe.key, vote.choice, probe.intended)
         for probe in probes
         for vote in votes.get(probe.key, ())
         if vote.counted

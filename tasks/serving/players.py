@@ -18,6 +18,7 @@ from pathlib import Path
 from filelock import FileLock
 
 from data.layout import Workspace
+from data.records import is_simulated
 from tasks.labelling import projects
 from tasks.labelling.client import connect
 from tasks.labelling.http import LabellingError
@@ -114,4 +115,4 @@ def shown_name(email: str) -> str:
     local, _, domain = email.rpartition("@")
     if domain == projects.PLAYER_DOMAIN:
         return local.rpartition(".")[0]
-    return "simulated" if domain == projects.SIMULATED_DOMAIN else "an annotator"
+    return "simulated" if is_simulated(email) else "an annotator"

@@ -23,7 +23,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from data.layout import Round
-from data.records import ImageSpec
+from data.records import SIMULATED_DOMAIN, ImageSpec
 from data.shards import Images, encode_png, read_columns, read_images
 from tasks.config.params import Params
 from tasks.config.seeds import derive
@@ -190,7 +190,7 @@ def _or_another(truth: int, choices: int, error: float, rng: np.random.Generator
 
 
 def _account(params: Params, role: str, number: int) -> str:
-    return f"{role}-{number + 1}.{params.campaign}@{projects.SIMULATED_DOMAIN}".lower()
+    return f"{role}-{number + 1}.{params.campaign}@{SIMULATED_DOMAIN}".lower()
 
 
 def _project(studio: LabelStudio, round_: Round, params: Params, kind: projects.Kind) -> int:

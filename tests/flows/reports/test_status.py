@@ -100,6 +100,13 @@ def test_the_open_round_stands_in_numbers(campaign: Workspace) -> None:
     assert all(len(line) <= 80 for line in lines.values())
 
 
+def test_who_is_set_aside_stands_there_with_the_reason(campaign: Workspace) -> None:
+    round_ = campaign.round(2)
+    keep(round_, COUNTED, votes_missing=4, aside={"eve@x": "9 of 10 probes answered wrongly"})
+    now = datetime.fromtimestamp(opened_at(round_), UTC)
+    assert "  set aside    eve@x: 9 of 10 probes answered wrongly" in open_round_lines(open_round(round_), now)
+
+
 def test_what_was_counted_of_another_opening_is_not_shown(campaign: Workspace) -> None:
     round_ = campaign.round(2)
     keep(round_, COUNTED, votes_missing=4)

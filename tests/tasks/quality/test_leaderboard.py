@@ -10,9 +10,9 @@ import torch
 from data.records import PLAYED, Candidate, Verdict, Vote
 from data.shards import encode_png
 from tasks.config.params import Validate
+from tasks.quality.account_stats import ProbeAnswer
 from tasks.quality.duplicates import duplicates
 from tasks.quality.leaderboard import annotators, validators
-from tasks.quality.trust import ProbeAnswer
 
 RULES = Validate(consensus=2, max_votes=5, non_fooling_share=0.0, unsettled="pending")
 
@@ -107,10 +107,8 @@ def test_a_validator_s_row() -> None:
         Vote("y@x", 3, 4, "4", counted=False, reason="set aside: 0 of 4 probes answered rightly"),
     )
     made = [fool(0, stroke(0), votes=votes), fool(1, stroke(1), votes=votes[:1])]
-    found = {
-        row.account: row
-        for row in validators(made, [ProbeAnswer("z@x", True), ProbeAnswer("v@x", False)], {1: RULES}, {"v@x": 30.0})
-    }
+    answers = [ProbeAnswer("z@x", "p", 1, 1), ProbeAnswer("v@x", "p", 2, 1)]
+    found = {row.account: row for row in validators(made, answers, {1: RULES}, {"v@x": 30.0})}
     v, w, x, y, z = (found[f"{name}@x"] for name in "vwxyz")
     assert (v.votes, v.counted, v.agreement, v.probes, v.probe_accuracy) == (2, 2, 1.0, 1, 0.0)
     assert (w.votes, w.agreement, w.probe_accuracy) == (1, 1.0, None)

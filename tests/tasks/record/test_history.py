@@ -12,10 +12,10 @@ from round_states import mark_closed
 
 from data.files import md5
 from data.layout import Round, pointer
-from data.records import Candidate, Vote
+from data.records import UNREADABLE, Candidate, Vote
 from data.shards import write_candidates
 from tasks.labelling import drawing, projects
-from tasks.quality.trust import AccountStats, ProbeAnswer
+from tasks.quality.account_stats import AccountStats, ProbeAnswer
 from tasks.record import history
 from tasks.record.annotations import Line, append
 from tasks.record.record import Record
@@ -53,11 +53,13 @@ def test_answers_to_probes(open_round: Callable[..., Any]) -> None:
         replace(answer(play, first, 7, "eve@x", names[first.intended]), task="of no probe"),
     ]
     append(play.round.annotations, lines)
-    assert play.record.probe_answers == [
-        ProbeAnswer("ann@x", True),
-        ProbeAnswer("ann@x", False),
-        ProbeAnswer("ann@x", False),
+    answers = play.record.probe_answers
+    assert [(answer.validator, answer.probe, answer.right) for answer in answers] == [
+        ("ann@x", first.key, True),
+        ("ann@x", second.key, False),
+        ("ann@x", third.key, False),
     ]
+    assert answers[2] == ProbeAnswer("ann@x", third.key, UNREADABLE, third.intended)
     assert play.record.candidates == []
     assert play.record.votes == {}
 
@@ -77,24 +79,24 @@ def test_the_time_of_voting_is_what_the_page_tells_if_that_is_sensible(open_roun
 
 
 def test_rounds_that_are_closed_count_and_must_be_here(open_round: Callable[..., Any]) -> None:
-    play = open_round(validate={"probes": 2, "probe_votes": 4, "probe_accuracy": 0.6})
+    play = open_round(validate={"probes": 8})
     workspace = play.round.workspace
     made = Candidate("001/draw/0000", 1, "human", b"", intended=3, annotator="eve@x", answer=4)
     made = replace(made, votes=(Vote("v@x", 5, 1, ""), Vote("w@x", 5, 2, "")))
     write_candidates(play.round.candidates, [made])
-    append(play.round.annotations, answered(play, play.round, 1, 1))
+    append(play.round.annotations, answered(play, play.round, 1, 7))
     open_ = workspace.round(2)
     open_.folder.mkdir()
     shutil.copy(play.round.params, open_.params)
-    append(open_.annotations, answered(play, open_, 0, 2))
+    append(open_.annotations, answered(play, open_, 0, 8))
     git(workspace, "init", "--quiet")
     git(workspace, "-c", "user.name=x", "-c", "user.email=x@x", "commit", "--quiet", "--allow-empty", "-m", "x")
-    assert history.past_stats(Record.read(open_))["ann@x"].probes == 2, "round 001 is not closed"
+    assert history.past_stats(Record.read(open_))["ann@x"].probes == 8, "round 001 is not closed"
 
     mark_closed(play.round)
     past = history.past_stats(Record.read(open_))
-    assert past == {"ann@x": AccountStats(probes=4, probes_right=1), "eve@x": AccountStats(settled=1, rejected=1)} | {
-        who: AccountStats(votes=1, against=1) for who in ("v@x", "w@x")
+    assert past == {"ann@x": AccountStats(probes=16, probes_right=1), "eve@x": AccountStats(settled=1, rejected=1)} | {
+        who: AccountStats(votes=1, against=1, sided_with={"eve@x": (0, 1)}) for who in ("v@x", "w@x")
     }
     assert history.past_stats(Record.read(open_)) == past, "worked out once, told the same"
     stricter = open_.params.read_text().replace("consensus: 2", "consensus: 3")
@@ -103,7 +105,9 @@ def test_rounds_that_are_closed_count_and_must_be_here(open_round: Callable[...,
     assert history.past_stats(Record.read(open_)) == past, "a closed round is told by its own rules"
     votes = {made.key: [Vote("ann@x", 3, 1, ""), Vote("bob@x", 3, 2, "")]}
     (now,) = validate([made], votes, play.params.validate_, past)
-    assert now.votes[0].reason == "set aside: 1 of 4 probes answered rightly"
+    assert now.votes[0].reason == (
+        "set aside: 15 of 16 probes answered wrongly; up to 50% is tolerated (evidence 181 to 1)"
+    )
     assert now.votes[1].counted
     assert set(history.past_stats(play.record)) == {"ann@x"}, "a round is not evidence against itself"
 

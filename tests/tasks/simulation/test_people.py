@@ -94,7 +94,7 @@ def test_split_votes_bring_a_third(
     play = open_round(
         simulate={"label_error": 0.0, "vote_error": 0.35, "validators": 4},
         # Nobody is set aside, as those who err so often would be: others would be asked in their place.
-        validate={"non_fooling_share": 1.0, "consensus": 2, "max_votes": 3, "probes": 0, "judged_from": 100},
+        validate={"non_fooling_share": 1.0, "consensus": 2, "max_votes": 3, "probes": 0, "aside": None},
         collect={"drawings": 12},  # by chance none agrees at once in a thousandth of the cases
     )
     round_, params = play.round, play.params
