@@ -43,7 +43,7 @@ def some(pictures: Images, n: int, seed: int = 0) -> Images:
 
 def settings(changes: Mapping[str, Any]) -> Params:
     """params.yaml with some of its keys changed, a mapping within a mapping for each level."""
-    return Params.model_validate(_merged(read(PARAMS).model_dump(by_alias=True), changes))
+    return Params.model_validate(_merged(read(PARAMS).model_dump(by_alias=True, exclude_unset=True), changes))
 
 
 def new(given: Images, params: Params) -> nn.Module:
