@@ -7,6 +7,7 @@ themselves) is taken off; the rest is overhead: starting Python, Prefect, DVC, G
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import re
@@ -94,9 +95,9 @@ def prefect_tasks(services: Services) -> dict[str, float]:
 
 def ask(services: Services, path: str, body: dict[str, Any]) -> Any:
     """Prefect's own API."""
-    request = urllib.request.Request(
-        f"{services.prefect_url}{path}", data=json.dumps(body).encode(), headers={"Content-Type": "application/json"}
-    )
+    auth = base64.b64encode((services.prefect_auth or "").encode()).decode()
+    headers = {"Content-Type": "application/json", "Authorization": f"Basic {auth}"}
+    request = urllib.request.Request(f"{services.prefect_url}{path}", data=json.dumps(body).encode(), headers=headers)
     return json.load(urllib.request.urlopen(request, timeout=30))
 
 

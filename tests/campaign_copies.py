@@ -93,6 +93,7 @@ def make_ground(stack: Path, template: Path, folder: Path) -> Iterator[Ground]:
         "LABEL_STUDIO_API_KEY": services.label_studio_token or "",
         "DADC_SECRET": shared_secret(stack),
         "PREFECT_API_URL": services.prefect_url or "",
+        "PREFECT_API_AUTH_STRING": services.prefect_auth or "",
         "PREFECT_HOME": str(folder / "prefect"),
         "GIT_AUTHOR_DATE": "2026-01-01T00:00:00Z",
     }

@@ -27,7 +27,7 @@ QUIET = {
 }
 OWN = (  # variables that name servers, which the tests have of their own
     *("LABEL_STUDIO_URL", "LABEL_STUDIO_API_KEY", "PREFECT_API_URL", "MLFLOW_TRACKING_URI", "DADC_MODEL_URL"),
-    *("DADC_LABEL_STUDIO", "DADC_SECRET"),
+    *("DADC_LABEL_STUDIO", "DADC_SECRET", "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"),
 )
 SMALL: dict[str, dict[str, object]] = {  # a round in seconds: enough to see every step, too little to learn anything
     "data": {"limit": 300, "pool": 60, "validation": 60},
@@ -251,6 +251,7 @@ def services(stack: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         "LABEL_STUDIO_URL": found.label_studio_url,
         "LABEL_STUDIO_API_KEY": found.label_studio_token,
         "PREFECT_API_URL": found.prefect_url,
+        "PREFECT_API_AUTH_STRING": found.prefect_auth,
         "MLFLOW_TRACKING_URI": found.mlflow_url,
         "DADC_SECRET": shared_secret(stack),
     }

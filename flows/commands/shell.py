@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import subprocess
 import sys
 from collections.abc import Callable
@@ -171,15 +172,21 @@ def prefect(root: Path, *, needed: bool = False) -> None:
     ServiceDown if the server is needed and is not up, or was named in the environment and is not.
     """
     from flows.stack.health import health_of
-    from tasks.workspace.services import ServiceDown, configured_url
+    from tasks.workspace.services import PREFECT_AUTH, PREFECT_SERVER_AUTH, ServiceDown, configured_url, find_services
 
-    server = health_of(root, "prefect")
+    server, auth = health_of(root, "prefect"), find_services(root).prefect_auth
     if server.url and server.state == "up":
-        os.environ["PREFECT_API_URL"] = server.url
+        os.environ["PREFECT_API_URL"] = server.url  # from here on it counts as given by the environment
+        if auth:
+            os.environ[PREFECT_AUTH] = auth
     elif needed or configured_url("prefect"):
         raise ServiceDown("prefect", server.url)
-    elif server.url:
-        print(f"the Prefect server does not answer at {server.url}; this flow brings its own")
+    else:
+        if server.url:
+            print(f"the Prefect server does not answer at {server.url}; this flow brings its own")
+        # That one lasts as long as the command. Without a log-in any page in a browser here could have it run code.
+        os.environ[PREFECT_AUTH] = os.environ[PREFECT_SERVER_AUTH] = f"dadc:{secrets.token_urlsafe(24)}"
+        os.environ["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = "https://no-page.invalid"
     home = Path(os.environ.setdefault("PREFECT_HOME", str(root / ".dadc" / "prefect")))
     home.mkdir(parents=True, exist_ok=True)
 

@@ -31,7 +31,7 @@ def missing(root: Path) -> list[str]:
 
 def login(root: Path) -> str:
     """Where the services are and how to log in. Holds a password: for the terminal of the one who asked."""
-    services, own = find_services(root), read_secrets(root).get("label_studio", {})
+    services, account = find_services(root), read_secrets(root).get("label_studio", {})
     interface = (services.prefect_url or "").removesuffix("/api") or None
     rows = [
         ("Label Studio", services.label_studio_url),
@@ -39,7 +39,14 @@ def login(root: Path) -> str:
         ("Prefect", interface),
         ("model server", services.model_url),
     ]
-    lines = [f"{title:<14}{url}" for title, url in rows if url]
-    if own and not configured_url("label_studio"):
-        lines.insert(1, f"{'':<14}log in as {own['username']}, password {own['password']}")
+    logins = {}
+    if account and not configured_url("label_studio"):
+        logins["Label Studio"] = f"log in as {account['username']}, password {account['password']}"
+    if services.prefect_auth and not configured_url("prefect"):
+        logins["Prefect"] = f"its page asks for {services.prefect_auth}"
+    lines = []
+    for title, url in rows:
+        if url:
+            lines.append(f"{title:<14}{url}")
+            lines += [f"{'':<14}{logins[title]}"] if title in logins else []
     return "\n".join(lines)

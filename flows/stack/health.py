@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.client
 import json
 import os
@@ -15,7 +16,17 @@ from typing import Literal
 
 from data.layout import Workspace
 from flows.stack.processes import LOOPBACK, Leader
-from tasks.workspace.services import VARIABLES, ServiceDown, StackError, configured_url, find_services, read_stack
+from tasks.workspace.services import (
+    PREFECT_AUTH,
+    VARIABLES,
+    ServiceDown,
+    StackError,
+    configured_url,
+    find_services,
+    local_prefect_auth,
+    read_secrets,
+    read_stack,
+)
 
 
 @dataclass(frozen=True)
@@ -35,7 +46,8 @@ def health_of(root: Path, name: str) -> Health:
     record = read_stack(root)["services"].get(name)
     if not record:
         return Health("down", None)
-    if _unhealthy(name, record["url"], local=True):
+    auth = local_prefect_auth(read_secrets(root))
+    if _unhealthy(name, record["url"], local=True, auth=auth):
         return Health("down", record["url"])
     ours = (LOOPBACK, record["port"]) in Leader.of(record).listens()
     return Health("up" if ours else "foreign", record["url"])
@@ -59,11 +71,28 @@ def check_given(name: str) -> None:
     raise ServiceDown(name, url, reason)
 
 
-def _unhealthy(name: str, url: str, *, local: bool) -> str:
-    """Why the service does not answer well; empty when it does."""
+def _unhealthy(name: str, url: str, *, local: bool, auth: str | None = None) -> str:
+    """Why the service does not answer well; empty when it does. auth: the log-in of a local Prefect server."""
+    if name == "prefect":
+        return _get(url + "/health", local=local) or _prefect_refuses(
+            url, auth if local else os.environ.get(PREFECT_AUTH), local=local
+        )
     if name == "label_studio" and not local:
         return _refused(url, os.environ.get("LABEL_STUDIO_API_KEY"))
     return _get(url + "/health", local=local)
+
+
+def _prefect_refuses(url: str, auth: str | None, *, local: bool) -> str:
+    """Why the Prefect server does not let its clients in; empty when it does. Its /health answers everybody."""
+    if not local and "PREFECT_API_KEY" in os.environ:  # Prefect Cloud's, which has another log-in
+        return ""
+    headers = {"Authorization": f"Basic {base64.b64encode(auth.encode()).decode()}"} if auth else {}
+    reason = _get(url + "/admin/version", headers, local=local)
+    if not reason.startswith(("HTTP 401", "HTTP 403")):
+        return ""
+    return reason.partition(",")[0] + (
+        ", it was started with another log-in" if local else f", {PREFECT_AUTH} must be its log-in, USER:PASSWORD"
+    )
 
 
 def check_token(root: Path) -> None:

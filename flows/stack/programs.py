@@ -11,7 +11,9 @@ from pathlib import Path
 from data.layout import Workspace
 from flows.stack.processes import LOOPBACK
 from tasks.workspace.services import (
+    PREFECT_SERVER_AUTH,
     StackError,
+    local_prefect_auth,
     make_secrets,
     read_secrets,
 )
@@ -51,7 +53,7 @@ def _command(root: Path, name: str, port: int) -> tuple[list[str], dict[str, str
     kept = {k: v for k, v in environment.items() if k in STORES or not k.startswith(("PREFECT_", "MLFLOW_"))}
     environment = kept | QUIET
     if name == "prefect":
-        environment |= {"PREFECT_HOME": str(local / "prefect"), "PREFECT_LOGGING_SERVER_LEVEL": "WARNING"} | FORGETS
+        environment |= _prefect_environment(root, f"http://{LOOPBACK}:{port}")
         return [str(programs / "prefect"), "server", "start", *at], environment
     store = local / "mlflow"
     (store / "artifacts").mkdir(parents=True, exist_ok=True)
@@ -59,6 +61,27 @@ def _command(root: Path, name: str, port: int) -> tuple[list[str], dict[str, str
     environment.setdefault(MLFLOW_STORE, f"sqlite:///{store / 'mlflow.db'}")
     environment.setdefault(MLFLOW_ARTIFACTS, str(store / "artifacts"))
     return [str(programs / "mlflow"), "server", *at, "--workers", "1"], environment
+
+
+def _prefect_environment(root: Path, origin: str) -> dict[str, str]:
+    """The settings of the Prefect server at `origin`: it answers to its own page and to who logs in, nobody else.
+    Whoever may use its API can run code here, and any page that a browser on this machine shows can reach it."""
+    given = os.environ.get(PREFECT_SERVER_AUTH)
+    if given:
+        user, colon, password = given.partition(":")
+        if not (user and colon and password):
+            raise StackError(f"{PREFECT_SERVER_AUTH} must be USER:PASSWORD, got something else; set it so, or unset it")
+        make_secrets(root, {"prefect": {"user": user, "password": password}}, replace=True)  # for the clients
+    auth = local_prefect_auth(read_secrets(root))
+    assert auth is not None  # made by _make_secrets
+    return {
+        "PREFECT_HOME": str(Workspace(root).local / "prefect"),
+        "PREFECT_LOGGING_SERVER_LEVEL": "WARNING",
+        "PREFECT_SERVER_UI_API_URL": f"{origin}/api",
+        "PREFECT_SERVER_CORS_ALLOWED_ORIGINS": origin,
+        PREFECT_SERVER_AUTH: auth,
+        **FORGETS,
+    }
 
 
 def _label_studio(root: Path, port: int) -> tuple[list[str], dict[str, str]]:
@@ -118,5 +141,6 @@ def _make_secrets(root: Path) -> None:
     wanted = {
         "label_studio": {"username": ADMIN, "password": secrets.token_urlsafe(15), "token": secrets.token_hex(20)},
         "model": {"user": "label-studio", "password": secrets.token_urlsafe(24)},
+        "prefect": {"user": "dadc", "password": secrets.token_urlsafe(24)},
     }
     make_secrets(root, wanted)

@@ -28,6 +28,8 @@ VARIABLES = {
     "mlflow": "MLFLOW_TRACKING_URI",
     "model": "DADC_MODEL_URL",
 }
+# Log-in of the Prefect server, USER:PASSWORD: what a client sends, and what a server that we start asks for.
+PREFECT_AUTH, PREFECT_SERVER_AUTH = "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"
 SECRET, SHORTEST = "DADC_SECRET", 32  # the variable, and how many characters it has at least
 
 
@@ -58,6 +60,7 @@ class Services:
     label_studio_url: str | None
     label_studio_token: str | None
     prefect_url: str | None  # of its API: http://127.0.0.1:PORT/api
+    prefect_auth: str | None  # its log-in, USER:PASSWORD
     mlflow_url: str | None
     model_url: str | None
     model_user: str | None
@@ -104,6 +107,7 @@ def find_services(root: Path) -> Services:
         label_studio_url=url("label_studio"),
         label_studio_token=secret("label_studio", "token", "LABEL_STUDIO_API_KEY"),
         prefect_url=url("prefect"),
+        prefect_auth=os.environ.get(PREFECT_AUTH) if configured_url("prefect") else local_prefect_auth(made),
         mlflow_url=url("mlflow"),
         model_url=url("model"),
         model_user=secret("model", "user", "DADC_MODEL_USER"),
@@ -111,6 +115,12 @@ def find_services(root: Path) -> Services:
         moved=Workspace(root).local / "moved.json",
         root=root,
     )
+
+
+def local_prefect_auth(secrets_: Mapping[str, Mapping[str, str]]) -> str | None:
+    """The log-in of the Prefect server that `dadc up` starts, USER:PASSWORD; None where none was made yet."""
+    account = secrets_.get("prefect")
+    return f"{account['user']}:{account['password']}" if account else None
 
 
 def configured_url(service: str) -> str | None:
@@ -125,17 +135,20 @@ def read_stack(root: Path) -> dict[str, Any]:
 
 def read_secrets(root: Path) -> dict[str, dict[str, str]]:
     """.dadc/secrets.json: {"label_studio": {"username", "password", "token"}, "model": {"user", "password"},
-    "accounts": {"secret"}}, as far as they were made."""
+    "prefect": {"user", "password"}, "accounts": {"secret"}}, as far as they were made."""
     return _read(_secrets(root))
 
 
-def make_secrets(root: Path, wanted: Mapping[str, dict[str, str]]) -> dict[str, dict[str, str]]:
-    """All secrets of the workspace, those of `wanted` among them that it had none of; readable by its owner only."""
+def make_secrets(
+    root: Path, wanted: Mapping[str, dict[str, str]], *, replace: bool = False
+) -> dict[str, dict[str, str]]:
+    """All secrets of the workspace: `wanted` is added to secrets.json, readable by its owner only. A secret that is
+    there already stays, unless `replace`."""
     path = _secrets(root)
     (path.parent / "locks").mkdir(parents=True, exist_ok=True)
     with FileLock(path.parent / "locks" / "secrets.lock"):
         there = read_secrets(root)
-        made = {**wanted, **there}
+        made = {**there, **wanted} if replace else {**wanted, **there}
         if made != there:
             new = path.with_name("secrets.json.new")
             new.unlink(missing_ok=True)

@@ -8,7 +8,6 @@ import io
 import json
 import os
 import secrets
-import shutil
 import signal
 import subprocess
 import sys
@@ -22,7 +21,7 @@ from urllib.parse import quote
 import conftest
 import pyarrow.parquet as pq
 import pytest
-from conftest import run
+from conftest import chromium, run
 
 from data.files import md5
 from data.layout import Workspace
@@ -134,6 +133,15 @@ def test_running_it_again_changes_nothing(campaign: Workspace) -> None:
     assert git(campaign, "status", "--porcelain") == ""
 
 
+def prefect_of(root: Path) -> dict[str, str]:
+    """What a client of the workspace's Prefect server has in its environment."""
+    services = find_services(root)
+    return {
+        "PREFECT_API_URL": services.prefect_url or "",
+        "PREFECT_API_AUTH_STRING": services.prefect_auth or "",
+    }
+
+
 def scheduled_collect(root: Path) -> None:
     """A real Prefect server schedules the collect flow, and a run of it happens."""
     address = find_services(root).prefect_url
@@ -142,16 +150,16 @@ def scheduled_collect(root: Path) -> None:
         "from pathlib import Path\nfrom flows.collect import collect\n"
         "collect.serve(name='often', interval=10, limit=1, parameters={'root': str(Path.cwd())})"
     )
-    environment = {**os.environ, "PREFECT_API_URL": address}
+    environment = {**os.environ, **prefect_of(root)}
     server = subprocess.Popen([sys.executable, "-c", code], cwd=root, env=environment, start_new_session=True)
     try:
         deadline = time.monotonic() + 180
         done = {"state": {"type": {"any_": ["COMPLETED"]}}}
         body = json.dumps({"deployments": {"name": {"any_": ["often"]}}, "flow_runs": done}).encode()
         while time.monotonic() < deadline:
-            asked = urllib.request.Request(
-                f"{address}/flow_runs/filter", data=body, headers={"Content-Type": "application/json"}
-            )
+            auth = base64.b64encode(environment["PREFECT_API_AUTH_STRING"].encode()).decode()
+            headers = {"Content-Type": "application/json", "Authorization": f"Basic {auth}"}
+            asked = urllib.request.Request(f"{address}/flow_runs/filter", data=body, headers=headers)
             runs = json.load(urllib.request.urlopen(asked, timeout=30))
             if any(r["auto_scheduled"] for r in runs):
                 return
@@ -202,13 +210,44 @@ def test_a_real_prefect_server_saw_the_flows(campaign: Workspace) -> None:
         "        for run in await client.read_flow_runs(limit=50): print(run.name, '|', run.state_name)\n"
         "asyncio.run(main())"
     )
-    address = find_services(campaign.root).prefect_url
-    assert address
-    env = shutil.which("env")
-    assert env
-    said = run(campaign.root, env, f"PREFECT_API_URL={address}", sys.executable, "-c", code).stdout
+    with pytest.MonkeyPatch.context() as shell:
+        for name, value in prefect_of(campaign.root).items():
+            shell.setenv(name, value)
+        said = run(campaign.root, sys.executable, "-c", code).stdout
     assert "digits 001 close | Completed" in said
     assert os.environ.get("PREFECT_API_URL") is None
+
+
+READ_RUNS = """async ([api, auth]) => {
+    const sent = {"Content-Type": "application/json", ...(auth && {Authorization: "Basic " + btoa(auth)})};
+    try {
+        return (await fetch(api + "/flow_runs/filter", {method: "POST", headers: sent, body: "{}"})).status;
+    } catch (error) {
+        return error.name;
+    }
+}"""
+
+
+def test_prefects_page_shows_the_runs_to_who_logs_in_and_nothing_to_other_pages(campaign: Workspace) -> None:
+    from playwright.sync_api import sync_playwright
+
+    services = find_services(campaign.root)
+    api, auth = str(services.prefect_url), str(services.prefect_auth)
+    quiet = ["--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"]
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=quiet)
+        page = browser.new_page()
+        page.goto(api.removesuffix("/api") + "/runs", timeout=60_000)
+        page.locator("input[type=password]").fill(auth, timeout=60_000)
+        assert "digits 001" not in page.inner_text("body")
+        page.keyboard.press("Enter")
+        page.get_by_text("digits 001 close", exact=True).first.wait_for(timeout=60_000)
+        assert page.evaluate(READ_RUNS, [api, auth]) == 200, "it is their own page's script"
+        foreign = browser.new_page()
+        foreign.goto(str(services.mlflow_url), timeout=60_000)  # a page of another origin that this machine serves
+        for sent in (None, auth):
+            assert foreign.evaluate(READ_RUNS, [api, sent]) == "TypeError", "the browser lets it see no answer"
+        browser.close()
 
 
 def test_no_secret_stands_where_others_look(campaign: Workspace) -> None:
@@ -217,9 +256,10 @@ def test_no_secret_stands_where_others_look(campaign: Workspace) -> None:
     kept, services = read_secrets(root), find_services(root)
     people = {c.annotator for c in read_candidates(campaign.round(1).candidates) if c.by_people}
     hidden = [kept["label_studio"]["password"], kept["label_studio"]["token"], kept["model"]["password"]]
-    hidden += [kept["accounts"]["secret"], *map(services.password_for, people)]
+    hidden += [kept["prefect"]["password"], kept["accounts"]["secret"], *map(services.password_for, people)]
     hidden += [value.rpartition(":")[2] for value in GIVEN.values()]
     sent = [f"{services.model_user}:{services.model_password}", GIVEN["PREFECT_API_AUTH_STRING"]]
+    sent.append(str(services.prefect_auth))
     hidden += [base64.b64encode(each.encode()).decode() for each in sent]  # as a request's header holds them
     wanted = {form.encode() for each in hidden for form in (each, quote(each, safe=""))}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import http.server
 import json
 import os
@@ -31,10 +32,11 @@ HOUR = 3600
 
 def ask(path: str, body: dict[str, Any] | None = None) -> Any:
     """Prefect's own API."""
+    auth = base64.b64encode(os.environ["PREFECT_API_AUTH_STRING"].encode()).decode()
     request = urllib.request.Request(
         os.environ["PREFECT_API_URL"] + path,
         data=None if body is None else json.dumps(body).encode(),
-        headers={"Content-Type": "application/json"},
+        headers={"Content-Type": "application/json", "Authorization": f"Basic {auth}"},
     )
     return json.load(urllib.request.urlopen(request, timeout=30))
 
