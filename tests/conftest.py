@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 import yaml
+from reaper import start_reaper
 
 from data.layout import Round, Workspace
 
@@ -171,6 +172,13 @@ def frozen(root: Path) -> Round:
     shutil.copyfile(workspace.params, round_.params)
     freeze(round_, [], params, None)
     return round_
+
+
+@pytest.fixture(scope="session", autouse=True)
+def reaped(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """No server outlives the run, whatever ends it."""
+    if "DADC_WITHOUT_SERVICES" not in os.environ:
+        start_reaper(tmp_path_factory.getbasetemp())
 
 
 @pytest.fixture(scope="session")

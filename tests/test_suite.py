@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
+
+import psutil
+import pytest
 
 ROOT = Path(__file__).parent.parent
 SUITE = """
@@ -23,6 +29,55 @@ def test_that_makes_a_workspace_and_is_not_marked(tmp_path):
 def test_of_a_program_that_is_missing():
     program("Chromium", "chromium", None)
 """
+
+
+SERVERS = """
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+def test_that_starts_servers(tmp_path):
+    sleep = [sys.executable, "-c", "import signal, time; signal.signal(signal.SIGTERM, signal.SIG_IGN); time.sleep(99)"]
+    marked = subprocess.Popen(sleep, start_new_session=True, cwd="/")
+    below = subprocess.Popen(sleep, start_new_session=True, cwd=tmp_path, env={"PATH": os.environ["PATH"]})
+    Path(os.environ["PIDS"]).write_text(f"{marked.pid} {below.pid}")
+    time.sleep(99)
+"""
+
+
+@pytest.mark.parametrize(("number", "processes"), [(signal.SIGTERM, "0"), (signal.SIGHUP, "1"), (signal.SIGKILL, "0")])
+def test_a_run_that_is_ended_by_a_signal_leaves_no_server(tmp_path: Path, number: int, processes: str) -> None:
+    """Servers with this run's environment and with one of their own, which do not end at SIGTERM; xdist's too."""
+    (tmp_path / "test_servers.py").write_text(SERVERS)
+    pids = tmp_path / "pids"
+    options = ["-c", str(ROOT / "pyproject.toml"), "-p", "conftest", "-n", processes, "--basetemp", str(tmp_path / "t")]
+    suite = subprocess.Popen(
+        [sys.executable, "-m", "pytest", *options, str(tmp_path / "test_servers.py")],
+        cwd=ROOT,
+        env={**os.environ, "PIDS": str(pids)},
+        stdout=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    wait_until(lambda: pids.exists() and len(pids.read_text().split()) == 2, 60)
+    servers = [psutil.Process(int(pid)) for pid in pids.read_text().split()]
+    other = subprocess.Popen(["sleep", "99"], cwd=tmp_path)
+    try:
+        suite.send_signal(number)
+        suite.wait(60)
+        wait_until(lambda: not any(server.is_running() for server in servers), 60)
+        assert other.poll() is None, "not the run's"
+    finally:
+        other.kill()
+        other.wait()
+
+
+def wait_until(true: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not true():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.1)
 
 
 def run_suite(folder: Path, *arguments: str, **environment: str) -> str:
