@@ -68,7 +68,7 @@ def where(clone: Path, keep: bool) -> str:
     """Where to look at what the demo made."""
     lines = [
         f"the rounds      {clone}/data/rounds/",
-        f"their figures   cd {NAME} && ../.venv/bin/dvc metrics show",
+        f"their figures   cd {NAME} && ../.venv/bin/dadc compare",
     ]
     if keep:
         lines.append(f"the services are up; cd {NAME} && ../.venv/bin/dadc down stops them")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -24,6 +25,27 @@ def status(as_json: AsJson = False) -> None:
         print(json.dumps(read_status(at), indent=2, ensure_ascii=False))
     else:
         show_all(at)
+
+
+@command(CAMPAIGN, "dadc compare", "dadc compare 1 4 --html charts.html")
+def compare(
+    numbers: Annotated[
+        list[int] | None, typer.Argument(metavar="ROUND", help="one or two closed rounds [the last one and its target]")
+    ] = None,
+    page: Annotated[
+        Path | None, typer.Option("--html", metavar="FILE", help="write the charts of `dvc plots` there, for offline")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print two closed rounds side by side: their figures, the changes, and the parameters in which they differ."""
+    at = root()
+    from flows.reports.charts import write_page
+    from flows.reports.compare import show
+
+    show(at, numbers or [], as_json)
+    if page is not None:
+        charts = write_page(at, resolve_cli_path(page))
+        print(f"wrote {charts} charts to {page}", file=sys.stderr)
 
 
 @command(CAMPAIGN, "dadc leaderboard", "dadc leaderboard --round 3 --csv pay.csv")

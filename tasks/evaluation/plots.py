@@ -11,6 +11,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,8 +38,14 @@ def write(rounds: Sequence[Round]) -> list[Path]:
     told |= {"MER": found["mer"], "vMER": found["vmer"]["low"], "healed": found["heal"]["rate"]}
     shares = {name: value for name, value in told.items() if value is not None}
     write_whole(folder / "last.json", json.dumps({"round": last.number, **shares}, indent=2) + "\n")
-    made = [_table(folder / f"{name}.csv", header, rows) for name, (header, rows) in tables.items()]
+    made = [_table(folder / f"{name}.csv", header, lines_of(rows)) for name, (header, rows) in tables.items()]
     return [*made, folder / "last.json"]
+
+
+def lines_of(rows: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """The rows whose series, their last cell, has two points or more: one point is no line."""
+    points = Counter(series for *_, series in rows)
+    return [row for row in rows if points[row[-1]] > 1]
 
 
 def interpolated(tuned: Mapping[str, Any]) -> list[tuple[float, float, str]]:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 
@@ -155,6 +155,11 @@ def lock_outputs(text: str, stage: str) -> dict[str, str]:
     """What a stage made, by a dvc.lock, which is YAML too: path → MD5 digest. Empty if it names no such stage."""
     stages = (YAML(typ="safe").load(text) or {}).get("stages", {})
     return {out["path"]: out["md5"] for out in stages.get(stage, {}).get("outs", ())}
+
+
+def plots_of(text: str) -> list[tuple[str, dict[str, Any]]]:
+    """The plots that a dvc.yaml defines, by title, in its order."""
+    return [plot for each in YAML(typ="safe").load(text)["plots"] for plot in each.items()]
 
 
 def pointer_digest(text: str) -> str:
