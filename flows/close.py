@@ -15,7 +15,7 @@ from flows.open import check_devices
 from tasks import freeze as freezing
 from tasks.config.params import read
 from tasks.evaluation import plots
-from tasks.promote import champion
+from tasks.promote import champion, outcome
 from tasks.quality.progress import Progress
 from tasks.workspace.dvc import check_remote, dvc
 from tasks.workspace.git import WorkspaceError, check_branch, check_committed, commit, git, round_tags
@@ -129,4 +129,4 @@ def track(campaign: Campaign, round_: Round) -> None:
     from tasks import track as tracking
 
     best = champion([*[r for r in campaign.closed if r != round_], round_])
-    tracking.track(round_, campaign.services, best)
+    tracking.track(round_, campaign.services, best, outcome(round_))

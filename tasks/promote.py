@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import Any
 
 from data.files import write_whole
 from data.layout import Round
@@ -17,7 +18,25 @@ def promoted(round_: Round) -> bool:
     """Whether the round's challenger became champion: by decision.json, else by metrics.json."""
     if round_.decision.exists():
         return bool(json.loads(round_.decision.read_text())["promoted"])
-    return bool(json.loads(round_.challenger.metrics.read_text())["promoted"])
+    return bool(verdict(round_)["promoted"])
+
+
+def verdict(round_: Round) -> dict[str, Any]:
+    """The gate's own: {"promoted", "reasons", …}."""
+    metrics = json.loads(round_.challenger.metrics.read_text())
+    return {**metrics.get("gate", {}), "promoted": metrics["promoted"]}
+
+
+def reasons(round_: Round) -> list[str]:
+    """Why the challenger was promoted or refused: a person's reason, else the gate's."""
+    if round_.decision.exists():
+        return [json.loads(round_.decision.read_text(encoding="utf-8"))["why"]]
+    return list(verdict(round_)["reasons"])
+
+
+def outcome(round_: Round) -> dict[str, str]:
+    """What became of the challenger, as tags of a run."""
+    return {"promoted": "true" if promoted(round_) else "false", "reason": "; ".join(reasons(round_))}
 
 
 def champion(closed: Sequence[Round]) -> Round | None:

@@ -10,31 +10,34 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from data.files import md5
 from data.layout import Round, Workspace
-from tasks.config.params import read
+from tasks.config.params import Params, read
 from tasks.workspace.git import commits_adding
-from tasks.workspace.rounds import closed
+from tasks.workspace.rounds import closed, closed_at, opened_at
 from tasks.workspace.services import ServiceDown, Services
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Run
 
-CHAMPION = "champion"  # the alias
+CHAMPION = "champion"  # the alias, and the tag of runs
 MODEL = "dadc.model"  # the tag of the experiment that names the registered model
 BATCH = 100  # metrics or parameters in one request; MLflow takes no more
 
 
-def track(round_: Round, services: Services, champion: Round | None = None) -> None:
-    """Log the round, once; give the alias `champion` to the champion's model, or leave it where it is if None.
+def track(
+    round_: Round, services: Services, champion: Round | None = None, outcome: Mapping[str, str] | None = None
+) -> None:
+    """Log the round, once; give the alias and the tag `champion` to the champion's, or leave them if None.
 
-    What is logged already from the same files is left as it is; from other files, it is replaced.
+    outcome: tags that a decision by hand may change later, `promoted` and `reason`. What is logged already from the
+    same files is left as it is; from other files, it is replaced.
     """
     store = _connect(round_.workspace, services)
     origin = digest(round_)
@@ -44,7 +47,10 @@ def track(round_: Round, services: Services, champion: Round | None = None) -> N
             store.drop(round_.name)
             run = None
         if run is None or run.info.status != "FINISHED" or store.version(round_.name) is None:
-            _log(store, run or store.create(round_.name, f"round-{round_.name}"), round_, origin)
+            began = int(1000 * opened_at(round_))
+            _log(store, run or store.create(round_.name, f"round-{round_.name}", began), round_, origin)
+        if outcome and (run := store.run(round_.name)) and store.label(run, outcome) and round_.decision.exists():
+            store.client.log_artifact(run.info.run_id, str(round_.decision))
         if champion is not None:
             store.crown(champion.name)
 
@@ -56,10 +62,15 @@ def check(services: Services) -> None:
         client.search_experiments(max_results=1)
 
 
-def rebuild(workspace: Workspace, services: Services, champion: Round | None = None) -> None:
-    """Log every closed round, from the rounds' own files."""
+def rebuild(
+    workspace: Workspace,
+    services: Services,
+    champion: Round | None = None,
+    outcome: Callable[[Round], Mapping[str, str]] | None = None,
+) -> None:
+    """Log every closed round, from the rounds' own files. outcome: of a closed round, as for `track`."""
     for round_ in closed(workspace):
-        track(round_, services)
+        track(round_, services, outcome=outcome(round_) if outcome else None)
     if champion is not None:
         store = _connect(workspace, services)
         with _answering(services):
@@ -115,6 +126,21 @@ def flat_params(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
     return flat
 
 
+def effective(params: Params, number: int) -> dict[str, Any]:
+    """The parameters that took effect in a round: round 000 is trained and fine-tuned as `first` says, no other is."""
+    content = params.model_dump(by_alias=True)
+    first = content.pop("first")
+    if number > 0:
+        return content
+    content["rift"]["enabled"] = params.rift.enabled and params.first.rift
+    if params.first.weights is None:
+        content["train"]["loss"] = first["loss"]
+    else:
+        del content["train"]
+        content["first"] = {"weights": params.first.weights}
+    return content
+
+
 def digest(round_: Round) -> str:
     """One name for all that is logged of a round."""
     parts = [
@@ -143,10 +169,13 @@ class _Store:
         found = self.client.search_runs([self.experiment], f"tags.\"dadc.round\" = '{round_name}'", max_results=1)
         return found[0] if found else None
 
-    def create(self, round_name: str, title: str) -> Run:
-        """A new run; what a request made that was sent again, because its answer never came, is deleted."""
+    def create(self, round_name: str, title: str, began: int | None = None) -> Run:
+        """A new run that began then, in milliseconds since 1970, or now.
+
+        What a request made that was sent again, because its answer never came, is deleted.
+        """
         tags = {"dadc.round": round_name, "dadc.campaign": self.name}
-        made = self.client.create_run(self.experiment, run_name=title, tags=tags)
+        made = self.client.create_run(self.experiment, began, tags, run_name=title)
         for other in self.client.search_runs([self.experiment], f"tags.\"dadc.round\" = '{round_name}'"):
             if other.info.run_id != made.info.run_id:
                 self.client.delete_run(other.info.run_id)
@@ -199,11 +228,24 @@ class _Store:
         for i in range(0, len(entries), BATCH):
             self.client.log_batch(run, metrics=entries[i : i + BATCH])
 
+    def label(self, run: Run, tags: Mapping[str, str]) -> bool:
+        """Put tags on a run; whether one was another before."""
+        from mlflow.entities import RunTag
+
+        if all(run.data.tags.get(name) == value for name, value in tags.items()):
+            return False
+        self.client.log_batch(run.info.run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+        return True
+
     def crown(self, round_name: str) -> None:
-        """Give the alias to a round's model; a round that is not logged yet gets it when it is."""
+        """Give alias and tag to a round's model and run; a round that is not logged yet gets them when it is."""
         version = self.version(round_name)
         if version and self.crowned() != round_name:
             self.client.set_registered_model_alias(self.name, CHAMPION, version.version)
+        for run in self.client.search_runs([self.experiment], max_results=1000):
+            name = run.data.tags.get("dadc.round", "")
+            if name.isdigit():
+                self.label(run, {CHAMPION: "true" if name == round_name else "false"})
 
     def crowned(self) -> str:
         """The round whose model has the alias; empty if none has. A search does not tell aliases."""
@@ -275,7 +317,7 @@ def _log(store: _Store, run: Run, round_: Round, origin: str) -> None:
         "dadc.tag": round_.tag,
         "mlflow.source.git.commit": lineage["code"],
     }
-    params = flat_params(read(round_.params).model_dump(by_alias=True))
+    params = flat_params(effective(read(round_.params), round_.number))
     entries = [Param(name, value) for name, value in sorted(params.items())]
     for i in range(0, len(entries), BATCH):
         store.client.log_batch(run_id, params=entries[i : i + BATCH])
@@ -292,7 +334,7 @@ def _log(store: _Store, run: Run, round_: Round, origin: str) -> None:
             store.client.log_artifact(run_id, str(path))
     store.log_metrics(run_id, metrics, at, model=_log_model(store, run_id, round_, tags))
     store.draw(round_.name, metrics, at)
-    store.client.set_terminated(run_id, end_time=int(time.time() * 1000))
+    store.client.set_terminated(run_id, end_time=int(1000 * (closed_at(round_) or time.time())))
 
 
 def _log_model(store: _Store, run_id: str, round_: Round, tags: Mapping[str, str]) -> str:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from flows.commands.record import log_all_rounds
 from flows.commands.shell import CHAMPION, command, resolve_cli_path, root
 
 if TYPE_CHECKING:
@@ -98,10 +97,11 @@ def export(
 @command(CHAMPION, 'dadc rollback 1 --why "002 confuses 4 and 9"')
 def rollback(
     number: Annotated[int, typer.Argument(metavar="ROUND", help="the closed round whose challenger was promoted")],
-    why: Annotated[str, typer.Option(help="the reason, kept in every decision.json")],
+    why: Annotated[str, typer.Option(metavar="REASON", help="kept in every decision.json")],
 ) -> None:
     """Make an earlier champion the champion again, in the next round and in MLflow."""
     from data.layout import Workspace
+    from flows.commands.record import log_all_rounds
     from tasks.promote import roll_back
     from tasks.track import check
     from tasks.workspace.git import check_branch, commit

@@ -47,12 +47,12 @@ def track() -> None:
 
 
 def log_all_rounds(workspace: Workspace) -> None:
-    from tasks.promote import champion
+    from tasks.promote import champion, outcome
     from tasks.track import rebuild
     from tasks.workspace.rounds import closed
     from tasks.workspace.services import find_services
 
-    rebuild(workspace, find_services(workspace.root), champion(closed(workspace)))
+    rebuild(workspace, find_services(workspace.root), champion(closed(workspace)), outcome)
 
 
 @command(RECORD, "dadc backup /media/disk/digits")

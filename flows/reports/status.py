@@ -15,7 +15,7 @@ from rich.table import Table
 
 from data.layout import Round, Workspace
 from flows.reports.progress import open_round, open_round_lines
-from tasks.promote import champion, promoted
+from tasks.promote import champion, promoted, reasons
 from tasks.workspace.checkout import initialised
 from tasks.workspace.rounds import State, closed, current, rounds, state, target
 
@@ -62,10 +62,7 @@ def _round(round_: Round, is_closed: bool, best: Round | None) -> dict[str, Any]
     metrics = json.loads(round_.challenger.metrics.read_text(encoding="utf-8"))
     if is_closed:
         row["result"] = "champion" if round_ == best else "promoted" if promoted(round_) else "refused"
-        if row["by_hand"]:
-            row["reasons"] = [json.loads(round_.decision.read_text(encoding="utf-8"))["why"]]
-        else:
-            row["reasons"] = metrics["gate"]["reasons"]
+        row["reasons"] = reasons(round_)
     figures = {"clean": metrics["clean"], "robust": metrics["robust"], "ood": metrics["ood"].get("mean")}
     return row | {"collected": metrics["collected"], "mer": metrics["mer"], "vmer": metrics["vmer"], **figures}
 

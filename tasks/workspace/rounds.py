@@ -146,6 +146,14 @@ def opened_at(round_: Round) -> float:
     return float(git(round_.workspace, "show", "--no-patch", "--format=%ct", opened_by))
 
 
+def closed_at(round_: Round) -> float | None:
+    """When the round was closed, in seconds since the epoch; None as long as it is not."""
+    if round_.closed.exists():
+        return datetime.fromisoformat(json.loads(round_.closed.read_text(encoding="utf-8"))["at"]).timestamp()
+    closed_by = closing_commit(round_)
+    return float(git(round_.workspace, "show", "--no-patch", "--format=%ct", closed_by)) if closed_by else None
+
+
 def rounds(workspace: Workspace) -> list[Round]:
     """Every round there is, in order."""
     numbers = [int(p.name) for p in workspace.rounds.iterdir() if p.is_dir() and p.name.isdigit()]

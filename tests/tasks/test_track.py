@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -17,7 +18,7 @@ from mlflow import MlflowClient
 from mlflow.artifacts import download_artifacts
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
-from round_states import mark_closed
+from round_states import CLOSED_AT, OPENED_AT, mark_closed, mark_opened
 
 from data.files import md5, write_whole
 from data.layout import Round, Workspace
@@ -25,6 +26,7 @@ from data.records import Candidate
 from data.shards import encode_png, write_candidates
 from models import nsl_cnn
 from tasks.engine import checkpoint
+from tasks.promote import decide, outcome
 from tasks.track import disagreements, flat_metrics, flat_params, rebuild, track
 from tasks.workspace.git import git
 from tasks.workspace.services import ServiceDown, Services, find_services
@@ -62,6 +64,7 @@ def write_round(workspace: Workspace, number: int, champion: int = 0) -> Round:
     }
     write_whole(round_.challenger.metrics, json.dumps(metrics))
     code = git(workspace, "rev-parse", "HEAD")
+    mark_opened(round_)
     write_whole(round_.lineage, json.dumps({"round": number, "code": code, "shards": []}))
     git(workspace, "add", "--force", str(round_.folder))
     mark_closed(round_)
@@ -142,6 +145,33 @@ def test_the_model_is_safetensors_and_the_champion_has_the_alias(
     assert checkpoint.load(file)[1].round == 1
     track(campaign.round(1), mlflow, champion=campaign.round(0))
     assert client.get_model_version_by_alias(crowned.name, "champion").version == found["000"].version
+
+
+def test_what_was_done_is_logged(mlflow: Services, campaign: Workspace) -> None:
+    """The loss that round 000 was trained with, when each round began and ended, and what became of its challenger."""
+    rebuild(campaign, mlflow, campaign.round(1), outcome)
+    first, second = (runs(mlflow, campaign)[name] for name in ("round-000", "round-001"))
+    assert (first.data.params["train.loss.name"], second.data.params["train.loss.name"]) == ("plain", "nsl")
+    assert (first.data.params["rift.enabled"], second.data.params["rift.enabled"]) == ("false", "true")
+    assert not any(name.startswith("first.") for name in second.data.params)
+    for run in (first, second):
+        at = [datetime.fromtimestamp(each / 1000, UTC).isoformat() for each in (run.info.start_time, run.info.end_time)]
+        assert at == [OPENED_AT, CLOSED_AT]
+
+    def tags() -> list[tuple[str, str, str]]:
+        found = runs(mlflow, campaign)
+        return [
+            tuple(found[f"round-{n}"].data.tags[tag] for tag in ("promoted", "champion", "reason"))  # type: ignore[misc]
+            for n in ("000", "001")
+        ]
+
+    assert tags() == [("true", "false", "of a test"), ("true", "true", "of a test")]
+    decide(campaign.round(1), False, "it learned a watermark")
+    decide(campaign.round(0), True, "the last that is sound")
+    rebuild(campaign, mlflow, champion=campaign.round(0), outcome=outcome)
+    assert tags() == [("true", "true", "the last that is sound"), ("false", "false", "it learned a watermark")]
+    logged = MlflowClient(mlflow.mlflow_url).list_artifacts(second.info.run_id)
+    assert "decision.json" in {each.path for each in logged}
 
 
 def test_a_second_time_changes_nothing(mlflow: Services, campaign: Workspace) -> None:
