@@ -139,7 +139,7 @@ def model_server(root: Path) -> Iterator[Services]:
         time.sleep(0.02)
     url = f"http://127.0.0.1:{listener.getsockname()[1]}"
     try:
-        yield Services(None, None, None, None, model_url=url, model_user="dadc", model_password="secret", root=root)
+        yield Services(model_url=url, model_user="dadc", model_password="secret", root=root)
     finally:
         server.should_exit = True
         thread.join(10)
@@ -169,7 +169,7 @@ class ModelProcess:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         self.url, self._log, self._root = f"http://127.0.0.1:{port}", log, root
-        self.services = Services(None, None, None, None, self.url, "dadc", "secret", root=root)
+        self.services = Services(model_url=self.url, model_user="dadc", model_password="secret", root=root)
         self._command = [sys.executable, "-m", "tasks.serving.model_server", "--port", str(port)]
         self._environment = {
             "PYTHONPATH": str(Path(__file__).parents[1]),

@@ -57,14 +57,14 @@ class ServiceDown(StackError):
 class Services:
     """Addresses and log-ins; None where there is none. No service is asked whether it is up."""
 
-    label_studio_url: str | None
-    label_studio_token: str | None
-    prefect_url: str | None  # of its API: http://127.0.0.1:PORT/api
-    prefect_auth: str | None  # its log-in, USER:PASSWORD
-    mlflow_url: str | None
-    model_url: str | None
-    model_user: str | None
-    model_password: str | None
+    label_studio_url: str | None = None
+    label_studio_token: str | None = None
+    prefect_url: str | None = None  # of its API: http://127.0.0.1:PORT/api
+    prefect_auth: str | None = None  # its log-in, USER:PASSWORD
+    mlflow_url: str | None = None
+    model_url: str | None = None
+    model_user: str | None = None
+    model_password: str | None = None
     moved: Path | None = None  # the file that says which ids of Label Studio are which in the record
     root: Path | None = None  # of the workspace, which keeps a secret of its own
 

@@ -285,10 +285,10 @@ def test_other_files_replace_the_run(mlflow: Services, campaign: Workspace) -> N
 
 
 def test_no_server_and_a_dead_one_are_one_clear_line(campaign: Workspace, services: Path) -> None:
-    nobody = Services(None, None, None, None, None, None, None)
+    nobody = Services()
     with pytest.raises(ServiceDown, match="MLflow server was wanted and does not answer, no address is known"):
         track(campaign.round(0), nobody)
-    dead = Services(None, None, None, "http://127.0.0.1:1", None, None, None)
+    dead = Services(mlflow_url="http://127.0.0.1:1")
     with pytest.raises(ServiceDown, match=r"127\.0\.0\.1:1"):
         track(campaign.round(0), dead)
 

@@ -14,7 +14,7 @@ from tasks.labelling.client import LabelStudio, connect
 from tasks.labelling.http import LabellingError
 from tasks.workspace.services import ServiceDown, Services
 
-NOBODY = Services(None, None, None, None, None, None, None)
+NOBODY = Services()
 
 
 def test_a_server_that_is_down_is_named_with_the_command_that_starts_it() -> None:

@@ -122,7 +122,7 @@ def test_split_votes_bring_a_third(
 def test_without_a_model_server_nothing_is_drawn(studio: LabelStudio, open_round: Callable[..., Any]) -> None:
     play = open_round()
     publish_drawing(studio, play.round, play.params, play.spec)
-    nowhere = Services(None, None, None, None, None, None, None)
+    nowhere = Services()
     with pytest.raises(ServiceDown, match="model server"):
         people.draw(studio, nowhere, play.round, play.params, play.spec)
     log_in = {"model_user": "a", "model_password": "b"}
