@@ -53,17 +53,14 @@ from data.splitting import split_train
 from tasks.adaptation.criticality import characterise, report
 from tasks.adaptation.shortcuts import shortcuts
 from tasks.config.params import Params
-from tasks.engine import fit
-from tasks.engine.batch import Batch
 from tasks.engine.devices import Compute
-from tasks.engine.inference import to_float
-from tasks.losses import loss_of
 from tasks.rift import attacked_once, choose, path
 
 TRAINING = 0.6  # share of the time
 HELD_OUT = 0.2  # share of the training images
 CRITICAL = 1000  # held-out images that criticality is measured on; α is chosen on the others
 PAPER = 110  # epochs at most
+TRIAL = 2  # epochs by which the others are estimated
 STRONGEST = 1000  # test images that APGD-T attacks
 
 
@@ -145,22 +142,13 @@ def new(given: argparse.Namespace, images: Images, params: Params) -> nn.Module:
     return _nets.new(images, params.model_copy(update={"model": params.model.model_copy(update={"name": name})}))
 
 
-def epochs_in(seconds: float, given: argparse.Namespace, train: Images, compute: Compute) -> int:
-    """How many epochs of training fit: measured on a network that is thrown away."""
-    params = settings(given, 1, len(train))
-    net = new(given, train, params).to(compute.device).to(memory_format=torch.channels_last).train()
-    loss = loss_of("pgd_at", params.train.loss.params, params.threat)
-    draws = torch.Generator(compute.device).manual_seed(0)
-    size = min(params.train.batch, len(train))
-    images_BCHW = to_float(train.pixels_NCHW[:size]).to(compute.device, memory_format=torch.channels_last)
-    batch = Batch(images_BCHW, train.labels_N[:size].to(compute.device), torch.ones(size, device=compute.device))
-    warm, steps = (1, 1) if given.quick else (8, 12)
-    for step in range(warm + steps):
-        if step == warm:
-            began = time.monotonic()
-        fit.backward(net, batch, loss, draws, precision=params.train.precision)  # ends with the loss on the CPU
-    an_epoch = (time.monotonic() - began) / steps * len(train) / size
-    return max(1, min(PAPER, int(0.9 * seconds / an_epoch)))
+def epochs_in(seconds: float, given: argparse.Namespace, train: Images, validation: Images, compute: Compute) -> int:
+    """How many epochs of training fit: measured on two whole ones, validation included, of a network thrown away."""
+    params = settings(given, TRIAL, len(train))
+    began = time.monotonic()
+    _nets.trained("trial", new(given, train, params), train, validation, params, compute)
+    trial = time.monotonic() - began
+    return max(1, min(PAPER, int(0.9 * (seconds - trial) / (trial / TRIAL))))
 
 
 @contextmanager
@@ -236,7 +224,11 @@ def measure(given: argparse.Namespace) -> list[Measured]:
     train, validation, test = loaded(given)
     clock.say(f"{len(train)} training, {len(validation)} held-out and {len(test)} test images on {_device(compute)}")
     with fastest(given.threads), fp32("ieee"):
-        epochs = 1 if given.quick else epochs_in(60 * given.minutes * TRAINING - clock.spent, given, train, compute)
+        epochs = (
+            1
+            if given.quick
+            else epochs_in(60 * given.minutes * TRAINING - clock.spent, given, train, validation, compute)
+        )
         params = settings(given, epochs, len(train))
         clock.say(f"{epochs} epochs fit")
         net, history = _nets.trained("base", new(given, train, params), train, validation, params, compute)
