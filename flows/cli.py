@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from flows.commands.shell import CALLER, QUIET, app, is_command
+from tasks.workspace.environment import bypass_proxies
 
 for panel in ("setup", "round", "champion", "campaign", "record"):  # in the order of use, which is that of the help
     importlib.import_module(f"flows.commands.{panel}")
@@ -20,6 +21,7 @@ def main() -> Any:
     Help, the version and a mistyped command need no workspace.
     """
     os.environ.update({key: os.environ.get(key, value) for key, value in QUIET.items()})
+    bypass_proxies()
     words = sys.argv[1:]
     name = next((word for word in words if not word.startswith("-")), "")
     if is_command(name) and not {"--help", "-h"} & set(words):

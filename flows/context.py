@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from tasks.labelling.client import LabelStudio
     from tasks.workspace.services import Services
 
+# Whatever defaults somebody has set for Prefect: a step is not tried again under the lock, and results are not pickled.
+PLAIN: dict[str, Any] = {"retries": 0, "persist_result": False}
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -35,7 +37,7 @@ def step(name: str) -> Callable[[Callable[P, T]], Callable[P, T]]:
     """A Prefect task; what is done already is seen from the round's files, not from a cache."""
 
     def wrap(function: Callable[P, T]) -> Callable[P, T]:
-        made: Callable[P, T] = task(name=name, cache_policy=NO_CACHE)(function)
+        made: Callable[P, T] = task(name=name, cache_policy=NO_CACHE, **PLAIN)(function)
         return made
 
     return wrap
@@ -134,7 +136,7 @@ def campaign_flow(
                 say(str(busy))
                 return Completed(name="Busy", message=str(busy))
 
-        made: Any = flow(name=name, flow_run_name=_run_name, validate_parameters=False)(alone)
+        made: Any = flow(name=name, flow_run_name=_run_name, validate_parameters=False, **PLAIN)(alone)
         made.requires = requires
         return cast(Callable[Concatenate[Path, P], T], made)
 

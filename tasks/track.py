@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from data.files import md5
 from data.layout import Round, Workspace
 from tasks.config.params import Params, read
+from tasks.workspace.environment import bypass_proxies
 from tasks.workspace.git import commits_adding
 from tasks.workspace.rounds import closed, closed_at, opened_at
 from tasks.workspace.services import ServiceDown, Services
@@ -263,6 +264,8 @@ class _Store:
 def _client(services: Services) -> MlflowClient:
     if not services.mlflow_url:
         raise ServiceDown("mlflow")
+    bypass_proxies()
+    os.environ["MLFLOW_ENABLE_ASYNC_LOGGING"] = "false"  # what was logged is read again at once
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     from mlflow import MlflowClient

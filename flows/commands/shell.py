@@ -187,6 +187,10 @@ def prefect(root: Path, *, needed: bool = False) -> None:
         # That one lasts as long as the command. Without a log-in any page in a browser here could have it run code.
         os.environ[PREFECT_AUTH] = os.environ[PREFECT_SERVER_AUTH] = f"dadc:{secrets.token_urlsafe(24)}"
         os.environ["PREFECT_SERVER_CORS_ALLOWED_ORIGINS"] = "https://no-page.invalid"
+        os.environ["PREFECT_SERVER_ALLOW_EPHEMERAL_MODE"] = "true"
+    if "PREFECT_HOME" not in os.environ:  # profiles are a home's own
+        os.environ.pop("PREFECT_PROFILE", None)
+        os.environ.pop("PREFECT_PROFILES_PATH", None)
     home = Path(os.environ.setdefault("PREFECT_HOME", str(root / ".dadc" / "prefect")))
     home.mkdir(parents=True, exist_ok=True)
 

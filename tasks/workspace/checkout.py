@@ -9,6 +9,7 @@ from typing import Any
 
 from data.layout import SPLITS, Workspace, pointer
 from data.records import ImageSpec
+from tasks.workspace.environment import git_environment
 from tasks.workspace.git import WorkspaceError, git
 
 
@@ -16,7 +17,12 @@ def find_workspace(start: Path) -> Workspace:
     """The workspace that holds the folder `start`; WorkspaceError if there is none."""
     try:
         done = subprocess.run(
-            ["git", "rev-parse", "--show-toplevel"], cwd=start, capture_output=True, text=True, check=True
+            ["git", "rev-parse", "--show-toplevel"],
+            cwd=start,
+            env=git_environment(),
+            capture_output=True,
+            text=True,
+            check=True,
         )
     except FileNotFoundError as error:
         raise WorkspaceError("git is not installed; install it") from error

@@ -20,6 +20,7 @@ from ruamel.yaml import YAML
 
 from data.files import write_whole
 from data.layout import Workspace
+from tasks.workspace.environment import dvc_environment
 from tasks.workspace.git import WorkspaceError, git
 
 if TYPE_CHECKING:
@@ -119,9 +120,8 @@ def _is_dvc(pid: int) -> bool:
 
 def _dvc(workspace: Workspace, arguments: Sequence[str], held: int, say: Callable[[str], None]) -> None:
     environment = {
-        **os.environ,
+        **dvc_environment(workspace.local),
         "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]),
-        "DVC_NO_ANALYTICS": "1",
         "PYTHONUNBUFFERED": "1",
     }
     process = subprocess.Popen(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import time
@@ -10,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from data.layout import Workspace
+from tasks.workspace.environment import git_environment
 
 LOCK_EXISTS = re.compile(r"'(.*\.lock)': File exists")  # what git says of another git's lock file
 PATIENCE = 10.0  # seconds that another git is waited for
@@ -20,18 +20,19 @@ class WorkspaceError(RuntimeError):
     """The workspace is not as the command needs it; the message says what to do."""
 
 
-def git(workspace: Workspace, *arguments: str) -> str:
+def git(workspace: Workspace, *arguments: str, ignore_files: bool = True) -> str:
     """Run git at the workspace's root; its output, or WorkspaceError with what it said.
 
     While another git holds a lock file, this one waits; a lock file that stays is named and left to its owner. The
-    output is parsed here, so git is asked for English.
+    output is parsed here, so git is asked for English, and settings of the user's that would change it do not count.
+    ignore_files: whether the user's own list of ignored files counts.
     """
     deadline = time.monotonic() + PATIENCE
     while True:
         done = subprocess.run(
             ["git", *arguments],
             cwd=workspace.root,
-            env={**os.environ, "LANGUAGE": "C"},
+            env=git_environment(ignore_files=ignore_files),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -57,7 +58,7 @@ def commit(workspace: Workspace, message: str, *paths: Path, gone: Sequence[Path
     names = [str(path.relative_to(workspace.root)) for path in paths if path.exists()]
     removed = [str(path.relative_to(workspace.root)) for path in gone]
     names += [name for name in removed if git(workspace, "ls-files", "--", name)]
-    git(workspace, "add", "--", *names)
+    git(workspace, "add", "--", *names, ignore_files=False)
     changed = git(workspace, "diff", "--cached", "--name-only", "--", *names)
     if not changed:
         return False

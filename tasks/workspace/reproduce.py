@@ -20,6 +20,7 @@ from data.files import sealed as guarded
 from data.layout import Round, pointer
 from tasks.config.params import Params
 from tasks.workspace.dvc import lock_outputs, pointer_digest
+from tasks.workspace.environment import git_environment
 from tasks.workspace.git import WorkspaceError
 from tasks.workspace.rounds import closing_commit
 
@@ -148,6 +149,12 @@ def _checked_out(round_: Round) -> bool:
 def _git(round_: Round, *arguments: str) -> str:
     """What git says; nothing where it refuses, as without the tag or outside a checkout."""
     done = subprocess.run(
-        ["git", *arguments], cwd=round_.workspace.root, capture_output=True, text=True, check=False, encoding="utf-8"
+        ["git", *arguments],
+        cwd=round_.workspace.root,
+        env=git_environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+        encoding="utf-8",
     )
     return done.stdout.strip() if done.returncode == 0 else ""

@@ -15,6 +15,7 @@ from typing import Any
 from filelock import FileLock
 
 from data.layout import Workspace
+from tasks.workspace.environment import bypass_proxies
 
 NAMES = {
     "label_studio": "Label Studio",
@@ -92,7 +93,9 @@ class Services:
 
 
 def find_services(root: Path) -> Services:
-    """The services of the workspace at `root`. The environment wins; the log-in of a local one goes to no other."""
+    """The services of the workspace at `root`. The environment wins; the log-in of a local one goes to no other,
+    and no proxy stands between this machine's servers and their clients."""
+    bypass_proxies()
     known = read_stack(root)["services"]
     made = read_secrets(root)
 
