@@ -86,11 +86,14 @@ def validate(record: Record) -> list[Candidate]:
 @step("publish votes")
 def publish_votes(campaign: Campaign, record: Record, candidates: list[Candidate]) -> None:
     """Validation tasks for candidates that still need votes, on pages as they were published."""
-    from tasks.publish import attach_model, publish_validation
+    from tasks.publish import attach_model, publish_validation, reopen_spoiled
     from tasks.restore import restore
 
     if restore(campaign.studio, record, say):
         attach_model(campaign.studio, record.round, record.params, campaign.services)
+    reopened = reopen_spoiled(campaign.studio, record)
+    if reopened:
+        say(f"opened {reopened} tasks again: what was submitted in them is no drawing, such as one without ink")
     new = publish_validation(campaign.studio, record, candidates, say)
     if new:
         say(f"published {new} validation tasks")

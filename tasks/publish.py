@@ -19,6 +19,8 @@ from tasks.record.record import Record
 from tasks.workspace.checkout import image_spec
 from tasks.workspace.services import ServiceDown, Services
 
+REOPENED = 5  # people to whom a task is given at most because what the ones before submitted was malformed
+
 
 def publish_drawing(studio: LabelStudio, round_: Round, params: Params, spec: ImageSpec) -> int:
     """The round's drawing tasks: blank canvases on which an annotator draws a class of their choice. How many are new.
@@ -35,6 +37,25 @@ def publish_editing(studio: LabelStudio, round_: Round, params: Params, spec: Im
     """The round's editing tasks, each over a seed image of its own. How many are new. None wanted: no project."""
     tasks = editing_tasks(round_, params, spec)
     return studio.publish(_project(studio, round_, params, spec, "edit"), tasks) if tasks else 0
+
+
+def reopen_spoiled(studio: LabelStudio, record: Record) -> int:
+    """Give to one more person each drawing or editing task of which only malformed annotations came, such as one that
+    was submitted without ink. How many."""
+    round_, params = record.round, record.params
+    wellformed = {c.key for c in record.candidates if c.wellformed}
+    spoiled = {"/".join(c.key.split("/")[:3]) for c in record.candidates if not c.wellformed} - wellformed
+    reopened = 0
+    keys_of: dict[projects.Kind, Callable[[Round, Params], list[str]]]
+    keys_of = {"draw": projects.drawing_keys, "edit": projects.editing_keys}
+    for kind, keys in keys_of.items():
+        spent = spoiled & set(keys(round_, params))
+        project = studio.find(projects.title(params.campaign, round_, kind)) if spent else None
+        for key, task in studio.tasks(project).items() if project is not None else ():
+            if key in spent and not task.open and task.annotations < REOPENED:
+                studio.ask_for(task.id, task.annotations + 1)
+                reopened += 1
+    return reopened
 
 
 def _project(studio: LabelStudio, round_: Round, params: Params, spec: ImageSpec, kind: projects.Kind) -> int:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from data.shards import to_image
 from tasks.labelling.label_config import PENS, pens
-from tasks.labelling.projects import INK, INTENDED, PEN, SAYS
+from tasks.labelling.projects import ASK, INK, INTENDED, SAYS
 
 Alpha = npt.NDArray[np.uint8]  # canvas × canvas, 0 no ink, 255 full
 
@@ -28,7 +28,13 @@ CANVAS = 280  # pixels, about: a multiple of the network's size
 MAX_REGIONS = 200  # strokes of one drawing; more are refused before they are decoded
 MAX_TEXT = 4 * 2**20  # characters of one region's data URL
 _PREFIX = "data:image/png;base64,"
-_TYPES = {INK: "bitmasklabels", INTENDED: "choices", SAYS: "textarea"}
+Types = Mapping[str, tuple[str, ...]]  # name of a tag → the types of item that it makes
+_TYPES: Types = {
+    INK: ("bitmask", "bitmasklabels"),  # without a pen of its own on a blank canvas; with one over a picture
+    INTENDED: ("choices",),
+    ASK: ("textarea",),
+    SAYS: ("textarea",),
+}
 CHANGE = 32  # grey levels by which an edit must change some pixel; less could not be seen
 
 
@@ -92,8 +98,8 @@ def read(result: object, canvas: int) -> Alpha:
     return alpha
 
 
-def items(result: object, types: Mapping[str, str]) -> list[dict[str, Any]]:
-    """The items of a result, each of a known tag and with a value. types: the type of item each tag makes."""
+def items(result: object, types: Types) -> list[dict[str, Any]]:
+    """The items of a result, each of a tag in `types` and with a value. ValueError for anything else."""
     if not isinstance(result, list):
         raise ValueError(f"a list of regions was wanted, got {type(result).__name__}")  # noqa: TRY004
     found = []
@@ -103,8 +109,8 @@ def items(result: object, types: Mapping[str, str]) -> list[dict[str, Any]]:
         name, kind = item.get("from_name"), item.get("type")
         if not isinstance(name, str) or name not in types:
             raise ValueError(f"a region of {', '.join(types)} was wanted, got one of {str(name)[:40]!r}")
-        if kind != types[name]:
-            raise ValueError(f"{name} makes {types[name]}, got {str(kind)[:40]!r}")
+        if kind not in types[name]:
+            raise ValueError(f"{name} makes {' or '.join(types[name])}, got {str(kind)[:40]!r}")
         for field, text in item.items():
             if isinstance(text, str) and not _plain(text):
                 raise ValueError(f"a plain word was wanted as {field[:40]!r}, got {text[:40]!r}")
@@ -117,7 +123,7 @@ def _plain(text: str) -> bool:
     return len(text) <= 100 and text.isprintable() and not set(text) & set("<>&")
 
 
-def choice(result: object, tag: str, classes: Sequence[str], types: Mapping[str, str] = _TYPES) -> int:
+def choice(result: object, tag: str, classes: Sequence[str], types: Types = _TYPES) -> int:
     """The index of the one class that was chosen with a tag. ValueError if there is none, several or another."""
     chosen: list[object] = []
     for item in items(result, types):
@@ -131,8 +137,8 @@ def choice(result: object, tag: str, classes: Sequence[str], types: Mapping[str,
     return list(classes).index(chosen[0])
 
 
-def region(alpha: Alpha, name: str, pen: str = PEN) -> dict[str, Any]:
-    """Ink → the item of a result as the page sends it. name: its id."""
+def region(alpha: Alpha, name: str, pen: str | None = None) -> dict[str, Any]:
+    """Ink → the item of a result as the page sends it. name: its id; pen: on an editing page, the one it is of."""
     height, width = alpha.shape
     pixels = np.zeros((height, width, 4), dtype=np.uint8)
     pixels[..., :3] = (225, 29, 72)
@@ -143,14 +149,14 @@ def region(alpha: Alpha, name: str, pen: str = PEN) -> dict[str, Any]:
         "id": name,
         "from_name": INK,
         "to_name": "image",
-        "type": "bitmasklabels",
+        "type": "bitmask" if pen is None else "bitmasklabels",
         "origin": "manual",
         "original_width": width,
         "original_height": height,
         "image_rotation": 0,
         "value": {
             "imageDataURL": _PREFIX + base64.b64encode(buffer.getvalue()).decode(),
-            "bitmasklabels": [pen],
+            **({} if pen is None else {"bitmasklabels": [pen]}),
         },
     }
 

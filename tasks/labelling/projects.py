@@ -15,8 +15,9 @@ KINDS: tuple[Kind, ...] = ("draw", "edit", "validate")
 UNREADABLE_CHOICE = "unreadable"
 PLAYER_DOMAIN = "play.invalid"  # people who draw on the page of `dadc play`; reserved likewise
 
-INK, INTENDED, SEEN, NOTE, SAYS = "ink", "intended", "seen", "note", "model_says"  # names of tags
-PEN = "ink"  # the label of what is drawn on a blank canvas
+# Names of tags. In ASK the annotator asks what the model sees, in SAYS its answer stands.
+INK, INTENDED, SEEN, NOTE, ASK, SAYS = "ink", "intended", "seen", "note", "ask", "model_says"
+PEN = "ink"  # the label that ink on a blank canvas had while drawing pages still had a labelled pen
 
 
 def title(campaign: str, round_: Round, kind: Kind) -> str:

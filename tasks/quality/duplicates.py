@@ -42,6 +42,11 @@ def new_fools(candidates: Iterable[Candidate]) -> list[Candidate]:
     return [c for account, own in by_author.items() for c in own if c.key not in again[account]]
 
 
+def is_near_duplicate(image: bytes, earlier: Sequence[bytes]) -> bool:
+    """Whether a PNG is a near-duplicate of one of others."""
+    return len(earlier) in _compare([*earlier, image])
+
+
 def _near_duplicates(images: Sequence[bytes]) -> tuple[int, ...]:
     """Which are near-duplicates of an earlier one that is none. A page asks for the same again and again: what was
     found is kept, by the images' digest."""

@@ -17,7 +17,7 @@ from tasks.labelling.projects import (
 from tasks.quality.account_stats import ProbeAnswer
 from tasks.record.annotations import Line, gather
 
-_VOTE_TYPES = {SEEN: "choices"}
+_VOTE_TYPES: drawing.Types = {SEEN: ("choices",)}
 
 
 def votes(

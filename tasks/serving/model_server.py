@@ -11,9 +11,7 @@ from __future__ import annotations
 import argparse
 import secrets
 import threading
-import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -27,36 +25,19 @@ from data.shards import decode_png
 from tasks.config.params import read
 from tasks.engine import checkpoint
 from tasks.labelling import drawing
-from tasks.labelling.client import LabelStudio, connect
+from tasks.labelling.client import connect
 from tasks.labelling.http import LabellingError
-from tasks.labelling.projects import NOTE, SAYS
 from tasks.record.candidates import edit_bases
 from tasks.serving.body_limit import BodyLimit
+from tasks.serving.questions import Answered, Question, find_draft
 from tasks.serving.target import Target, current
 from tasks.workspace.rounds import read_index
 from tasks.workspace.services import ServiceDown, StackError, find_services
 
 MAX_BODY = 2 * 2**20  # bytes
-PATIENCE = 7.0  # seconds to wait for the drawing; the page saves it every 5
-LOOK = 0.15  # seconds between two looks
-DUE, CLOSELY = 4.7, 0.05  # from so many seconds on, when the page saves, it looks so often
 HURRY = 5.0  # seconds that Label Studio has for each; an annotator waits
 READING = 30.0  # seconds that a body may take
 ASKING = 32  # annotators whose drawings are waited for at once; the next is told to ask again
-REMEMBERED = 10_000  # fields of which it is known which form of a draft answered them last
-
-
-@dataclass(frozen=True)
-class Question:
-    """What an annotator typed, as the page sends it: into which field, and all that stands there now."""
-
-    task: int
-    key: str  # of the task
-    field: str  # its region's id, which the page made up
-    text: object
-
-
-Answered = dict[str, tuple[object, object]]  # field → the draft that answered it last: its id, and when it was saved
 
 
 def app(root: Path, user: str, password: str) -> FastAPI:
@@ -64,7 +45,7 @@ def app(root: Path, user: str, password: str) -> FastAPI:
     workspace = Workspace(root)
     target = Target(workspace)
     basic, asking = HTTPBasic(realm="dadc"), threading.BoundedSemaphore(ASKING)
-    answered: Answered = {}
+    answered = Answered()
 
     def let_in(given: HTTPBasicCredentials = Depends(basic)) -> None:  # noqa: B008
         right = secrets.compare_digest(given.username.encode(), user.encode())
@@ -95,24 +76,18 @@ def app(root: Path, user: str, password: str) -> FastAPI:
 
     @server.post("/predict", dependencies=guarded)
     def predict(body: Any = Body()) -> dict[str, Any]:  # noqa: B008
-        asked = _asked(body)
-        if asked is None:
+        question = Question.of(body)
+        if question is None:
             return {"results": []}
         if asking.acquire(blocking=False):
             try:
-                text, score = _say(workspace, target, asked, answered)
+                text, score = _say(workspace, target, question, answered)
             finally:
                 asking.release()
         else:
             text, score = "Too many ask at once: ask again in a moment", 0.0
-        says = {
-            "id": "says",
-            "from_name": SAYS,
-            "to_name": NOTE,
-            "type": "textarea",
-            "value": {"text": [text]},
-        }
-        return {"results": [{"result": [says], "score": score, "model_version": _version(target)}]}
+        shown = {"result": question.answer(text), "score": score, "model_version": _version(target)}
+        return {"results": [shown]}
 
     @server.post("/answer", dependencies=guarded)
     async def answer(request: Request) -> dict[str, Any]:
@@ -138,35 +113,11 @@ def _answer(target: Target, blob: bytes) -> dict[str, Any]:
     }
 
 
-def _asked(body: object) -> Question | None:
-    """What an annotator asks; None for the calls that Label Studio makes by itself."""
-    parameters = body.get("params") if isinstance(body, dict) else None
-    context = parameters.get("context") if isinstance(parameters, dict) else None
-    tasks = body.get("tasks") if isinstance(body, dict) else None
-    said = _fields(context.get("result") if isinstance(context, dict) else None)
-    if not said or not isinstance(tasks, list) or len(tasks) != 1:
-        return None
-    task = tasks[0] if isinstance(tasks[0], dict) else {}
-    number, data = task.get("id"), task.get("data")
-    key = data.get("key") if isinstance(data, dict) else None
-    return Question(number, str(key), *said.popitem()) if isinstance(number, int) else None
-
-
-def _fields(result: object) -> dict[str, object]:
-    """The regions of the field in which one asks: id → what stands in it."""
-    items = [item for item in result if isinstance(item, dict)] if isinstance(result, list) else []
-    return {
-        item["id"]: item["value"].get("text")
-        for item in items
-        if item.get("from_name") == SAYS and isinstance(item.get("id"), str) and isinstance(item.get("value"), dict)
-    }
-
-
 def _say(workspace: Workspace, target: Target, question: Question, answered: Answered) -> tuple[str, float]:
     """What the annotator reads, and the answer's probability. A fault is a sentence for the annotator too."""
     try:
         _, card = target.get()
-        result = _drawn(connect(find_services(workspace.root), hurry=HURRY), question, answered)
+        result = find_draft(connect(find_services(workspace.root), hurry=HURRY), question, answered)["result"]
         base = _base(workspace, card, question.key)
         pixels = drawing.drawing(result, card.size, card.channels) if base is None else drawing.edited(result, base)
         given = target.answer(pixels)
@@ -176,7 +127,8 @@ def _say(workspace: Workspace, target: Target, question: Question, answered: Ans
         return f"There is no model to ask: {error}", 0.0
     except (StackError, LabellingError) as error:
         return f"The model could not see the drawing: {type(error).__name__}", 0.0
-    return str(given), given.probability
+    times = answered.times.get(question.field, 1)
+    return f"{given}{f' · answer {times}' if times > 1 else ''}", given.probability
 
 
 def _base(workspace: Workspace, card: checkpoint.Card, key: str) -> torch.Tensor | None:
@@ -187,31 +139,6 @@ def _base(workspace: Workspace, card: checkpoint.Card, key: str) -> torch.Tensor
     round_ = workspace.round(int(collecting[-1]))
     params = read(round_.params)
     return edit_bases(round_, params, card.channels).get(key)
-
-
-def _drawn(studio: LabelStudio, question: Question, answered: Answered) -> object:
-    """The result of the draft that holds the question. Asking itself makes the page save one: wait for that, and take
-    an earlier form of it if it does not come.
-
-    Others' drafts of the task hold other fields. What was saved before the question holds another text, or has answered
-    a question already: so no clock of Label Studio's is held against ours.
-    """
-    began = time.monotonic()
-    while True:
-        own = [d for d in studio.drafts(question.task) if question.field in _fields(d.get("result"))]
-        newest = max(own, key=lambda d: str(d.get("updated_at")), default=None)
-        form = (newest["id"], newest["updated_at"]) if newest else None
-        asks = newest is not None and _fields(newest["result"])[question.field] == question.text
-        waited = time.monotonic() - began
-        if (asks and form != answered.get(question.field)) or waited > PATIENCE:
-            break
-        time.sleep(CLOSELY if waited > DUE else LOOK)
-    if newest is None or form is None:
-        raise ValueError("draw first, then ask")
-    if len(answered) >= REMEMBERED:
-        answered.clear()
-    answered[question.field] = form
-    return newest["result"]
 
 
 def _version(target: Target) -> str:

@@ -12,7 +12,6 @@ queue that belongs to one process.
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import logging
 import os
@@ -21,9 +20,8 @@ import threading
 import time
 import urllib.parse
 from collections.abc import Callable, MutableMapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from fastapi import FastAPI, HTTPException, Request
@@ -40,18 +38,21 @@ from tasks.labelling.label_config import hotkeys
 from tasks.labelling.projects import INK
 from tasks.quality.ranking import Fool, Ranking, rank
 from tasks.serving.body_limit import App, BodyLimit, Receive, Send
+from tasks.serving.bounded_pool import BoundedPool
+from tasks.serving.link_preview import LinkPreview
 from tasks.serving.players import MOST_NAMES, Player, Players, Refused, shown_name
-from tasks.serving.submissions import Flags
+from tasks.serving.submissions import Drawing, Flags
 from tasks.serving.target import Target, collecting
 from tasks.workspace.services import StackError, find_services
 
-T = TypeVar("T")
 Look = Callable[[], Sequence[Candidate]]
 MAX_BODY = 256 * 2**10  # bytes; a drawing has some 3,000
-WAITING = 64  # drawings that wait for an answer at most
+ANSWERS_WAITING = 64  # drawings that wait for the target's answer at most
+ACCOUNTS_WAITING = 32  # joins and flags that wait for Label Studio at most; none of the drawings above waits for them
 EVERY = 20.0  # seconds between two looks at what the others did, while somebody plays
 AWAY = 60.0  # seconds after which nobody plays any longer
 LONGEST = 3600.0  # seconds that a drawing is said to take at most
+DESCRIPTION = "Draw something that every person reads at once and that the model gets wrong."
 PLACES = 10  # of the table that everybody sees
 _DRAWING = re.compile(r"[0-9a-z]{1,24}")
 _PAGE = Path(__file__).parent / "page"
@@ -165,29 +166,12 @@ def app(root: Path, look: Look) -> FastAPI:
     torch.set_num_threads(1)
     game = Game(root, look)
     game.target.get()
-    quick, slow = ThreadPoolExecutor(2), ThreadPoolExecutor(2)  # answers never wait for Label Studio
-    waiting = 0
+    answers, accounts = BoundedPool(2, ANSWERS_WAITING), BoundedPool(4, ACCOUNTS_WAITING)
     server = FastAPI(title="dadc play", docs_url=None, redoc_url=None, openapi_url=None)
+    title = f"Fool the model: {game.campaign}"
+    server.add_middleware(LinkPreview, title=title, description=DESCRIPTION)
     server.add_middleware(Narrow)
     server.add_middleware(BodyLimit, limit=MAX_BODY)
-
-    async def within(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-        nonlocal waiting
-        if waiting >= WAITING:
-            raise HTTPException(503, "Too many draw at once; try again in a moment.")
-        waiting += 1
-        try:
-            return await asyncio.get_running_loop().run_in_executor(pool, work)
-        except Refused as error:
-            raise HTTPException(409, str(error)) from error
-        except ValueError as error:
-            raise HTTPException(422, str(error)) from error
-        except FileNotFoundError as error:
-            raise HTTPException(503, "There is no model to play against now.") from error
-        except (StackError, LabellingError) as error:
-            raise HTTPException(503, f"Label Studio did not take it ({type(error).__name__}); try again.") from error
-        finally:
-            waiting -= 1
 
     @server.get("/play/health")
     async def health() -> dict[str, str]:
@@ -199,7 +183,7 @@ def app(root: Path, look: Look) -> FastAPI:
         game.keep_looking()
         if request.query_params.get("fresh"):
             game.look_again()
-        return await within(quick, lambda: _state(game, player))
+        return await answers.do(lambda: _state(game, player))
 
     @server.post("/play/answer")
     async def answer(request: Request) -> dict[str, Any]:
@@ -207,13 +191,13 @@ def app(root: Path, look: Look) -> FastAPI:
         drawing = asked.get("drawing", "")
         if player is not None and _DRAWING.fullmatch(drawing):
             game.tries.add(player, drawing)
-        return await within(quick, lambda: _answer(game, body, where=asked.get("where") == "1"))
+        return await answers.do(lambda: _answer(game, body, where=asked.get("where") == "1"))
 
     @server.post("/play/join")
     async def join(request: Request) -> dict[str, str]:
         given = await _json(request)
         name, code = str(given.get("name", ""))[:64], str(given.get("code", ""))[:64]
-        player, right = await within(slow, lambda: game.players.join(name, code))
+        player, right = await accounts.do(lambda: game.players.join(name, code))
         return {"name": player.name, "code": right}
 
     @server.post("/play/flag")
@@ -223,11 +207,11 @@ def app(root: Path, look: Look) -> FastAPI:
             raise HTTPException(401, "Say your name first.")
         body, asked = await request.body(), request.query_params
         meant, seconds = _number(asked.get("meant")), _number(asked.get("seconds"))
-        sent = await within(slow, lambda: _flag(game, player, body, int(meant), min(max(seconds, 0.0), LONGEST)))
+        sent = await accounts.do(lambda: _flag(game, player, body, int(meant), min(max(seconds, 0.0), LONGEST)))
         game.look_again()
         return sent
 
-    _mount_page(server, game)
+    _mount_page(server, title)
     return server
 
 
@@ -252,7 +236,7 @@ def _flag(game: Game, player: Player, body: bytes, meant: int, seconds: float) -
     given = game.target.answer(pixels)
     if given.answer == meant:
         raise Refused(f"The model says {given.class_} too: nothing to flag yet.")
-    game.flags.send(round_, player, alpha, card.classes[meant], seconds)
+    game.flags.send(round_, player, Drawing(alpha, pixels, card.classes[meant], seconds))
     return {"answer": given.answer, "text": f"Sent: you mean {card.classes[meant]}, the model says {given.class_}."}
 
 
@@ -348,13 +332,13 @@ class Narrow:
         return not path.startswith("/play/") and (method not in ("GET", "HEAD") or bool(self.CLOSED.match(path)))
 
 
-def _mount_page(server: FastAPI, game: Game) -> None:
+def _mount_page(server: FastAPI, title: str) -> None:
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
     import gradio as gr
 
     style = (_PAGE / "play.css").read_text(encoding="utf-8")
     theme = gr.themes.Base(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
-    with gr.Blocks(title=f"Fool the model: {game.campaign}", analytics_enabled=False) as blocks:
+    with gr.Blocks(title=title, analytics_enabled=False) as blocks:
         gr.HTML(
             value=(_PAGE / "play.html").read_text(encoding="utf-8"),
             js_on_load=(_PAGE / "play.js").read_text(encoding="utf-8"),
@@ -363,5 +347,11 @@ def _mount_page(server: FastAPI, game: Game) -> None:
         )
     blocks.queue(api_open=False)
     gr.mount_gradio_app(
-        server, blocks, path="/", theme=theme, head=f"<style>{style}</style>", footer_links=[], ssr_mode=False
+        server,
+        blocks,
+        path="/",
+        theme=theme,
+        head=f"<style>{style}</style>",
+        footer_links=[],
+        ssr_mode=False,
     )

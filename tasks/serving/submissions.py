@@ -6,27 +6,43 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from filelock import FileLock
 
 from data.files import write_whole
 from data.layout import Round
+from data.shards import encode_png
 from tasks.config.params import read
 from tasks.labelling import drawing, projects
 from tasks.labelling.account import Account
 from tasks.labelling.client import LabelStudio, connect
 from tasks.labelling.http import LabellingError
+from tasks.quality.duplicates import is_near_duplicate
 from tasks.serving.players import Player, Refused
 from tasks.workspace.services import Services
 
 STALE = 1800.0  # seconds after which a claim whose task is still free is nobody's
 SESSIONS = 32  # accounts kept logged in
+MOST_SHARE = 0.25  # of a round's drawing tasks that one player fills, at least two
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """A drawing that fools, and what its player says of it."""
+
+    alpha: drawing.Alpha  # canvas × canvas
+    pixels_CHW: torch.Tensor  # uint8, as the target sees it
+    class_name: str  # what it is meant to be
+    seconds: float  # it took
 
 
 class Flags:
@@ -37,24 +53,26 @@ class Flags:
         self._sessions: OrderedDict[str, tuple[threading.Lock, list[Account]]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def send(self, round_: Round, player: Player, alpha: drawing.Alpha, class_name: str, seconds: float) -> str:
-        """The key of the task that now holds the drawing. alpha: canvas × canvas; seconds: the time it took.
+    def send(self, round_: Round, player: Player, drawn: Drawing) -> str:
+        """The key of the task that now holds the drawing.
 
-        Refused if the drawing was sent before or no task is free; ServiceDown or LabellingError if it cannot be stored,
-        and then nothing is claimed any longer.
+        Refused if this player sent the drawing or a near-duplicate before or has filled their share of the round's
+        tasks, or if no task is free; ServiceDown or LabellingError if it cannot be stored, and then nothing is claimed
+        any longer.
         """
         params = read(round_.params)
         studio = connect(self._services)
         project = studio.find(projects.title(params.campaign, round_, "draw"))
         if project is None:
             raise Refused("The round's drawing tasks are not published yet.")
-        result = [drawing.region(alpha, "ink"), drawing.chosen(projects.INTENDED, "intended", class_name)]
-        with _once(round_, player, alpha), self._session(player) as session:
+        result = [drawing.region(drawn.alpha, "ink"), drawing.chosen(projects.INTENDED, "intended", drawn.class_name)]
+        most = max(2, math.ceil(MOST_SHARE * params.collect.drawings))
+        with _once(round_, player, drawn), self._session(player) as session:
             free = studio.free(project)
             wanted = [(key, free[key]) for key in reversed(projects.drawing_keys(round_, params)) if key in free]
-            key, task = _claim(round_, player, wanted, studio)
+            key, task = _claim(round_, player, wanted, studio, most)
             try:
-                self._submit(studio, player, session, task, result, seconds)
+                self._submit(studio, player, session, task, result, drawn.seconds)
             except BaseException:
                 _claim_path(round_, key).unlink(missing_ok=True)
                 raise
@@ -93,14 +111,22 @@ class Flags:
             yield session
 
 
-def _claim(round_: Round, player: Player, free: list[tuple[str, int]], studio: LabelStudio) -> tuple[str, int]:
-    """The first of the free tasks that no player has claimed and nobody has begun to draw in."""
+def _claim(
+    round_: Round, player: Player, free: list[tuple[str, int]], studio: LabelStudio, most: int
+) -> tuple[str, int]:
+    """The first of the free tasks that no player has claimed and nobody has begun to draw in. most: tasks a player."""
+    folder = _folder(round_) / "claims"
+    folder.mkdir(parents=True, exist_ok=True)
     for key, task in free:
         path = _claim_path(round_, key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path.parent / "lock", timeout=30):
-            if path.exists() and time.time() - path.stat().st_mtime < STALE:
+        with FileLock(folder / "lock", timeout=30):
+            if _held(path):
                 continue
+            if _filled(folder, player, {_claim_path(round_, each).name for each, _ in free}) >= most:
+                raise Refused(
+                    f"You have filled {most} of this round's tasks, which is as many as one player may. "
+                    "Come back when the next round is open."
+                )
             write_whole(path, json.dumps({"player": player.name, "task": task}))
         if not studio.drafts(task):
             return key, task
@@ -108,21 +134,35 @@ def _claim(round_: Round, player: Player, free: list[tuple[str, int]], studio: L
     raise Refused("Every drawing of this round is made. Come back when the next round is open.")
 
 
+def _held(claim: Path) -> bool:
+    return claim.exists() and time.time() - claim.stat().st_mtime < STALE
+
+
+def _filled(folder: Path, player: Player, free: set[str]) -> int:
+    """Tasks that a player has filled, or is filling. free: names of the claims whose tasks are still free."""
+    claims = [path for path in folder.iterdir() if path.name != "lock" and (path.name not in free or _held(path))]
+    return sum(json.loads(path.read_text(encoding="utf-8"))["player"].lower() == player.name.lower() for path in claims)
+
+
 def _claim_path(round_: Round, key: str) -> Path:
     return _folder(round_) / "claims" / key.rpartition("/")[2]
 
 
 @contextmanager
-def _once(round_: Round, player: Player, alpha: drawing.Alpha) -> Iterator[None]:
-    """A player sends a drawing once, however often they press the key; if it fails, they may again."""
-    digest = hashlib.sha256(player.email.encode() + b"\0" + alpha.tobytes()).hexdigest()
-    path = _folder(round_) / "sent" / digest
+def _once(round_: Round, player: Player, drawn: Drawing) -> Iterator[None]:
+    """A player sends a drawing and its near-duplicates once, however often they press the key; if it fails, they may
+    send it again. What was sent is kept as PNG, a folder for each player and class."""
+    digest = hashlib.sha256(player.email.encode() + b"\0" + drawn.alpha.tobytes()).hexdigest()
+    class_digest = hashlib.sha256(drawn.class_name.encode()).hexdigest()[:16]
+    folder = _folder(round_) / "sent" / player.name.lower()
+    path, image = folder / class_digest / digest, encode_png(drawn.pixels_CHW)
     path.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with path.open("x"):
-            pass
-    except FileExistsError:
-        raise Refused("You sent this drawing already.") from None
+    with FileLock(folder / "lock", timeout=30):
+        if any(folder.glob(f"*/{digest}")):
+            raise Refused("You sent this drawing already.")
+        if is_near_duplicate(image, [each.read_bytes() for each in sorted(path.parent.iterdir())]):
+            raise Refused("You sent a drawing that is almost the same, and it would count once. Draw another one.")
+        path.write_bytes(image)
     try:
         yield
     except BaseException:

@@ -104,16 +104,15 @@ class Someone:
 
     def answer(self) -> tuple[str, float]:
         """What the model says, and when it stood on the page, in milliseconds since 1970."""
-        said = self.page.get_by_test_id("textarea-regions")
-        said.get_by_text("?", exact=True).wait_for()
+        self.page.locator(".ask").get_by_text("?", exact=True).wait_for()
         shown = self.page.wait_for_function(
             """() => {
-                const lines = document.querySelector('[data-testid=textarea-regions]')?.innerText.trim().split('\\n');
-                return lines && lines[0] && !lines.some(line => line.trim() === '?') ? Date.now() : 0;
+                const asked = document.querySelector('.ask [data-testid=textarea-region]');
+                return !asked && document.querySelector('.says')?.innerText.trim() ? Date.now() : 0;
             }""",
             timeout=15_000,
         )
-        return said.inner_text().strip(), float(shown.json_value())
+        return self.page.locator(".says").inner_text().strip(), float(shown.json_value())
 
     def key(self, name: str) -> None:
         """Press a key outside of any field."""
@@ -121,8 +120,9 @@ class Someone:
         self.page.keyboard.press("Escape")
         self.page.keyboard.press(name)
 
-    def submit(self) -> None:
-        """Press Submit and wait until it is stored and the next task, or the end, is there."""
+    def submit(self, key: str = "") -> list[dict[str, Any]]:
+        """Press Submit, or the key, and wait until it is stored and the next task, or the end, is there; what was
+        sent."""
         address = re.compile(r"/api/tasks/\d+/annotations")
         with (
             self.page.expect_response(lambda r: "next_task" in r.url, timeout=60_000),
@@ -130,8 +130,13 @@ class Someone:
                 lambda r: address.search(r.url) and r.request.method == "POST", timeout=60_000
             ) as stored,
         ):
-            self.page.get_by_test_id("bottombar-submit-button").click()
+            if key:
+                self.page.keyboard.press(key)
+            else:
+                self.page.get_by_test_id("bottombar-submit-button").click()
         assert stored.value.status == 201
+        sent: list[dict[str, Any]] = stored.value.request.post_data_json["result"]
+        return sent
 
     def picture(self, name: str, tmp_path: Path) -> None:
         """A screenshot; into the docs if DADC_SCREENSHOTS is set."""
@@ -224,11 +229,11 @@ def images(received: Sequence[tuple[str, str]]) -> str:
 
 
 def judged(scene: Scene) -> dict[str, Any]:
-    """The round's candidates by now, judged on its target."""
+    """The round's well-formed candidates by now, judged on its target."""
     play = scene.play
     pulled_now(scene.studio, play.round)
     made = play.record.candidates
-    return {c.key: c for c in judge(made, play.round.workspace.round(0).challenger.model)}
+    return {c.key: c for c in judge(made, play.round.workspace.round(0).challenger.model) if c.wellformed}
 
 
 def says(candidate: Any, classes: tuple[str, ...]) -> str:

@@ -21,8 +21,8 @@ from round_states import mark_opened
 from data.records import UNREADABLE
 from data.shards import decode_png
 from flows.reports.invitation import invitation
-from tasks.labelling import projects
-from tasks.publish import publish_validation, unfinished
+from tasks.labelling import drawing, label_config, projects
+from tasks.publish import publish_validation, reopen_spoiled, unfinished
 from tasks.record.candidates import edit_bases
 from tasks.validate import validate
 
@@ -49,6 +49,95 @@ def test_who_runs_a_round_is_told_where_to_send_people(scene: Scene, tmp_path: P
     assert pages == [
         f"{kind:<9} {scene.studio.url}/projects/{scene.project(kind)}/data?labeling=1" for kind in ("draw", "edit")
     ]
+
+
+def test_pen_keys_and_answer_stay_where_they_are(
+    scene: Scene, sit_down: Callable[[str], Someone], tmp_path: Path
+) -> None:
+    eve = sit_down("eve")
+    page = eve.page
+    eve.enter(scene.project("draw"))
+    says, classes = page.locator(".says"), page.get_by_role("radio")
+    looking, away = page.get_by_text(label_config.LOOKING), page.get_by_text(label_config.AWAY)
+    canvas, slider = (page.locator(name).first.bounding_box() for name in ("canvas", ".lsf-tool__controls"))
+    assert slider["x"] >= canvas["x"] + canvas["width"], "the brush's slider covers nothing of the canvas"
+    for panel in (".lsf-sidepanels__wrapper", ".lsf-tabs-panel", ".lsf-model-actions"):
+        assert not page.locator(panel).first.is_visible(), panel
+
+    eve.stroke(*SIX)
+    eve.type_question()
+    looking.wait_for()
+    page.wait_for_timeout(1500)
+    assert looking.is_visible(), "as long as the answer is under way"
+    assert not away.is_visible()
+    page.keyboard.press("3")
+    assert classes.nth(3).is_checked(), "the keys choose classes again, they do not type"
+    answer, _ = eve.answer()
+    assert answer.startswith("Model says")
+    assert not looking.is_visible()
+    page.keyboard.press("6")
+    assert classes.nth(6).is_checked()
+    page.keyboard.press("Control+z")
+    page.wait_for_timeout(500)
+    assert classes.nth(3).is_checked(), "the last step is taken back, and only that"
+    assert says.inner_text().strip() == answer
+    page.keyboard.press("Escape")
+    eve.stroke((0.15, 0.15), (0.15, 0.85))
+    page.wait_for_timeout(500)
+    assert says.inner_text().strip() == answer, "Escape leaves the answer"
+    page.keyboard.press("Control+z")
+    page.wait_for_timeout(500)
+    assert says.inner_text().strip() == answer, "and so does undoing a stroke"
+    eve.stroke((0.15, 0.15), (0.15, 0.85))
+
+    eve.type_question()
+    looking.wait_for()
+    assert float(says.evaluate("says => getComputedStyle(says).opacity")) < 0.5, "the old answer is none to this one"
+    second, _ = eve.answer()
+    assert second != answer
+    page.get_by_role("button", name="Light").click()
+    eve.picture("label-studio-dark", tmp_path)
+    page.get_by_role("button", name="Dark").click()
+    page.set_viewport_size({"width": 1024, "height": 768})
+    page.wait_for_timeout(500)
+    for seen in (classes.last, page.get_by_placeholder("type ? and press Enter"), says):
+        box = seen.bounding_box()
+        assert box["y"] + box["height"] < 768 - 60, "above the bar with Submit"
+        assert box["x"] + box["width"] <= 1024
+    eve.picture("label-studio-narrow", tmp_path)
+    drawn = drawing.drawing(eve.submit("Control+Enter"), 28, 1)[0].numpy()
+    ink = np.argwhere(drawn > 127) / 28
+    assert ink[:, 1].min() < 0.15, "the stroke after Escape is in the drawing"
+    assert ink[:, 1].max() > 0.65, "and so is what was drawn before"
+
+
+def test_what_is_submitted_without_ink_does_not_spend_the_task(
+    scene: Scene, sit_down: Callable[[str], Someone]
+) -> None:
+    play, eve = scene.play, sit_down("eve")
+    eve.page.goto(f"{scene.studio.url}/projects/{scene.project('draw')}/data?labeling=1")
+    eve.ready()
+    eve.page.keyboard.press("Escape")
+    warning = eve.page.get_by_text("Draw something first")
+    warning.wait_for()
+    eve.key("1")
+    assert eve.page.get_by_role("radio", name="1").is_checked()
+    sent: list[str] = []
+    eve.page.on("request", lambda request: sent.append(request.url) if request.method == "POST" else None)
+    button = eve.page.get_by_test_id("bottombar-submit-button").bounding_box()
+    eve.page.mouse.click(button["x"] + button["width"] / 2, button["y"] + button["height"] / 2)
+    eve.page.wait_for_timeout(1000)
+    assert not [address for address in sent if address.split("?")[0].endswith("/annotations")], "Submit waits for ink"
+    assert warning.is_visible()
+
+    eve.submit("Control+Enter")  # a key of Label Studio's, which no page can take away
+    pulled_now(scene.studio, play.round)
+    record = play.record
+    assert [(c.wellformed, c.reason) for c in record.candidates] == [(False, "ink was wanted, there is none")]
+    left = unfinished(scene.studio, play.round)
+    assert reopen_spoiled(scene.studio, record) == 1
+    assert reopen_spoiled(scene.studio, record) == 0, "once"
+    assert unfinished(scene.studio, play.round) == left + 1
 
 
 def test_draw_and_ask(scene: Scene, sit_down: Callable[[str], Someone], tmp_path: Path) -> None:
@@ -102,7 +191,7 @@ def test_answers_come_within_six_seconds(scene: Scene, sit_down: Callable[[str],
             "interactive-annotating" in request.url or "/drafts" in request.url
         ):
             sent = request.post_data_json
-            fields = [item for item in (sent.get("context") or sent)["result"] if item["from_name"] == projects.SAYS]
+            fields = [item for item in (sent.get("context") or sent)["result"] if item["from_name"] == projects.ASK]
             (asked if "context" in sent else saved_with).extend((item["id"], item["value"]) for item in fields)
         timing = request.timing
         ended.append((request.url, timing["startTime"], timing["startTime"] + timing["responseEnd"]))

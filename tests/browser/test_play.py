@@ -42,6 +42,17 @@ from .conftest import FLAGS, PASSWORD, PICTURES
 SEVEN = ((0.3, 0.2), (0.65, 0.2), (0.45, 0.8))
 ONE = ((0.35, 0.3), (0.52, 0.18), (0.52, 0.82))
 EARLIER = 12
+CONTRAST = """element => {  // of an element's text with what is behind it (WCAG 2.2)
+    const light = colour => {
+        const [r, g, b] = colour.match(/[\\d.]+/g).slice(0, 3)
+            .map(value => value / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    let behind = element;
+    while (/, 0\\)$|transparent/.test(getComputedStyle(behind).backgroundColor)) behind = behind.parentElement;
+    const both = [light(getComputedStyle(element).color), light(getComputedStyle(behind).backgroundColor)];
+    return (Math.max(...both) + 0.05) / (Math.min(...both) + 0.05);
+}"""
 
 
 @dataclass
@@ -252,12 +263,16 @@ def test_it_works_by_keyboard_alone(ann: Somebody) -> None:
 def test_ann_flags_with_mouse_and_keys(table: Table, ann: Somebody) -> None:
     ann.mouse(*SEVEN)
     said = ann.says()
+    top = ann.at("bars").locator(".top u")
+    colour = "bar => getComputedStyle(bar).backgroundColor"
+    assert top.evaluate(colour) == "rgb(100, 116, 139)", "no class is chosen yet: nothing is wrong"
     meant = ann.meaning(said, "7", "1")
     assert ann.page.evaluate("document.querySelector('[data-is=where]').width") == 1
     ann.page.keyboard.press("l")
     ann.page.wait_for_function("document.querySelector('[data-is=where]').width === 28")
     ann.page.keyboard.press(meant)
     assert "fooled!" in ann.at("says").inner_text()
+    assert top.evaluate(colour) == "rgb(194, 65, 12)"
     ann.page.keyboard.press("Enter")
     ann.page.get_by_text(f"Sent: you mean {meant}, the model says {said}.").wait_for(timeout=60_000)
     made = table.by("ann")
@@ -273,13 +288,18 @@ def test_ann_flags_with_mouse_and_keys(table: Table, ann: Somebody) -> None:
 def test_bob_flags_with_a_finger_on_a_phone(table: Table, bob: Somebody, ann: Somebody) -> None:
     assert bob.page.evaluate("document.documentElement.scrollWidth") <= 390
     bob.finger(*ONE)
+    bob.says()
+    canvas, button = bob.at("ink").bounding_box(), bob.at("flag").bounding_box()
+    assert button["y"] + button["height"] - canvas["y"] <= 664, "what a phone's browser leaves of the screen"
+    classes = [label.bounding_box() for label in bob.at("classes").locator("label").all()]
+    assert all(canvas["y"] < box["y"] < button["y"] for box in classes)
     bob.taps_a_class_that_the_model_does_not_say("1", "7")
     bob.page.get_by_role("button", name="Flag it").tap()
     bob.page.get_by_text("Sent:").wait_for(timeout=60_000)
     first, second = table.by("ann"), table.by("bob")
     assert first.key != second.key
     sent = [a.last.raw["result"] for a in gather(read_lines(table.play.round.annotations), "draw")]
-    assert [[item["type"] for item in result] for result in sent] == [["bitmasklabels", "choices"]] * 2
+    assert [[item["type"] for item in result] for result in sent] == [["bitmask", "choices"]] * 2
 
 
 def test_a_taken_name_wants_its_code(table: Table, ann: Somebody) -> None:
@@ -339,6 +359,13 @@ def test_what_is_verified_is_shown(table: Table, ann: Somebody, bob: Somebody, t
     ann.page.wait_for_function("document.querySelector('[data-is=where]').width === 28")
     bob.finger(*ONE)
     bob.says()
+    ann.page.emulate_media(color_scheme="dark")
+    ann.picture("play-dark", tmp_path)
+    for part in ("h1", ".says", ".classes label", "footer", "td", ".quiet"):
+        for found in ann.page.locator(f".play {part}").all()[:3]:
+            if found.is_visible():
+                assert found.evaluate(CONTRAST) >= 4.5, part
+    ann.page.emulate_media(color_scheme="light")
     for who, name in ((ann, "play"), (bob, "play-phone")):
         who.page.mouse.move(0, 0)
         who.picture(name, tmp_path)

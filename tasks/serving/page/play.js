@@ -78,7 +78,7 @@ function show() {
     : `Model says ${config.classes[given.answer]} (${Math.round(100 * given.probabilities[given.answer])}%)${fooled ? ': fooled!' : meant === given.answer ? ': right' : ''}`;
   [...at('bars').children].forEach((row, index) => {
     const share = given ? given.probabilities[index] : 0;
-    row.className = `${given && index === given.answer ? 'top' : ''} ${index === meant ? 'meant' : ''}`;
+    row.className = [given && index === given.answer && (fooled ? 'top wrong' : 'top'), index === meant && 'meant'].filter(Boolean).join(' ');
     row.querySelector('u').style.width = `${100 * share}%`;
     row.lastChild.textContent = given ? `${Math.round(100 * share)}%` : '';
   });

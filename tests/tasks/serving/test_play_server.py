@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
+import socket
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -27,18 +29,18 @@ from tasks.labelling import drawing, projects
 from tasks.labelling.client import LabelStudio
 from tasks.publish import publish_drawing
 from tasks.serving import players
-from tasks.serving.play_server import MAX_BODY, app
+from tasks.serving.play_server import ACCOUNTS_WAITING, MAX_BODY, app
 from tasks.serving.target import Target
 
 TOKEN = "0123456789abcdef" * 2
 
 
-def picture(seed: int = 0, size: int = 280, mode: str = "RGBA") -> bytes:
-    """A bar of white ink somewhere on the canvas."""
+def picture(seed: int = 0, size: int = 280, mode: str = "RGBA", right: int = 0) -> bytes:
+    """A bar of white ink somewhere on the canvas. right: pixels that it is moved by."""
     alpha = np.zeros((size, size), dtype=np.uint8)
     rng = np.random.default_rng(seed)
     x, y = (int(v) for v in rng.integers(0, size // 2, 2))
-    alpha[y : y + size // 4, x : x + size // 8] = 255
+    alpha[y : y + size // 4, x + right : x + right + size // 8] = 255
     pixels = np.full((size, size, 4), 255, dtype=np.uint8)
     pixels[..., 3] = alpha
     buffer = io.BytesIO()
@@ -140,6 +142,42 @@ def test_without_label_studio_one_can_ask_and_is_told(alone: tuple[Play, TestCli
     assert client.post("/play/answer", content=picture()).status_code == 200
 
 
+def test_answers_never_wait_for_label_studio(open_round: Callable[..., Play], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Twice as many names as may wait are said while it takes connections and answers none."""
+    play = open_round()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        monkeypatch.setenv("LABEL_STUDIO_URL", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setenv("LABEL_STUDIO_API_KEY", TOKEN)
+        many = 2 * ACCOUNTS_WAITING
+        with TestClient(app(play.round.workspace.root, list)) as client, ThreadPoolExecutor(many) as crowd:
+            joins = [crowd.submit(client.post, "/play/join", json={"name": f"name{n}"}) for n in range(many)]
+            try:
+                deadline = time.monotonic() + 20
+                while sum(join.done() for join in joins) < many - ACCOUNTS_WAITING and time.monotonic() < deadline:
+                    time.sleep(0.05)
+                refused = [join.result() for join in joins if join.done()]
+                assert len(refused) == many - ACCOUNTS_WAITING, "the others wait"
+                assert {(r.status_code, r.json()["detail"]) for r in refused} == {
+                    (503, "Too many play at once; try again in a moment.")
+                }
+                for seed in range(3):
+                    began = time.monotonic()
+                    assert client.post("/play/answer", content=picture(seed)).status_code == 200
+                    assert time.monotonic() - began < 2
+            finally:
+                silent.close()  # and the waiting are told that it is gone
+
+
+def test_a_shared_link_says_what_the_page_is(alone: tuple[Play, TestClient]) -> None:
+    play, client = alone
+    page = client.get("/").text
+    named = re.findall(r'<meta\s+property="(og:[a-z]+)"\s+content="([^"]*)"', page)
+    assert dict(named)["og:title"] == f"Fool the model: {play.params.campaign}"
+    assert "model gets wrong" in dict(named)["og:description"]
+    assert len({name for name, _ in named}) == len(named), "Gradio's own would stand first"
+    assert "gradio.app" not in page.split("</head>")[0].split("<script")[0]
+
+
 @pytest.mark.parametrize("body", [b"", b"[]", b"nonsense", b"[" * 100_000, b'{"name": {"a": 1}}', b'{"name": "<b>"}'])
 def test_a_join_that_is_none_is_refused(alone: tuple[Play, TestClient], body: bytes) -> None:
     assert alone[1].post("/play/join", content=body).status_code in (409, 422)
@@ -151,7 +189,7 @@ def test_who_has_not_said_a_name_cannot_flag(alone: tuple[Play, TestClient]) -> 
 
 
 class Crowd:
-    """An open round with six tasks, served by two processes' worth of servers, and its players."""
+    """An open round with seven tasks, served by two processes' worth of servers, and its players."""
 
     def __init__(self, play: Play, studio: LabelStudio, clients: list[TestClient]) -> None:
         self.play, self.studio, self.clients = play, studio, clients
@@ -160,8 +198,8 @@ class Crowd:
         told = self.clients[0].post("/play/join", json={"name": name}).json()
         return {"X-Player": f"{told['name']}:{told['code']}"}
 
-    def flag(self, header: dict[str, str], seed: int, client: int = 0, wrong: bool = True) -> Any:
-        body = picture(seed)
+    def flag(self, header: dict[str, str], seed: int, client: int = 0, wrong: bool = True, right: int = 0) -> Any:
+        body = picture(seed, right=right)
         answer = self.clients[client].post("/play/answer", content=body).json()["answer"]
         meant = (answer + 1) % 10 if wrong else answer
         return self.clients[client].post(f"/play/flag?meant={meant}&seconds=2.5", content=body, headers=header)
@@ -171,7 +209,7 @@ class Crowd:
 def crowd(
     stack: Path, studio: LabelStudio, checkout: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Crowd]:
-    play = make_round(tmp_path_factory.mktemp("crowd"), checkout, collect={"drawings": 6})
+    play = make_round(tmp_path_factory.mktemp("crowd"), checkout, collect={"drawings": 7})
     under_git(play)
     root = play.round.workspace.root
     publish_drawing(studio, play.round, play.params, play.spec)
@@ -214,16 +252,26 @@ def test_what_does_not_fool_and_what_was_sent_is_not_sent(crowd: Crowd) -> None:
         assert answer.status_code == 422, meant
     assert crowd.flag(header, 2).status_code == 200
     assert crowd.flag(header, 2, client=1).json()["detail"] == "You sent this drawing already."
+    assert "almost the same" in crowd.flag(header, 2, client=1, right=3).json()["detail"]
+
+
+def test_one_player_does_not_fill_a_round(crowd: Crowd) -> None:
+    """A quarter of seven tasks, rounded up, is two."""
+    header = {"X-Player": f"cat:{_code(crowd, 'cat')}"}
+    assert crowd.flag(header, 4).status_code == 200
+    for client in range(2):
+        refused = crowd.flag(header, 11, client=client)
+        assert (refused.status_code, "You have filled 2 of this round's tasks" in refused.text) == (409, True)
 
 
 def test_players_at_once_never_share_a_task(crowd: Crowd) -> None:
-    """Six tasks, two of them taken by now: of six drawings four find one, through whichever server."""
+    """Seven tasks, three of them taken by now: of six drawings four find one, through whichever server."""
     headers = [crowd.join(f"dora{number}") for number in range(3)]
     ready = threading.Barrier(6)
 
     def one(number: int) -> Any:
         ready.wait()
-        return crowd.flag(headers[number % 3], 10 + number, client=number % 2)
+        return crowd.flag(headers[number % 3], (12, 11, 10, 15, 14, 6)[number], client=number % 2)
 
     with ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(one, range(6)))
@@ -232,7 +280,7 @@ def test_players_at_once_never_share_a_task(crowd: Crowd) -> None:
     project = crowd.studio.find(projects.title(crowd.play.params.campaign, crowd.play.round, "draw"))
     assert project is not None
     tasks = [task for task in crowd.studio.changed(project, None) if task["annotations"]]
-    assert [len(task["annotations"]) for task in tasks] == [1] * 6
+    assert [len(task["annotations"]) for task in tasks] == [1] * 7
     assert list(crowd.studio.free(project)) == [projects.guide_key(crowd.play.round)], "the practice is no player's"
 
 
@@ -240,15 +288,15 @@ def test_the_page_tells_how_it_stands(crowd: Crowd, caplog: pytest.LogCaptureFix
     header = {"X-Player": f"cat:{_code(crowd, 'cat')}"}
     for _ in range(100):
         told = crowd.clients[1].get("/play/state?fresh=1", headers=header).json()
-        if sum(row["fools"] for row in told.get("places", [])) == 6:
+        if sum(row["fools"] for row in told.get("places", [])) == 7:
             break
         time.sleep(0.2)
     assert told["fault"] == ""
-    assert told["me"]["fools"] == 1
+    assert told["me"]["fools"] == 2
     assert told["me"]["own"][0]["state"] == "being read"
     assert told["gallery"] == [], "what is not verified is not shown to those who may vote on it"
     assert told["wanted"] == crowd.play.params.collect.threshold
-    assert sum(row["fools"] for row in told["places"]) == 6
+    assert sum(row["fools"] for row in told["places"]) == 7
     names = {row["name"] for row in told["places"]}
     assert {"ann-1", "cat"} < names <= {"ann-1", "cat", "dora0", "dora1", "dora2"}, "whichever of them found a task"
     assert "@" not in json.dumps(told)
