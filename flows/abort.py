@@ -45,8 +45,8 @@ def keep(round_: Round, why: str) -> None:
     workspace = round_.workspace
     if round_.annotations.exists():
         check_remote(workspace, say)
-        dvc(workspace, "add", "--no-relink", str(round_.annotations), say=say)
-        dvc(workspace, "push", str(pointer(round_.annotations)), quiet=True, say=say)
+        dvc(workspace, "add", "--no-relink", round_.annotations, say=say)
+        dvc(workspace, "push", pointer(round_.annotations), quiet=True, say=say)
     drop_from_index(round_)
     tell(round_, why)
     kept = [p for p in round_.folder.iterdir() if p.suffix in (".json", ".dvc", ".yaml")]

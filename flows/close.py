@@ -86,7 +86,7 @@ def keep(round_: Round) -> None:
     new = [path for path in there if not pointer(path).exists()]
     if new:
         # Not linked anew: killed in between, DVC would leave the raw record in its cache alone.
-        dvc(round_.workspace, "add", "--no-relink", *map(str, new), say=say)
+        dvc(round_.workspace, "add", "--no-relink", *new, say=say)
 
 
 @step("train, rift, evaluate")

@@ -20,7 +20,7 @@ from tasks.config.params import Params
 from tasks.config.seeds import derive
 from tasks.record.pool import check_pool
 from tasks.workspace import inputs
-from tasks.workspace.checkout import image_spec, initialised, pool_size
+from tasks.workspace.checkout import check_place, image_spec, initialised, pool_size
 from tasks.workspace.dvc import check_remote_address, dvc, remote_set
 from tasks.workspace.git import WorkspaceError, commit
 from tasks.workspace.rounds import rounds
@@ -49,6 +49,7 @@ def init(workspace: Workspace, params: Params, remote: str | None, say: Callable
     What can be refused is refused before anything is frozen. The commit comes last and says that all is done.
     remote: a folder's absolute path or an address DVC knows; None: the one that is set, else `.dadc/remote`.
     """
+    check_place(workspace)
     check_kinds(params)
     check_remote_address(remote)
     anew = to_freeze(workspace, params)
@@ -64,9 +65,9 @@ def init(workspace: Workspace, params: Params, remote: str | None, say: Callable
     files = [*map(workspace.split, SPLITS), *map(workspace.other, params.evaluate.sets)]
     missing = [path for path in files if not pointer(path).exists()]
     if missing:
-        dvc(workspace, "add", *map(str, missing), quiet=True, say=say)
+        dvc(workspace, "add", *missing, quiet=True, say=say)
     pointers = list(map(pointer, files))
-    dvc(workspace, "push", *map(str, pointers), quiet=True, say=say)
+    dvc(workspace, "push", *pointers, quiet=True, say=say)
     config = workspace.root / ".dvc" / "config"
     commit(workspace, "Freeze the campaign's data", workspace.splits, workspace.base / ".gitignore", config, *pointers)
 

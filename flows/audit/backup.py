@@ -15,7 +15,7 @@ from pathlib import Path
 from data.files import md5, write_whole
 from data.layout import Workspace
 from flows.context import load, say
-from tasks.workspace.dvc import dvc, dvc_remote
+from tasks.workspace.dvc import dvc, dvc_remote, remove_remote, write_remote
 from tasks.workspace.git import WorkspaceError, check_branch, git
 from tasks.workspace.lock import lock
 from tasks.workspace.rounds import closed, rounds
@@ -123,12 +123,12 @@ def _push(workspace: Workspace, store: Path) -> None:
     store.mkdir()
     for what in (["--all-tags"], []):
         dvc(workspace, "fetch", *what, quiet=True, say=say)
-    dvc(workspace, "remote", "add", "--local", "--force", name, str(store), quiet=True, say=say)
+    write_remote(workspace, name, str(store), local=True)
     try:
         dvc(workspace, "push", "--all-tags", "--remote", name, quiet=True, say=say)
         dvc(workspace, "push", "--remote", name, quiet=True, say=say)
     finally:
-        dvc(workspace, "remote", "remove", "--local", name, quiet=True, say=say)
+        remove_remote(workspace, name)
     for path, digest in _kept(workspace).items():  # which a push passes over if they are nowhere
         if not (store / "files" / "md5" / digest[:2] / digest[2:]).exists():
             raise WorkspaceError(
@@ -153,10 +153,10 @@ def _pull(workspace: Workspace, store: Path, own: Path) -> None:
     workspace's becomes the new one's. own: where that will be."""
     name, url = dvc_remote(workspace)
     back = shutil.copytree(store, workspace.local / "remote")
-    dvc(workspace, "remote", "add", "--local", "--force", RESTORED, str(back), quiet=True, say=say)
+    write_remote(workspace, RESTORED, str(back), local=True)
     dvc(workspace, "pull", "--remote", RESTORED, quiet=True, say=say)
-    dvc(workspace, "remote", "remove", "--local", RESTORED, quiet=True, say=say)
+    remove_remote(workspace, RESTORED)
     if "://" in url:
         say(f"rounds that are closed here go to the campaign's remote, {url}, as before")
     else:
-        dvc(workspace, "remote", "modify", "--local", name, "url", str(own), quiet=True, say=say)
+        write_remote(workspace, name, str(own), local=True)

@@ -47,9 +47,12 @@ def up(
 ) -> None:
     """Start Label Studio, Prefect, MLflow and the model server on 127.0.0.1, and print their addresses."""
     at = root()
+    from data.layout import Workspace
     from flows.stack.access import login
     from flows.stack.lifecycle import up as start
+    from tasks.workspace.checkout import check_place
 
+    check_place(Workspace(at))
     asked = {"label_studio": label_studio_port, "prefect": prefect_port, "mlflow": mlflow_port, "model": model_port}
     start(at, {name: port for name, port in asked.items() if port is not None})
     print(login(at))

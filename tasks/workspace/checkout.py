@@ -8,9 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from data.layout import SPLITS, Workspace, pointer
+from data.names import printable
 from data.records import ImageSpec
 from tasks.workspace.environment import git_environment
 from tasks.workspace.git import WorkspaceError, git
+
+REWRITTEN = "{}?%"  # characters of a path that DVC, SQLAlchemy or MLflow take for their own
 
 
 def find_workspace(start: Path) -> Workspace:
@@ -35,6 +38,22 @@ def find_workspace(start: Path) -> Workspace:
     if not (root / "dvc.yaml").exists() or not (root / "data" / "rounds").is_dir():
         raise WorkspaceError(f"run this in a Git checkout of the project; {root} has no dvc.yaml and data/rounds")
     return Workspace(root)
+
+
+def check_place(workspace: Workspace) -> None:
+    """WorkspaceError for a folder whose path other programs change on the way to a file.
+
+    DVC takes braces for a template, SQLAlchemy ends a database's path at a question mark, and MLflow decodes per cent
+    signs.
+    """
+    path = str(workspace.root.resolve())
+    changed = [character for character in path if character in REWRITTEN or not character.isprintable()]
+    if changed:
+        named = " ".join(sorted({printable(character) for character in changed}))
+        raise WorkspaceError(
+            f"the workspace lies in {printable(path)}; DVC, MLflow or Prefect would take {named} in its path for "
+            "something else. Move the workspace to a folder without it"
+        )
 
 
 def initialised(workspace: Workspace) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import configparser
 import fcntl
 import json
 import os
@@ -16,6 +15,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
+from configobj import ConfigObj
 from ruamel.yaml import YAML
 
 from data.files import write_whole
@@ -36,10 +36,41 @@ CHATTER = (
 
 def dvc_remote(workspace: Workspace) -> tuple[str, str]:
     """The name and address of the remote that DVC pushes to; empty where there is none yet."""
-    told = configparser.ConfigParser(interpolation=None)
-    told.read([workspace.root / ".dvc" / "config", workspace.root / ".dvc" / "config.local"])
-    name = told.get("core", "remote", fallback="")
-    return name, told.get(f"'remote \"{name}\"'", "url", fallback="")
+    merged = ConfigObj(interpolation=False)
+    for local in (False, True):
+        merged.merge(_read_config(_config_file(workspace, local)))
+    remote = str(merged.get("core", {}).get("remote", ""))
+    return remote, str(merged.get(f'remote "{remote}"', {}).get("url", ""))
+
+
+def write_remote(workspace: Workspace, name: str, url: str, *, local: bool = False, default: bool = False) -> None:
+    """Give a remote of this name an address. `dvc remote add` fails on addresses that are not ASCII.
+
+    local: only in this workspace, in a file that is not committed; default: DVC pushes to it and pulls from it.
+    """
+    path = _config_file(workspace, local)
+    config = _read_config(path)
+    config.setdefault(f'remote "{name}"', {})["url"] = url
+    if default:
+        config.setdefault("core", {})["remote"] = name
+    write_whole(path, "\n".join(config.write()) + "\n")
+
+
+def remove_remote(workspace: Workspace, name: str) -> None:
+    """Forget a remote that only this workspace knows."""
+    path = _config_file(workspace, local=True)
+    config = _read_config(path)
+    config.pop(f'remote "{name}"', None)
+    write_whole(path, "\n".join(config.write()) + "\n")
+
+
+def _config_file(workspace: Workspace, local: bool) -> Path:
+    return workspace.root / ".dvc" / ("config.local" if local else "config")
+
+
+def _read_config(path: Path) -> ConfigObj:
+    """A file of DVC's settings, read as DVC reads it; empty if there is none."""
+    return ConfigObj(path.read_text(encoding="utf-8").splitlines() if path.exists() else [], interpolation=False)
 
 
 def check_remote(workspace: Workspace, say: Callable[[str], None] = print) -> None:
@@ -53,19 +84,27 @@ def check_remote(workspace: Workspace, say: Callable[[str], None] = print) -> No
     own = workspace.local / "remote"
     if Path(url).name != "remote" or not own.exists():
         raise WorkspaceError(f"the folder of the DVC remote {name}, {url}, was wanted and is not there; mount it")
-    dvc(workspace, "remote", "modify", "--local", name, "url", str(own), quiet=True)
+    write_remote(workspace, name, str(own), local=True)
     say(f"the DVC remote {url} is not there any more: this workspace was moved, and its own {own} takes its place")
 
 
-def dvc(workspace: Workspace, *arguments: str, quiet: bool = False, say: Callable[[str], None] = print) -> None:
+def dvc(workspace: Workspace, *arguments: str | Path, quiet: bool = False, say: Callable[[str], None] = print) -> None:
     """Run DVC at the workspace's root and pass its lines on; WorkspaceError with its last words if it fails.
 
+    Paths in the workspace are given from its root: DVC takes braces in a path for a template.
     quiet: its lines are not passed on. DVC's own `--quiet` would keep its errors to itself too.
     It runs in a process group of its own, which ends with us. Where we are killed it goes on, and the next one waits
     for it: a stage never runs beside its retry.
     """
     with _alone_with_dvc(workspace, say) as held:
-        _dvc(workspace, arguments, held, (lambda _: None) if quiet else say)
+        words = [_from_root(workspace, argument) for argument in arguments]
+        _dvc(workspace, words, held, (lambda _: None) if quiet else say)
+
+
+def _from_root(workspace: Workspace, argument: str | Path) -> str:
+    if isinstance(argument, Path) and argument.is_relative_to(workspace.root):
+        argument = argument.relative_to(workspace.root)
+    return str(argument)
 
 
 @contextmanager
@@ -201,7 +240,7 @@ def set_remote(workspace: Workspace, remote: str | None) -> None:
     try:
         if "://" not in remote:
             remote = str(_writable(Path(remote).expanduser()))
-        dvc(workspace, "remote", "add", "--force", "--default", REMOTE, remote, quiet=True)
+        write_remote(workspace, REMOTE, remote, default=True)
         if "://" in remote:
             _try_remote(workspace)
     except (WorkspaceError, OSError) as error:

@@ -16,8 +16,8 @@ from flows.reports.status import advice
 from tasks.config.params import Params, ParamsError, read
 from tasks.prepare import by_class, check_data, check_same, freeze_data, init, read_set
 from tasks.workspace import inputs
-from tasks.workspace.checkout import check_initialised, initialised, read_splits
-from tasks.workspace.dvc import pointer_digest
+from tasks.workspace.checkout import check_initialised, check_place, initialised, read_splits
+from tasks.workspace.dvc import check_remote, dvc_remote, pointer_digest
 from tasks.workspace.git import WorkspaceError, git
 
 
@@ -141,6 +141,22 @@ def test_a_remote_that_takes_nothing_is_refused_before_all_else(
         init(workspace, read(workspace.params), remote.format(tmp=tmp_path), print)
     assert not workspace.base.exists()
     assert git(workspace, "status", "--porcelain") == "", "the remote of before stays"
+
+
+def test_a_workspace_may_lie_in_a_folder_of_any_name(make_workspace: Callable[..., Path]) -> None:
+    workspace = Workspace(make_workspace("été, run #1 = [x] $z & 'q'"))
+    init(workspace, read(workspace.params), None, print)
+    check_remote(workspace)
+    assert dvc_remote(workspace) == ("store", str(workspace.local / "remote"))
+    digest = md5(workspace.split("pool"))
+    assert (workspace.local / "remote" / "files" / "md5" / digest[:2] / digest[2:]).exists()
+
+
+@pytest.mark.parametrize("character", ["{", "}", "?", "%", "\n", "\udce9"])
+def test_a_folder_whose_name_other_programs_change_is_refused(tmp_path: Path, character: str) -> None:
+    workspace = Workspace(tmp_path / f"run {character}1")
+    with pytest.raises(WorkspaceError, match=r"the workspace lies in .* Move the workspace to a folder without it"):
+        check_place(workspace)
 
 
 @pytest.fixture
