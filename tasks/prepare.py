@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from data import contact_sheet
 from data.files import md5, write_whole
 from data.layout import SPLITS, Workspace, pointer
 from data.names import class_faults
@@ -18,6 +19,7 @@ from data.shards import write_images
 from tasks.config.kinds import check_kinds, module_of
 from tasks.config.params import Params
 from tasks.config.seeds import derive
+from tasks.quality.dataset import faults_of
 from tasks.record.pool import check_pool
 from tasks.workspace import inputs
 from tasks.workspace.checkout import check_place, image_spec, initialised, pool_size
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
     from data.shards import Images
 
+DEFAULT_NAME = "digits"  # of the campaign, and of its data set, in params.yaml as it comes
 LISTED = 5  # classes of which each is told; of more the smallest and the largest
 ASKED = ("size", "channels", "limit", "pool", "validation", "fit", "test_share")  # keys of `data`: what was frozen
 
@@ -43,21 +46,45 @@ class ReadSet:
     rows: dict[str, Tensor]
 
 
-def init(workspace: Workspace, params: Params, remote: str | None, say: Callable[[str], None]) -> None:
+@dataclass(frozen=True)
+class How:
+    """How `dadc init` goes about it. strict: what it would warn of is refused; again: data that no round hangs on yet
+    are frozen anew; dry: it reads, checks and writes a contact sheet, and freezes nothing."""
+
+    strict: bool = False
+    again: bool = False
+    dry: bool = False
+
+
+def init(
+    workspace: Workspace, params: Params, remote: str | None, say: Callable[[str], None], how: How | None = None
+) -> None:
     """Set the remote, freeze the data, add them to DVC, push, commit. What is done already is left alone.
 
     What can be refused is refused before anything is frozen. The commit comes last and says that all is done.
     remote: a folder's absolute path or an address DVC knows; None: the one that is set, else `.dadc/remote`.
     """
+    how = how or How()
     check_place(workspace)
     check_kinds(params)
     check_remote_address(remote)
-    anew = to_freeze(workspace, params)
+    anew = how.dry or to_freeze(workspace, params, again=how.again)
     others = list(params.evaluate.sets) if anew else _sets_to_freeze(workspace, params)
     for name in others:
         _folder(workspace, params, name)
+    if how.dry:
+        found, read = read_all(workspace, params, anew, others, say)
+        assert found is not None
+        look_over(params, found, read, say, strict=how.strict)
+        sheet = workspace.local / "contact-sheet.png"
+        classes = contact_sheet.write(sheet, found.train)
+        say(f"nothing is frozen; {sheet} shows training images as the network will see them, a row for each of")
+        say(f"  {', '.join(classes)}")
+        return
     with remote_set(workspace, remote):
         found, read = read_all(workspace, params, anew, others, say)
+        if found is not None:
+            look_over(params, found, read, say, strict=how.strict)
     if found is not None:
         shutil.rmtree(workspace.base, ignore_errors=True)  # of an init that was cut short
         write_set(workspace, params, found, say)
@@ -72,21 +99,30 @@ def init(workspace: Workspace, params: Params, remote: str | None, say: Callable
     commit(workspace, "Freeze the campaign's data", workspace.splits, workspace.base / ".gitignore", config, *pointers)
 
 
-def to_freeze(workspace: Workspace, params: Params) -> bool:
-    """Whether the set is still to be frozen: it never was, or otherwise by an `init` that was cut short.
+def to_freeze(workspace: Workspace, params: Params, *, again: bool = False) -> bool:
+    """Whether the set is still to be frozen: it never was, or otherwise by an `init` that was cut short, or `again`.
 
     WorkspaceError where frozen data are not those of params.yaml and something may hang on them.
     """
     done = initialised(workspace)
+    if again:
+        if begun := rounds(workspace):
+            raise WorkspaceError(
+                f"--again is for a campaign without rounds, and round {begun[0].name} hangs on the frozen data; other "
+                "data go into another clone"
+            )
+        return True
     if not workspace.splits.exists():
         if done:
             raise WorkspaceError(f"{workspace.splits} is committed and gone; `git restore data/base` brings it back")
         return True
     try:
         check_data(workspace, params)
-    except WorkspaceError:
-        if done or rounds(workspace):
+    except WorkspaceError as error:
+        if rounds(workspace):
             raise
+        if done:
+            raise WorkspaceError(f"{error}; while there is no round, `dadc init --again` freezes them anew") from error
         return True
     return False
 
@@ -101,6 +137,22 @@ def read_all(
     spec = image_spec(workspace) if found is None else found.train.spec
     check_network(workspace, params, None if found is None else found.train)
     return found, read_others(workspace, params, spec, others)
+
+
+def look_over(
+    params: Params, found: ReadSet, others: dict[str, Images], say: Callable[[str], None], *, strict: bool
+) -> None:
+    """Say what may mislead in the data that are about to be frozen. ValueError, a line each, if `strict`."""
+    warnings = faults_of(found.train, found.test, others)
+    if params.campaign == DEFAULT_NAME and params.data.set != DEFAULT_NAME:
+        warnings.append(
+            f"the campaign is still called {DEFAULT_NAME}, and its data are not: set `campaign` in params.yaml, for "
+            "it names the projects in Label Studio, Prefect and MLflow and cannot change later"
+        )
+    if strict and warnings:
+        raise ValueError("\n".join([*warnings, "--strict: nothing is frozen"]))
+    for line in warnings:
+        say(f"warning: {line}")
 
 
 def freeze_data(workspace: Workspace, params: Params, say: Callable[[str], None]) -> None:

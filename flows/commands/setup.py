@@ -12,16 +12,22 @@ from flows.commands.shell import SETUP, command, resolve_cli_path, root
 Port = Annotated[int | None, typer.Option(metavar="PORT", min=1, max=65535, help="[a free one]")]
 
 
-@command(SETUP, "dadc init", "dadc init --remote s3://bucket/digits")
+@command(SETUP, "dadc init", "dadc init --dry-run", "dadc init --remote s3://bucket/digits")
 def init(
     remote: Annotated[
         str | None,
         typer.Option(metavar="PATH", help="DVC remote: a folder, or an address such as s3://… [.dadc/remote]"),
     ] = None,
+    strict: Annotated[bool, typer.Option("--strict", help="refuse what would be warned of")] = False,
+    again: Annotated[bool, typer.Option("--again", help="freeze anew, while there is no round")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="read and check, write a contact sheet, freeze nothing")
+    ] = False,
 ) -> None:
     """Check the workspace, freeze the data set and its splits under DVC, commit."""
     from data.layout import Workspace
     from tasks.config.params import read
+    from tasks.prepare import How
     from tasks.prepare import init as freeze
     from tasks.workspace.git import check_branch, check_committed
     from tasks.workspace.lock import lock
@@ -33,7 +39,9 @@ def init(
     check_branch(workspace)
     check_committed(workspace)
     with lock(workspace):
-        freeze(workspace, params, remote, say=print)
+        freeze(workspace, params, remote, print, How(strict, again, dry_run))
+    if dry_run:
+        return
     from flows.stack.access import missing
 
     print(f"campaign {params.campaign} is ready in {workspace.root}")

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,7 +16,7 @@ from data.files import md5
 from data.layout import SPLITS, Workspace, pointer
 from flows.reports.status import advice
 from tasks.config.params import Params, ParamsError, read
-from tasks.prepare import by_class, check_data, check_same, freeze_data, init, read_set
+from tasks.prepare import How, by_class, check_data, check_same, freeze_data, init, read_set
 from tasks.workspace import inputs
 from tasks.workspace.checkout import check_initialised, check_place, initialised, read_splits
 from tasks.workspace.dvc import check_remote, dvc_remote, pointer_digest
@@ -254,3 +256,56 @@ def test_a_set_under_a_shifts_name_is_refused(make_workspace: Callable[..., Path
     workspace = Workspace(make_workspace(evaluate={"sets": {"affine": "somewhere"}}))
     with pytest.raises(ParamsError, match="sets under names of their own, affine is a shift's or the mean's"):
         read(workspace.params)
+
+
+@pytest.fixture(scope="module")
+def of_photos(make_workspace: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Workspace:
+    """A workspace for photos of which two test images are training images."""
+    root, generator = tmp_path_factory.mktemp("photos"), np.random.default_rng(0)
+    for name in ("cat", "dog"):
+        for split, n in (("train", 14), ("test", 4)):
+            (root / split / name).mkdir(parents=True)
+            for i in range(n):
+                picture = Image.fromarray(generator.integers(0, 255, (28, 28, 3), np.uint8))
+                picture.save(root / split / name / f"{i}.png")
+        shutil.copy(root / "train" / name / "3.png", root / "test" / name / "1.png")
+    data = {"set": "folder", "root": str(root), "pool": 10, "validation": 4, "limit": None}
+    return Workspace(make_workspace(data=data, collect={"drawings": 2, "edits": 0}, attack={"count": 1}))
+
+
+SHARED = "2 of 8 test images are training images too, first test/cat/1.png = train/cat/3.png"
+
+
+def test_what_would_mislead_is_told_and_refused_by_strict(of_photos: Workspace) -> None:
+    with pytest.raises(ValueError, match=f"{SHARED}(.|\n)*still called digits(.|\n)*--strict: nothing is frozen"):
+        init(of_photos, read(of_photos.params), None, print, How(strict=True))
+    assert not of_photos.base.exists()
+    assert git(of_photos, "status", "--porcelain") == ""
+
+
+def test_a_dry_run_freezes_nothing_and_shows_the_images(of_photos: Workspace) -> None:
+    said: list[str] = []
+    init(of_photos, read(of_photos.params), None, said.append, How(dry=True))
+    assert any(line.startswith(f"warning: {SHARED}") for line in said)
+    assert not of_photos.base.exists()
+    assert git(of_photos, "status", "--porcelain") == ""
+    with Image.open(of_photos.local / "contact-sheet.png") as sheet:
+        assert sheet.mode == "RGB"
+
+
+def test_data_that_no_round_hangs_on_are_frozen_again(of_photos: Workspace) -> None:
+    params = read(of_photos.params)
+    said: list[str] = []
+    init(of_photos, params, None, said.append)
+    assert any(line.startswith(f"warning: {SHARED}") for line in said)
+    before = read_splits(of_photos)
+    with pytest.raises(WorkspaceError, match=r"data\.size: .* got 16; set it back"):
+        init(of_photos, changed(params, size=16), None, print)
+    init(of_photos, changed(params, size=16), None, print, How(again=True))
+    after = read_splits(of_photos)
+    assert (before["size"], after["size"]) == (28, 16)
+    assert git(of_photos, "status", "--porcelain") == ""
+    assert pointer_digest(pointer(of_photos.split("pool")).read_text()) == after["splits"]["pool"]["md5"]
+    of_photos.round(0).folder.mkdir(parents=True)
+    with pytest.raises(WorkspaceError, match="--again is for a campaign without rounds, and round 000 hangs on"):
+        init(of_photos, params, None, print, How(again=True))
