@@ -11,7 +11,7 @@ from pathlib import Path
 
 from data.files import write_whole
 from data.layout import Round, Workspace, pointer
-from flows.context import say
+from flows.campaign import say
 from tasks.workspace.dvc import check_remote, dvc
 from tasks.workspace.git import WorkspaceError, check_branch, commit, tracked
 from tasks.workspace.lock import lock

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from data.files import write_whole
 from data.layout import Round, Workspace
-from flows.context import say
+from flows.campaign import say
 from tasks.config.kinds import check_kinds
 from tasks.config.params import Params, parse, read
 from tasks.track import flat_params
@@ -18,6 +18,7 @@ from tasks.workspace.reproduce import environment
 from tasks.workspace.rounds import State, current, state
 
 AMENDABLE = ("accelerator", "devices", "train", "rift")  # of params.yaml: nothing before the training hangs on them
+NAMING_KINDS = ("train.loss", "train.augment", "rift.attack", "rift.augment")  # files of attacks, augments, losses
 
 
 def amend(root: Path) -> None:
@@ -42,7 +43,8 @@ def amend(root: Path) -> None:
         if not changed:
             say(f"round {round_.name} already has what params.yaml says")
             return
-        check_kinds(wanted)
+        if any(key.startswith(NAMING_KINDS) for key in changed):  # else torch is not needed, which takes seconds
+            check_kinds(wanted)
         if wanted.accelerator != "cpu":  # else torch is not asked
             from tasks.engine import devices
 

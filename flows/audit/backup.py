@@ -14,7 +14,7 @@ from pathlib import Path
 
 from data.files import md5, write_whole
 from data.layout import Workspace
-from flows.context import load, say
+from flows.campaign import load, say
 from tasks.workspace.dvc import dvc, dvc_remote, remove_remote, write_remote
 from tasks.workspace.git import WorkspaceError, check_branch, git
 from tasks.workspace.lock import lock

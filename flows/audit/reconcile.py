@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from data.layout import Round
 from data.records import Candidate
 from data.shards import read_candidates
+from flows.campaign import Campaign
 from flows.candidates import candidates_now
-from flows.context import Campaign
 from tasks.config.params import read
 from tasks.labelling.projects import KINDS, Kind, title, vote_key
 from tasks.workspace.rounds import State, rounds, state

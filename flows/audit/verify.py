@@ -14,8 +14,8 @@ from data.files import md5
 from data.layout import Round
 from data.records import Candidate
 from data.shards import read_candidates
+from flows.campaign import Campaign
 from flows.candidates import candidates_now
-from flows.context import Campaign
 from tasks import freeze as freezing
 from tasks.config.params import read
 from tasks.promote import champion

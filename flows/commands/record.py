@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 def verify(number: Annotated[int, typer.Argument(metavar="ROUND", help="a closed round")]) -> None:
     """Work every number of a closed round out again from its record, and say where a file or MLflow differs."""
     from flows.audit.verify import verify as compare
-    from flows.context import load
+    from flows.campaign import load
 
     seen, faults = compare(load(root()), number)
     print(f"round {number:03d}: worked out again: {'; '.join(seen)}")
@@ -32,7 +32,7 @@ def verify(number: Annotated[int, typer.Argument(metavar="ROUND", help="a closed
 def reconcile() -> None:
     """Count every annotation in Label Studio, and what became of it."""
     from flows.audit.reconcile import reconcile as account_for
-    from flows.context import load
+    from flows.campaign import load
 
     for line in account_for(load(root())):
         print(line)

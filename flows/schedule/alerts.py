@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from data.files import write_whole
 from data.layout import Round
-from flows.context import Campaign, say
+from flows.campaign import Campaign, say
 from flows.schedule.due import HOUR
 from flows.schedule.events import ALERT, emit
 from tasks.config.params import read

@@ -30,7 +30,7 @@ from prefect.schedules import Cron
 from pydantic import ValidationError
 
 from data.layout import Workspace
-from flows.context import load
+from flows.campaign import load
 from flows.schedule.due import Due, due
 from tasks.workspace.git import WorkspaceError
 from tasks.workspace.lock import Busy, busy

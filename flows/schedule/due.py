@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from data.layout import Round
-from flows.context import Campaign
+from flows.campaign import Campaign
 from tasks.config.params import read
 from tasks.quality.progress import Progress
 from tasks.workspace.rounds import State, opened_at, state

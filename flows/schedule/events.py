@@ -10,7 +10,7 @@ from prefect.events import emit_event
 
 from data.files import write_whole
 from data.layout import Round
-from flows.context import Campaign
+from flows.campaign import Campaign
 
 if TYPE_CHECKING:
     from flows.schedule.due import Due

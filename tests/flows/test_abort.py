@@ -12,7 +12,7 @@ from round_states import closed, opened
 from data.files import md5
 from data.layout import Round
 from flows.abort import abort
-from flows.context import load
+from flows.campaign import load
 from flows.open import round_to_open
 from tasks.workspace.dvc import dvc_remote
 from tasks.workspace.git import WorkspaceError, commit, git

@@ -8,7 +8,7 @@ import pytest
 from round_states import closed
 
 from data.layout import Round, Workspace
-from flows.context import load
+from flows.campaign import load
 from flows.open import freeze_params, round_to_open
 from tasks.config.params import read
 from tasks.labelling.client import connect

@@ -18,7 +18,7 @@ from data.layout import Workspace
 from data.records import Verdict
 from data.shards import read_candidates, write_candidates
 from flows.audit.verify import verify
-from flows.context import load
+from flows.campaign import load
 from tasks.track import flat_metrics
 
 pytestmark = pytest.mark.timeout(1800)  # the ground is made within the first test

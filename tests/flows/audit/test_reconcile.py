@@ -17,7 +17,7 @@ from data.files import write_whole
 from data.records import DELETED, Verdict
 from data.shards import write_candidates
 from flows.audit.reconcile import reconcile
-from flows.context import Campaign
+from flows.campaign import Campaign
 from tasks.judge import judge
 from tasks.labelling import drawing, projects
 from tasks.labelling.client import LabelStudio, connect

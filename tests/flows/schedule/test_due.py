@@ -15,7 +15,7 @@ from open_round import make_round, under_git
 from round_states import mark_closed
 
 from data.files import write_whole
-from flows.context import Campaign
+from flows.campaign import Campaign
 from flows.schedule.alerts import alerts
 from flows.schedule.deployments import check_cron, deployments, serve, time_zone
 from flows.schedule.due import HOUR, due

@@ -190,7 +190,7 @@ CALL = """
 import sys
 from pathlib import Path
 from prefect import flow
-from flows.context import load
+from flows.campaign import load
 from flows.schedule.alerts import Alert, notify
 
 @flow
