@@ -73,18 +73,15 @@ def init(
     for name in others:
         _folder(workspace, params, name)
     if how.dry:
-        found, read = read_all(workspace, params, anew, others, say)
+        found, _ = read_all(workspace, params, anew, others, how.strict, say)
         assert found is not None
-        look_over(params, found, read, say, strict=how.strict)
         sheet = workspace.local / "contact-sheet.png"
         classes = contact_sheet.write(sheet, found.train)
         say(f"nothing is frozen; {sheet} shows training images as the network will see them, a row for each of")
         say(f"  {', '.join(classes)}")
         return
     with remote_set(workspace, remote):
-        found, read = read_all(workspace, params, anew, others, say)
-        if found is not None:
-            look_over(params, found, read, say, strict=how.strict)
+        found, read = read_all(workspace, params, anew, others, how.strict, say)
     if found is not None:
         shutil.rmtree(workspace.base, ignore_errors=True)  # of an init that was cut short
         write_set(workspace, params, found, say)
@@ -128,15 +125,18 @@ def to_freeze(workspace: Workspace, params: Params, *, again: bool = False) -> b
 
 
 def read_all(
-    workspace: Workspace, params: Params, anew: bool, others: Sequence[str], say: Callable[[str], None]
+    workspace: Workspace, params: Params, anew: bool, others: Sequence[str], strict: bool, say: Callable[[str], None]
 ) -> tuple[ReadSet | None, dict[str, Images]]:
-    """The set, if it is to be frozen anew, and these of `evaluate.sets`; the pool is seen to hold what a round needs,
-    and the network to fit the images."""
+    """The set, if it is to be frozen anew, and these of `evaluate.sets`. What may mislead in them is said first; then
+    the pool is seen to hold what a round needs, and the network to fit the images."""
     found = read_set(workspace, params, say) if anew else None
-    check_pool(params, pool_size(workspace) if found is None else len(found.rows["pool"]))
     spec = image_spec(workspace) if found is None else found.train.spec
+    read = read_others(workspace, params, spec, others)
+    if found is not None:
+        look_over(params, found, read, say, strict=strict)
+    check_pool(params, pool_size(workspace) if found is None else len(found.rows["pool"]))
     check_network(workspace, params, None if found is None else found.train)
-    return found, read_others(workspace, params, spec, others)
+    return found, read
 
 
 def look_over(

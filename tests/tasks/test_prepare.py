@@ -283,6 +283,13 @@ def test_what_would_mislead_is_told_and_refused_by_strict(of_photos: Workspace) 
     assert git(of_photos, "status", "--porcelain") == ""
 
 
+def test_what_would_mislead_is_told_before_a_pool_that_is_too_small(of_photos: Workspace) -> None:
+    said: list[str] = []
+    with pytest.raises(ValueError, match="the pool holds 4"):
+        init(of_photos, changed(read(of_photos.params), pool=4), None, said.append)
+    assert any(line.startswith(f"warning: {SHARED}") for line in said)
+
+
 def test_a_dry_run_freezes_nothing_and_shows_the_images(of_photos: Workspace) -> None:
     said: list[str] = []
     init(of_photos, read(of_photos.params), None, said.append, How(dry=True))
