@@ -27,7 +27,7 @@ from tasks.config.seeds import derive
 from tasks.engine import checkpoint, inference, stage
 from tasks.engine.devices import Compute
 from tasks.evaluation import masking
-from tasks.evaluation.predictions import CHALLENGER, OTHER, SURE, TARGET, Answered, measured, to_table
+from tasks.evaluation.predictions import CHALLENGER, LABEL, OTHER, SQUARES, SURE, TARGET, Answered, measured, to_table
 from tasks.workspace import inputs
 
 Column = Mapping[str, torch.Tensor]
@@ -213,7 +213,12 @@ def masking_signs(
 def clean(net: nn.Module, images: Images) -> dict[str, torch.Tensor]:
     """The network's answers to the images as they are, and how sure it is of each."""
     answers_N, probabilities_NK = inference.answer(net, images.pixels_NCHW)
-    return {"clean": answers_N, SURE: probabilities_NK.amax(1)}
+    return {
+        "clean": answers_N,
+        SURE: probabilities_NK.amax(1),
+        LABEL: probabilities_NK.gather(1, images.labels_N[:, None].long())[:, 0],
+        SQUARES: probabilities_NK.square().sum(1),
+    }
 
 
 def answered(net: str, where: str, images: Images, columns: Column) -> Answered:

@@ -50,14 +50,16 @@ def pair(workspace: Workspace, numbers: list[int]) -> tuple[Round, Round]:
 
 def figures(metrics: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """What a round measured, by name: a share from 0 to 1 and its 95% interval, where it has one."""
+    none = {"low": None, "high": None}
     values: dict[str, dict[str, Any] | None] = {"clean": metrics["clean"], **metrics["robust"]}
     values |= {f"OOD {name}": value for name, value in metrics["ood"].items()}
     values["healed"] = metrics["heal"] | {"accuracy": metrics["heal"]["rate"]}
     values["relapsed"] = metrics["heal"]["relapse"] | {"accuracy": metrics["heal"]["relapse"]["rate"]}
     if "calibration" in metrics:  # not in rounds of before
-        values["calibration error"] = metrics["calibration"] | {"accuracy": metrics["calibration"]["ece"]}
-    values["MER"] = {"accuracy": metrics["mer"], "low": None, "high": None}
-    values["vMER"] = metrics["vmer"] | {"accuracy": metrics["vmer"]["low"]}
+        values["calibration error"] = none | metrics["calibration"] | {"accuracy": metrics["calibration"]["ece"]}
+    intervals = metrics.get("intervals", {})  # not in rounds of before, whose vMER has the bounds of what is pending
+    values["MER"] = {"accuracy": metrics["mer"], **(intervals.get("mer") or none)}
+    values["vMER"] = {"accuracy": metrics["vmer"]["low"], **(intervals.get("vmer") or metrics["vmer"])}
     return {
         name: {"share": value["accuracy"], "low": value["low"], "high": value["high"]}
         for name, value in values.items()

@@ -142,7 +142,8 @@ def _by_source(record: Record, candidates: list[Candidate]) -> dict[str, Any]:
     pool = round_.workspace.split("pool")
     rows = [index for index, key in enumerate(read_columns(pool, "key")[0]) if key in seeds]
     started = read_images(pool, record.spec.channels, rows)
-    return by_source(candidates, rightly_classified(started, attacked.challenger.model) if rows else [])
+    right = rightly_classified(started, attacked.challenger.model) if rows else []
+    return by_source(candidates, right, seeds_must_be_right=record.params.evaluate.resamples is not None)
 
 
 def _cell(name: str, value: Any) -> str:

@@ -212,6 +212,7 @@ class Evaluate(Frozen):
     masking: Share | None = None  # the rule of rounds that were opened before there was `gradients`
     gradients: Gradients | None = None
     one_step: Share = 0.15
+    resamples: Count | None = None  # None in rounds opened before there was it: their figures are those of then
     battery: dict[KindName, KindParams] = {}
     epsilons: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(), strict=False)
     precision: Literal["fp32", "bf16"] = "fp32"

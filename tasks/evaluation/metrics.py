@@ -6,13 +6,9 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypedDict
 
-import numpy as np
-
 from data.records import PEOPLE, RATED, Candidate, Verdict
 
 BY_ANNOTATOR = 5  # annotators in a campaign from which candidates are split by annotator
-BINS = 15  # of confidence, in calibration
-SAMPLES = 200  # bootstrap samples of calibration's interval
 Z95 = 1.959963984540054  # two-sided 95% of the normal distribution
 
 
@@ -111,12 +107,17 @@ def rated(candidates: Iterable[Candidate]) -> list[Candidate]:
     return [c for c in candidates if c.rated]
 
 
-def by_source(candidates: Sequence[Candidate], rightly_classified: Iterable[str]) -> dict[str, dict[str, Any]]:
+def by_source(
+    candidates: Sequence[Candidate], rightly_classified: Iterable[str], *, seeds_must_be_right: bool = True
+) -> dict[str, dict[str, Any]]:
     """Each source apart: people with MER and vMER, players without; an attack with its success and verified rates.
 
     rightly_classified: keys of the seed images that the target answers rightly. attack_success_rate: share of
     those that the attack flips. verified_rate: share of its settled candidates whose label was found right. verified:
     the same of the fooling ones and of the others apart, since only a share of the others is voted on.
+
+    An attack's fooling counts leave out images whose seed image was wrong before the attack, of which `wrong_before`
+    says how many were collected. seeds_must_be_right: False in rounds opened before that, whose counts hold them.
     """
     right = set(rightly_classified)
     report: dict[str, dict[str, Any]] = {}
@@ -132,8 +133,12 @@ def by_source(candidates: Sequence[Candidate], rightly_classified: Iterable[str]
             report[source] = {**figures, "verified": verified}
             continue
         tried = [c for c in own if c.wellformed and c.seed_image in right]
+        figures = counts(own)
+        if seeds_must_be_right:
+            collected = figures["collected"]
+            figures = counts(tried) | {"collected": collected, "wrong_before": collected - len(tried)}
         report[source] = {
-            **counts(own),
+            **figures,
             "attack_success_rate": rate(sum(c.fooling for c in tried), len(tried))["rate"],
             "verified_rate": _verified(settled)["rate"],
             "verified": verified,
@@ -168,33 +173,3 @@ def heal(
         "held_out": rate(sum(right[c.key] for c in held_out), len(held_out)),
         "relapse": rate(sum(not right[c.key] for c in healed), len(healed)),
     }
-
-
-def calibration(confidences: Sequence[float], right: Sequence[bool]) -> dict[str, Any]:
-    """Expected calibration error (arXiv:1706.04599) over 15 bins of equal width: {"ece", "n", "low", "high", "bins"}.
-
-    confidences: the probability that each answer was given, 0 to 1; right: whether it was right. low, high: 95% of 200
-    bootstrap samples, moved so that their mean is the error found: each is biased upwards once more, and of a network
-    that is well calibrated they would mostly lie above it. bins: those that are not empty, each with its "confidence"
-    and "accuracy", means, and its "n".
-    """
-    if len(confidences) != len(right) or not right:
-        raise ValueError(
-            f"calibration needs as many answers as confidences, got {len(right)} answers of {len(confidences)}"
-        )
-    sure, hit = np.asarray(confidences, dtype=np.float64), np.asarray(right, dtype=np.float64)
-    place = np.minimum((sure * BINS).astype(np.int64), BINS - 1)
-
-    def error(index: Any) -> float:
-        gaps = np.bincount(place[index], weights=(hit - sure)[index], minlength=BINS)
-        return float(np.abs(gaps).sum() / len(index))
-
-    n, chance = len(hit), np.random.default_rng(0)
-    found, sampled = error(np.arange(n)), np.array([error(chance.integers(0, n, n)) for _ in range(SAMPLES)])
-    low, high = (np.quantile(sampled, (0.025, 0.975)) + found - sampled.mean()).clip(0, 1)
-    bins = [
-        {"confidence": float(sure[at].mean()), "accuracy": float(hit[at].mean()), "n": int(at.sum())}
-        for at in (place == i for i in range(BINS))
-        if at.any()
-    ]
-    return {"ece": found, "n": n, "low": float(low), "high": float(high), "bins": bins}

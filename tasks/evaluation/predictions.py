@@ -8,7 +8,8 @@ A row is one network's answers to one image: `net` is challenger or target, `ima
 - `pool`: the target, clean: the seed images of the round's machine candidates;
 - `set:NAME`: the challenger, clean: the test images from elsewhere under that name.
 
-`label` is the right class, `confidence` the probability of the clean answer; `clean`, `attack_…` and `shift_…` are
+`label` is the right class, `confidence` the probability of the clean answer, `label_probability` that of the label and
+`squares` the sum of all squared ones; `clean`, `attack_…` and `shift_…` are
 answers, `attack_worst` a wrong one if any attack within the threat model found one; `tried_…` and `broke_…` say what
 a turn of the battery did, `…_transfer` what PGD images made on the target did to what still stood; `radius_…` whether
 an image stands under PGD at that radius. `zero_…`, `differs`, `probabilities`, `asked_…` and `fell_…` are the signs of
@@ -25,14 +26,16 @@ from typing import Any
 import pyarrow as pa
 
 from data.external_sets import originals
-from data.records import Candidate
+from data.records import RATED, Candidate
 from data.shards import read_table
 from tasks.config.kinds import kind
 from tasks.config.params import Params
-from tasks.evaluation import earlier, gate, masking, metrics
+from tasks.evaluation import calibration, earlier, gate, masking, metrics, people_rates
 from tasks.quality.agreement import agreement
 
 SURE = "confidence"  # the column of the probability that a clean answer was given
+LABEL, SQUARES = "label_probability", "squares"  # of the label's probability, and the sum of all squared ones
+PROBABILITIES = (SURE, LABEL, SQUARES)
 CHALLENGER, TARGET = "challenger", "target"
 OTHER = "set:"  # begins the place of images from elsewhere
 YES_OR_NO = ("tried_", "broke_", "radius_", "zero_", "asked_", "fell_", "differs", "probabilities")
@@ -72,7 +75,8 @@ def to_table(parts: Sequence[Answered]) -> pa.Table:
     for name in names:
         values = [v for part in parts for v in part.columns.get(name, [None] * len(part.keys))]
         yes_or_no = name.startswith(YES_OR_NO)
-        columns[name] = pa.array(values, pa.float32() if name == SURE else pa.bool_() if yes_or_no else pa.int32())
+        number = pa.float32() if name in PROBABILITIES else pa.int32()
+        columns[name] = pa.array(values, pa.bool_() if yes_or_no else number)
     return pa.table(columns)
 
 
@@ -121,12 +125,11 @@ def measured(
     )
     return {
         "round": number,
-        **metrics.error_rates(metrics.rated(own)),
-        "by_source": metrics.by_source(own, [key for key, is_right in seeds.items() if is_right]),
-        "agreement": agreement(own, params.validate_),
+        **rates(own, [key for key, is_right in seeds.items() if is_right], params.evaluate.resamples),
+        "agreement": agreement(own, params.validate_, params.evaluate.resamples),
         "split_by": metrics.split_by(campaign),
         "clean": test.accuracy(),
-        "calibration": metrics.calibration(test.columns[SURE], test.right()),
+        "calibration": calibrated(test, params.evaluate.resamples),
         "robust": robust,
         "battery": battery,
         "curve": {
@@ -162,6 +165,31 @@ def gradients(
         "masking": masking.masking(test.columns, chosen.gradients),
         "one_step": masking.one_step(test.columns, chosen.one_step, defended=defended),
     }
+
+
+def rates(own: Sequence[Candidate], right_seeds: Sequence[str], resamples: int | None) -> dict[str, Any]:
+    """What metrics.json says of the round's own candidates. resamples: None in rounds opened before it."""
+    if resamples is None:
+        sources = metrics.by_source(own, right_seeds, seeds_must_be_right=False)
+        return {**metrics.error_rates(metrics.rated(own)), "by_source": sources}
+    counted, sources = people_rates.one_kind(own), metrics.by_source(own, right_seeds)
+    for source in sources.keys() & {*RATED}:
+        part = people_rates.intervals([c for c in own if c.source == source], resamples)
+        sources[source] |= {"intervals": part, "pending_bounds": sources[source]["vmer"]}
+    return {
+        **metrics.error_rates(counted),
+        "rates_of": counted[0].source if counted else None,
+        "intervals": people_rates.intervals(counted, resamples),
+        "by_source": sources,
+    }
+
+
+def calibrated(test: Answered, resamples: int | None) -> dict[str, Any]:
+    """What metrics.json says of the probabilities on the test split. resamples: None in rounds opened before it."""
+    if resamples is None:
+        return earlier.calibration_by_bootstrap(test.columns[SURE], test.right())
+    scores = calibration.proper_scores(test.columns[LABEL], test.columns[SQUARES])
+    return calibration.calibration(test.columns[SURE], test.right(), resamples) | scores
 
 
 def scores(validation: Answered, campaign: Sequence[Candidate], right: Mapping[str, bool]) -> gate.Scores:

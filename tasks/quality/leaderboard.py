@@ -13,8 +13,8 @@ from typing import Any
 from data.records import PEOPLE, Candidate
 from tasks.config.params import Validate
 from tasks.quality.account_stats import ProbeAnswer, account_stats
-from tasks.quality.agreement import ballots, dawid_skene
 from tasks.quality.consensus import ASIDE, tally_votes
+from tasks.quality.dawid_skene import skill
 from tasks.quality.duplicates import duplicates, new_fools
 
 
@@ -103,10 +103,10 @@ def validators(
 ) -> list[Validator]:
     """People who voted, the most counted votes first. candidates: with their votes as counted; rules: by their round;
     seconds: account → the time it took."""
+    probes = list(probes)
     found = account_stats([(c, tally_votes(c.votes, rules[c.round])) for c in candidates if c.wellformed], probes)
     cast = [vote for c in candidates for vote in c.votes]
-    estimate = dawid_skene(ballots(candidates))
-    skill = estimate.skill if estimate else {}
+    skills = skill(candidates, probes)
     fools = new_fools(c for c in candidates if c.verified)
     helped = Counter(v.validator for c in fools for v in c.votes if v.counted and v.choice == c.intended)
     rows = []
@@ -122,7 +122,7 @@ def validators(
                 seconds=round(seconds.get(account, 0.0), 3),
                 seconds_per_verified_fool=seconds.get(account, 0.0) / helped[account] if helped[account] else None,
                 agreement=1 - did.dissents / did.votes if did and did.votes else None,
-                skill=skill.get(account),
+                skill=skills.get(account),
                 probes=did.probes if did else 0,
                 probe_accuracy=did.probes_right / did.probes if did and did.probes else None,
                 set_aside=_aside((vote.at, vote.reason) for vote in own),

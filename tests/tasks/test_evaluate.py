@@ -192,7 +192,8 @@ def test_every_answer_is_recorded(evaluated: Evaluated) -> None:
     signs = {"zero_clean", "zero_start", "zero_cross_entropy", "differs", "probabilities"}
     signs |= {f"{what}_{name}" for what in ("asked", "fell") for name in ("square", "random", "large")}
     accuracies = accuracy_columns(evaluated.metrics)
-    assert set(table) == {"key", "label", "confidence", *accuracies, *battery, *radii, *signs}
+    named = {"key", "label", "confidence", "label_probability", "squares"}
+    assert set(table) == named | accuracies.keys() | battery | radii | signs
     assert {(each.net, each.images) for each in evaluated.record} == {
         *((net, images) for net in ("challenger", "target") for images in ("validation", "candidates")),
         *(("challenger", "test"), ("target", "pool"), ("challenger", "set:drawn")),
@@ -217,7 +218,8 @@ def test_every_accuracy_is_the_share_of_right_answers_with_its_interval(evaluate
 def test_calibration_counts_every_test_image_once(evaluated: Evaluated) -> None:
     calibration = evaluated.metrics["calibration"]
     assert calibration["n"] == len(evaluated.images("test")) == sum(each["n"] for each in calibration["bins"])
-    assert 0 <= calibration["low"] <= calibration["high"] <= 1
+    assert 0 <= calibration["calibrated"]["low"] <= calibration["calibrated"]["high"] <= 1
+    assert 0 < calibration["brier"] < 2
 
 
 def test_ood_accuracy_is_the_mean_of_the_shifts_and_a_set_from_elsewhere_stands_beside_it(evaluated: Evaluated) -> None:

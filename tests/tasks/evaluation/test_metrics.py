@@ -2,7 +2,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import pytest
 from scipy.stats import binomtest
 
@@ -12,7 +11,6 @@ from tasks.evaluation.gate import Scores, gate
 from tasks.evaluation.metrics import (
     accuracy,
     by_source,
-    calibration,
     error_rates,
     heal,
     mean_accuracy,
@@ -104,6 +102,10 @@ def test_attacks_are_reported_apart_and_never_as_mer() -> None:
     assert report["pgd"]["attack_success_rate"] == pytest.approx(2 / 3)
     assert report["pgd"]["verified_rate"] == pytest.approx(2 / 3)
     assert report["pgd"]["collected"] == 4
+    assert (report["pgd"]["fooling"], report["pgd"]["wrong_before"]) == (2, 1)
+    earlier = by_source(candidates, rightly_classified=["s1", "s2", "s3"], seeds_must_be_right=False)
+    assert earlier["pgd"]["fooling"] == 3, "what rounds opened before are held to"
+    assert by_source(candidates, [])["pgd"]["fooling"] == 0, "no success rate, no fools"
     assert (report["pgd"]["verified"]["fooling"]["rate"], report["pgd"]["verified"]["non_fooling"]["n"]) == (2 / 3, 0)
 
 
@@ -160,30 +162,6 @@ def test_heal_and_relapse() -> None:
     assert (found["rate"], found["n"]) == (3 / 5, 5)
     assert (found["held_out"]["rate"], found["held_out"]["n"]) == (pytest.approx(1 / 3), 3)
     assert (found["relapse"]["rate"], found["relapse"]["n"]) == (1 / 2, 2)
-
-
-def test_calibration_is_the_papers_by_hand() -> None:
-    """Ten answers at 0.95, nine right; ten at 0.55, three right: ½·0.05 + ½·0.25."""
-    told = calibration([0.95] * 10 + [0.55] * 10, [True] * 9 + [False] + [True] * 3 + [False] * 7)
-    assert told["ece"] == pytest.approx(0.15)
-    assert told["n"] == 20
-    assert told["low"] < told["ece"] < told["high"]
-    assert [(b["confidence"], b["accuracy"], b["n"]) for b in told["bins"]] == [
-        (pytest.approx(0.55), 0.3, 10),
-        (pytest.approx(0.95), 0.9, 10),
-    ]
-    assert calibration([1.0] * 4, [True] * 4)["ece"] == 0
-    with pytest.raises(ValueError, match="as many answers as confidences, got 1 answers of 2"):
-        calibration([0.5, 0.5], [True])
-
-
-def test_calibrations_interval_holds_its_error() -> None:
-    """Of networks that are right as often as they say, whose error is small and its samples' larger."""
-    draws = np.random.default_rng(0)
-    for _ in range(40):
-        sure = draws.uniform(0.5, 1, 500)
-        told = calibration(sure.tolist(), (draws.random(500) < sure).tolist())
-        assert 0 <= told["low"] <= told["ece"] <= told["high"] < 0.12
 
 
 def right(count: int, n: int = 10) -> tuple[bool, ...]:

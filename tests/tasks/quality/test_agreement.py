@@ -8,7 +8,8 @@ import pytest
 
 from data.records import HUMAN, UNREADABLE, Candidate, Verdict, Vote
 from tasks.config.params import Validate
-from tasks.quality.agreement import CROWD, MANY, Ballot, agreement, alpha, ballots, dawid_skene
+from tasks.quality.agreement import agreement, alpha
+from tasks.quality.dawid_skene import CROWD, MANY, Ballot, ballots, dawid_skene
 from tasks.validate import validate
 
 RULES = Validate(consensus=2, max_votes=5, non_fooling_share=0.0, unsettled="pending")
