@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from data.layout import Workspace
 from flows.commands.shell import CALLER, QUIET, app, is_command
 from tasks.workspace.environment import bypass_proxies
 
@@ -38,7 +39,16 @@ def main() -> Any:
             print(f"dadc: expected the code of {at}, imported that of {code}; run `dadc` in there", file=sys.stderr)
             return 1
         os.chdir(at)
+        make_private(at)
     return app(prog_name="dadc")
+
+
+def make_private(root: Path) -> None:
+    """`.dadc` holds passwords, logs and what people drew: nobody but its owner reads it."""
+    local = Workspace(root).local
+    local.mkdir(mode=0o700, exist_ok=True)
+    if local.stat().st_mode & 0o077 and local.stat().st_uid == os.geteuid():
+        local.chmod(0o700)
 
 
 if __name__ == "__main__":

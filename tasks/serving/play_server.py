@@ -41,6 +41,7 @@ from tasks.serving.body_limit import App, BodyLimit, Receive, Send
 from tasks.serving.bounded_pool import BoundedPool
 from tasks.serving.link_preview import LinkPreview
 from tasks.serving.players import MOST_NAMES, Player, Players, Refused, shown_name
+from tasks.serving.security_headers import SecurityHeaders
 from tasks.serving.submissions import Drawing, Flags
 from tasks.serving.target import Target, collecting
 from tasks.workspace.services import StackError, find_services
@@ -172,6 +173,7 @@ def app(root: Path, look: Look) -> FastAPI:
     server.add_middleware(LinkPreview, title=title, description=DESCRIPTION)
     server.add_middleware(Narrow)
     server.add_middleware(BodyLimit, limit=MAX_BODY)
+    server.add_middleware(SecurityHeaders)
 
     @server.get("/play/health")
     async def health() -> dict[str, str]:
@@ -313,7 +315,9 @@ def _number(text: str | None) -> float:
 class Narrow:
     """Lets through what the page needs, which is little: Gradio's own uploads, files, queue and proxies are closed."""
 
-    CLOSED = re.compile(r"/(gradio_api/)?(proxy=|file|upload|stream|queue|call|run|component_server|vibe|monitoring)")
+    CLOSED = re.compile(
+        r"/(gradio_api/)?(proxy=|file|upload|stream|queue|call|run|component_server|vibe|monitoring|heartbeat)"
+    )
 
     def __init__(self, app: App) -> None:
         self._inner = app

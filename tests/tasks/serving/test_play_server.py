@@ -387,3 +387,28 @@ def test_the_overlay_leaves_answers_alone(alone: tuple[Play, TestClient]) -> Non
     with ThreadPoolExecutor(8) as pool:
         for number, found in enumerate(pool.map(one, range(40))):
             assert found == expected[number % 4]
+
+
+def test_every_answer_has_security_headers(alone: tuple[Play, TestClient]) -> None:
+    _, client = alone
+    for path in ("/", "/config", "/play/health", "/gradio_api/upload", "/nothing"):
+        headers = client.get(path).headers
+        assert headers["x-content-type-options"] == "nosniff", path
+        assert headers["referrer-policy"] == "no-referrer", path
+        policy = headers["content-security-policy"]
+        assert "default-src 'self'" in policy
+        assert "object-src 'none'" in policy
+        assert "frame-ancestors 'self' https://huggingface.co https://*.hf.space" in policy
+
+
+def test_a_forwarded_host_is_reflected_only_where_it_is_the_spaces(
+    alone: tuple[Play, TestClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, client = alone
+    asked = {"X-Forwarded-Host": "evil.example", "X-Forwarded-Proto": "https"}
+    for path in ("/", "/config"):
+        assert "evil.example" not in client.get(path, headers=asked).text
+    monkeypatch.setenv("SPACE_HOST", "us-dadc.hf.space")
+    for path in ("/", "/config"):
+        assert "evil.example" not in client.get(path, headers=asked).text
+    assert "us-dadc.hf.space" in client.get("/config", headers=asked | {"X-Forwarded-Host": "us-dadc.hf.space"}).text
