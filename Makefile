@@ -1,7 +1,7 @@
 # Everything from an empty machine with Python 3.11 to 3.13, git and make.
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help setup demo check test crash lint lock peers clean
+.PHONY: help setup demo check test crash lint audit lock peers clean
 
 TOOLS := .tools
 UV := $(or $(shell command -v uv 2>/dev/null),$(TOOLS)/uv/bin/uv)
@@ -37,11 +37,16 @@ test: ## every check and test
 crash: setup ## kill a round at every one of its steps and start again; `make test` takes the worst 25
 	@DADC_CRASH=all $(BIN)/python -m pytest tests/flows/test_crashes.py
 
-lint: .venv/.synced ## ruff, mypy, import-linter
+lint: .venv/.synced ## ruff, mypy, import-linter, deptry
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/deptry --no-ansi .
+
+audit: .venv/.synced ## known vulnerabilities of the locked packages, by osv.dev
+	@$(BIN)/pip-audit --vulnerability-service osv --disable-pip --require-hashes --requirement locks/dadc.txt \
+		--progress-spinner off
 
 lock: $(UV) ## write the locks again, with the newest versions that fit
 	$(COMPILE) --upgrade pyproject.toml --group dev --group team --output-file locks/dadc.txt
