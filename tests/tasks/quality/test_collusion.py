@@ -70,3 +70,10 @@ def test_whom_somebody_only_sided_with_is_no_member() -> None:
 def test_nobody_is_a_group_where_nobody_sided() -> None:
     assert find_group({}, 0.2) is None
     assert find_group(stats({("a", "b"): (0, 9)}), 0.2) is None
+
+
+def test_most_accounts_are_no_group() -> None:
+    """Where colluders win labels, the honest majority seems to vote for each other's wrong ones."""
+    names = [f"{n}" for n in range(12)]
+    group = find_group(stats({(one, other): (3, 3) for one in names for other in names if one != other}), 0.1)
+    assert group is None or len(group.accounts) <= 6

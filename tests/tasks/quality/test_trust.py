@@ -199,3 +199,12 @@ def test_without_the_rule_nobody_is_set_aside() -> None:
     votes = {c.key: cast(n, v=5, w=5, x=3) for n, c in enumerate(made)}
     nobody = RULES.model_copy(update={"aside": None})
     assert set_aside(made, votes, nobody, probed("v@x", 0, 20)) == {}
+
+
+def test_votes_that_drew_level_with_a_consensus_are_no_siding() -> None:
+    """Two colluders were first, two honest people then saw what the author drew: nobody outvoted these two."""
+    level = tally_votes(cast(0, g=5, h=5, v=3, w=3), RULES)
+    assert level.settled == 5
+    assert account_stats([(drawn(0), level)], ())["v@x"].sided_with == {}
+    outvoted = tally_votes(cast(0, g=5, h=5, i=5, v=3, w=3), RULES)
+    assert account_stats([(drawn(0), outvoted)], ())["v@x"].sided_with == {"ann@x": (1, 1)}
