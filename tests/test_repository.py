@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import re
+import statistics
 import subprocess
 import sys
 import tomllib
 from pathlib import Path
 
+import grimp
 import pytest
 
 ROOT = Path(__file__).parent.parent
+PACKAGES = ("flows", "tasks", "models", "data")
 LOCKS = sorted((ROOT / "locks").glob("*.txt"))
 SECRETS = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----|\bAKIA[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36}\b|\bhf_[A-Za-z0-9]{30,}\b"
@@ -97,6 +101,31 @@ def test_nothing_listens_to_other_machines() -> None:
 def test_a_module_has_at_most_400_lines() -> None:
     long = {str(p): n for p, text in texts().items() if p.suffix == ".py" and (n := text.count("\n")) > 400}
     assert long == {}
+
+
+def test_modules_are_short() -> None:
+    lengths = [text.count("\n") for p, text in texts().items() if p.suffix == ".py" and p.parts[0] in PACKAGES]
+    assert len(lengths) > 200
+    assert statistics.median(lengths) <= 120
+
+
+def test_the_house_has_at_most_seven_floors() -> None:
+    """A room or step of `tasks/` stands one floor above the highest of those that it imports."""
+    graph = grimp.build_graph(*PACKAGES)
+    below: dict[str, set[str]] = {name: set() for name in graph.find_children("tasks")}
+    for module in graph.find_descendants("tasks"):
+        for imported in graph.find_modules_directly_imported_by(module):
+            above, under = (".".join(name.split(".")[:2]) for name in (module, imported))
+            if above != under and under in below:
+                below[above].add(under)
+
+    @functools.cache
+    def floor(name: str) -> int:
+        return 1 + max(map(floor, below[name]), default=0)
+
+    floors = {name: floor(name) for name in below}
+    assert floors["tasks.config"] == 1
+    assert max(floors.values()) <= 7, floors
 
 
 def test_no_large_file() -> None:
