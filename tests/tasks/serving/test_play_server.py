@@ -22,7 +22,6 @@ from open_round import Play, make_round, pulled_now, under_git
 from PIL import Image
 
 from data.records import PLAYED
-from data.shards import write_candidates
 from flows.play import watch
 from tasks.judge import judge
 from tasks.labelling import drawing, projects
@@ -350,28 +349,6 @@ def _code(crowd: Crowd, name: str) -> str:
 
     root = crowd.play.round.workspace
     return Players(root, crowd.play.params.campaign, find_services(root.root)).code(name)
-
-
-def test_no_round_no_flags(tmp_path: Path, open_round: Callable[..., Play], monkeypatch: pytest.MonkeyPatch) -> None:
-    play = open_round()
-    monkeypatch.setenv("LABEL_STUDIO_API_KEY", TOKEN)
-    play.round.lineage.write_text("{}")
-    write_candidates(play.round.candidates, [])
-    (play.round.workspace.root / "params.yaml").write_text(play.round.params.read_text())
-    root = play.round.workspace.root
-    with TestClient(app(root, watch(root))) as client:
-        for _ in range(100):
-            told = client.get("/play/state?fresh=1").json()
-            if told["ready"]:
-                break
-            time.sleep(0.1)
-        assert (told["ready"], told["round"], told["fault"]) == (True, None, "")
-        from tasks.serving.players import Players
-        from tasks.workspace.services import find_services
-
-        code = Players(play.round.workspace, play.params.campaign, find_services(root)).code("ann")
-        answer = client.post("/play/flag?meant=1&seconds=1", content=picture(), headers={"X-Player": f"ann:{code}"})
-        assert (answer.status_code, "No round is open now" in answer.text) == (409, True)
 
 
 def test_the_overlay_leaves_answers_alone(alone: tuple[Play, TestClient]) -> None:
