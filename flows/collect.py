@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from tasks.quality.consensus import reasons_aside, votes_missing
 from tasks.quality.progress import Progress
 from tasks.workspace.git import WorkspaceError
 from tasks.workspace.rounds import State, state
+from tasks.workspace.services import ServiceDown, renew_secret
 
 if TYPE_CHECKING:
     from tasks.record.record import Record
@@ -89,11 +91,29 @@ def publish_votes(campaign: Campaign, record: Record, candidates: list[Candidate
     from tasks.publish import attach_model, publish_validation, reopen_spoiled
     from tasks.restore import restore
 
-    if restore(campaign.studio, record, say):
-        attach_model(campaign.studio, record.round, record.params, campaign.services)
+    restored = restore(campaign.studio, record, campaign.services, say)
+    if restored.leaked_to:
+        renew_model_log_in(campaign, restored.leaked_to)
+    if restored.detached:
+        try:
+            attach_model(campaign.studio, record.round, record.params, campaign.services)
+            say("the model server, and no other, is attached to the round's projects again")
+        except ServiceDown as error:  # people go on without it
+            say(f"{error}; the next `dadc collect` attaches it")
     reopened = reopen_spoiled(campaign.studio, record)
     if reopened:
         say(f"opened {reopened} tasks again: what was submitted in them is no drawing, such as one without ink")
     new = publish_validation(campaign.studio, record, candidates, say)
     if new:
         say(f"published {new} validation tasks")
+
+
+def renew_model_log_in(campaign: Campaign, sent_to: Sequence[str]) -> None:
+    """Make the model server's password anew, for Label Studio has sent the old one to others."""
+    where = ", ".join(sent_to)
+    say(f"somebody had attached another model server ({where}); Label Studio has sent it our model server's log-in")
+    if renew_secret(campaign.workspace.root, "model", "password", "DADC_MODEL_PASSWORD"):
+        say("the model server's password is made anew")
+    else:
+        say("change DADC_MODEL_PASSWORD, which the environment gives, at the model server and here")
+    say("it was sent the token of Label Studio's administrator too; reset that in Label Studio (docs/security.md)")

@@ -57,7 +57,7 @@ def _up_to_date(round_: Round, latest: tuple[Record, list[Candidate]] | None) ->
     """The open round's record with what is new in Label Studio, and what it comes to."""
     from flows.candidates import candidates_now
     from tasks.labelling.client import connect
-    from tasks.pull import new_lines
+    from tasks.record.inbox import new_lines
     from tasks.record.record import Record
     from tasks.workspace.services import find_services
 

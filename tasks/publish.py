@@ -9,9 +9,10 @@ from data.layout import Round
 from data.records import Candidate, ImageSpec
 from tasks.config.params import Params, read
 from tasks.config.seeds import derive
-from tasks.labelling import projects
+from tasks.labelling import attached, projects
 from tasks.labelling.client import LabelStudio
 from tasks.labelling.image_digests import digest, picture, picture_digests
+from tasks.labelling.task_keys import remember_keys
 from tasks.quality.consensus import people_wanted
 from tasks.record.candidates import probes
 from tasks.record.published import EVERYBODY, drawing_tasks, editing_tasks, ensure_practice, page_of
@@ -30,13 +31,20 @@ def publish_drawing(studio: LabelStudio, round_: Round, params: Params, spec: Im
     """
     project = _project(studio, round_, params, spec, "draw")
     ensure_practice(studio, project, round_, params, spec)
-    return studio.publish(project, drawing_tasks(round_, params, spec))
+    new = studio.publish(project, drawing_tasks(round_, params, spec))
+    remember_keys(round_, studio, project, studio.task_data(project))
+    return new
 
 
 def publish_editing(studio: LabelStudio, round_: Round, params: Params, spec: ImageSpec) -> int:
     """The round's editing tasks, each over a seed image of its own. How many are new. None wanted: no project."""
     tasks = editing_tasks(round_, params, spec)
-    return studio.publish(_project(studio, round_, params, spec, "edit"), tasks) if tasks else 0
+    if not tasks:
+        return 0
+    project = _project(studio, round_, params, spec, "edit")
+    new = studio.publish(project, tasks)
+    remember_keys(round_, studio, project, studio.task_data(project))
+    return new
 
 
 def reopen_spoiled(studio: LabelStudio, record: Record) -> int:
@@ -66,14 +74,19 @@ def _project(studio: LabelStudio, round_: Round, params: Params, spec: ImageSpec
 
 def attach_model(studio: LabelStudio, round_: Round, params: Params, services: Services) -> None:
     """Let annotators ask the model from within their pages. ServiceDown if Label Studio cannot reach it."""
-    found = {kind: studio.find(projects.title(params.campaign, round_, kind)) for kind in ("draw", "edit")}
+    found = {kind: studio.find(projects.title(params.campaign, round_, kind)) for kind in projects.KINDS}
     if found["draw"] is None:
         raise ValueError(f"round {round_.name} has no drawing project yet; publish it first")
     if not (services.model_url and services.model_user and services.model_password):
         raise ServiceDown("model", services.model_url)
-    for project in found.values():
-        if project is not None:
-            studio.attach_model(project, services.model_url, services.model_user, services.model_password)
+    attached.remember_address(round_.workspace, services.model_url)
+    for kind, project in found.items():
+        if project is None:
+            continue
+        if kind == "validate":  # no model answers there; it is told of the votes
+            attached.restore_webhooks(studio, project, services.model_url)
+        else:
+            attached.attach_model(studio, project, services.model_url, services.model_user, services.model_password)
 
 
 def publish_validation(
@@ -99,7 +112,8 @@ def publish_validation(
         return {"image": picture(candidate, channels)}
 
     pictures = {key: partial(task, c) for key, c in by_key.items() if key not in published}
-    studio.publish(project, pictures)
+    if studio.publish(project, pictures):
+        remember_keys(round_, studio, project, studio.task_data(project))
     digests = picture_digests(round_, {key: by_key[key] for key in by_key.keys() & published.keys()}, channels)
     for key, other in published.items():
         if key not in by_key:

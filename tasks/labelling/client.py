@@ -41,6 +41,10 @@ SETTINGS: dict[str, Any] = {  # of every project
     "show_instruction": True,
     "show_collab_predictions": False,
     "evaluate_predictions_automatically": False,
+    "description": "",
+    "sampling": "Sequential sampling",
+    "overlap_cohort_percentage": 100,
+    "show_overlap_first": False,
 }
 
 
@@ -86,6 +90,11 @@ class LabelStudio:
         self._retries, self._log_in = (2, 30.0) if hurry is None else (0, hurry)
         asks = http_client(self.url, RetryTransport) if hurry is None else http_client(self.url, timeout=hurry)
         self._sdk = LabelStudioBase(base_url=self.url, api_key=token, httpx_client=asks)
+
+    @property
+    def sdk(self) -> Any:
+        """The SDK's client, for what else this room asks."""
+        return self._sdk
 
     def check(self) -> None:
         """Whether the server answers and the token is right; at once, without a second try."""
@@ -160,6 +169,14 @@ class LabelStudio:
                 own = Task(int(task["id"]), people, annotations, wanting, data.get("image"))
                 found.setdefault(data["key"], own)
         return found
+
+    def recorded_task(self, number: int) -> int:
+        """The record's id of a task."""
+        return self._ids.task_in_record(number)
+
+    def task_data(self, project: int) -> dict[int, Any]:
+        """What every task of the project holds."""
+        return {int(task["id"]): task["data"] for task in self._tasks(project, "id,data")}
 
     def free(self, project: int) -> dict[str, int]:
         """Tasks that have no annotation yet: key → id."""
@@ -250,7 +267,7 @@ class LabelStudio:
                 self._sdk.tasks.delete(str(task.id))
 
     def show(self, task: int, data: Mapping[str, Any]) -> None:
-        """Put back what a task shows."""
+        """Put back what a task holds."""
         with errors(self.url, f"change task {task}"):
             self._sdk.tasks.update(str(task), data=dict(data))
 
@@ -269,18 +286,6 @@ class LabelStudio:
         """Everybody's drafts of a task, raw."""
         found = self._get(f"api/tasks/{task}/drafts")
         return [draft for draft in found if isinstance(draft, dict)] if isinstance(found, list) else []
-
-    def attach_model(self, project: int, url: str, user: str, password: str) -> None:
-        """Let the model server at `url` answer within the project; attached once, however often it is called."""
-        log_in = {"auth_method": "BASIC_AUTH", "basic_auth_user": user, "basic_auth_pass": password}
-        with errors(self.url, f"attach the model server at {url}", unless="Can't connect to ML backend"):
-            there = self._sdk.ml.list(project=project)
-            if not there:
-                self._sdk.ml.create(project=project, url=url, title="target", is_interactive=True, **log_in)
-            for extra in there[1:]:
-                self._sdk.ml.delete(extra.id)
-            if there:
-                self._sdk.ml.update(there[0].id, project=project, url=url, is_interactive=True, **log_in)
 
     def invite(self) -> str:
         """The address at which an annotator makes an account."""

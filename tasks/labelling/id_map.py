@@ -32,7 +32,7 @@ class IdMap:
     def recorded(self, tasks: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
         """Tasks as the server gives them → as the record knows them; what nobody has touched since is the old form."""
         for task in tasks:
-            number = self._id(self.tasks, task["id"])
+            number = self.task_in_record(task["id"])
             found = []
             for raw in task["annotations"]:
                 known = self.annotations.get(str(raw["id"]))
@@ -49,8 +49,9 @@ class IdMap:
         moved = (int(number) for number, known in self.tasks.items() if known == recorded)
         return next(moved, recorded - self.beyond if recorded >= self.beyond else recorded)
 
-    def _id(self, known: dict[str, int], number: int) -> int:
-        return known.get(str(number), number + self.beyond)
+    def task_in_record(self, number: int) -> int:
+        """The record's id of a task of the server."""
+        return self.tasks.get(str(number), number + self.beyond)
 
 
 def path(workspace: Workspace) -> Path:

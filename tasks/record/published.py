@@ -8,7 +8,7 @@ import torch
 
 from data.layout import Round
 from data.records import ImageSpec
-from data.shards import read_images
+from data.shards import read_columns, read_images
 from tasks.config.params import Params
 from tasks.config.seeds import derive
 from tasks.labelling import drawing, label_config, projects
@@ -43,12 +43,13 @@ def ensure_practice(studio: LabelStudio, project: int, round_: Round, params: Pa
 
 def practice_task(round_: Round, params: Params, spec: ImageSpec) -> dict[str, str]:
     """The practice task: a pool image, made faint, to be traced."""
-    pool = read_images(round_.workspace.split("pool"), spec.channels)
-    index = derive(params.seed, "guide") % len(pool)
-    faint = (pool.pixels_NCHW[index].float() * FAINT).to(torch.uint8)
+    pool = round_.workspace.split("pool")
+    index = derive(params.seed, "guide") % len(read_columns(pool, "key")[0])
+    traced = read_images(pool, spec.channels, [index])
+    faint = (traced.pixels_NCHW[0].float() * FAINT).to(torch.uint8)
     return {
         "image": drawing.picture(faint),
-        "note": label_config.guide_note(spec.classes[int(pool.labels_N[index])]),
+        "note": label_config.guide_note(spec.classes[int(traced.labels_N[0])]),
     }
 
 

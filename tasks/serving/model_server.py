@@ -3,7 +3,7 @@
 Label Studio asks it when an annotator does, and simulated annotators ask it as well. It answers quickly and binds
 nothing: what counts is judged later, on the frozen target. Nothing that a request holds is used as a file's name or an
 address, and nothing of it is logged; size, time and number of what it works on at once are bounded. Label Studio also
-tells it that something was annotated, which hurries the next `collect` of `dadc schedule`.
+tells it that something was annotated: it notes who did what, and the next `collect` of `dadc schedule` comes sooner.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from tasks.record.candidates import edit_bases
 from tasks.serving.body_limit import BodyLimit
 from tasks.serving.questions import Answered, Question, find_draft
 from tasks.serving.target import Target, current
+from tasks.serving.watcher import Watcher
 from tasks.workspace.rounds import read_index
 from tasks.workspace.services import ServiceDown, StackError, find_services
 
@@ -40,16 +41,19 @@ READING = 30.0  # seconds that a body may take
 ASKING = 32  # annotators whose drawings are waited for at once; the next is told to ask again
 
 
-def app(root: Path, user: str, password: str) -> FastAPI:
-    """The server of the workspace at `root`. Everything but /health and /webhook wants this log-in."""
+def app(root: Path, user: str, password: str, *, renewable: bool = False) -> FastAPI:
+    """The server of the workspace at `root`. Everything but /health and /webhook wants this log-in. renewable: the
+    password is the one that the workspace has at the time."""
     workspace = Workspace(root)
     target = Target(workspace)
     basic, asking = HTTPBasic(realm="dadc"), threading.BoundedSemaphore(ASKING)
     answered = Answered()
+    watcher = Watcher(workspace)
 
     def let_in(given: HTTPBasicCredentials = Depends(basic)) -> None:  # noqa: B008
+        expected = (find_services(root).model_password if renewable else None) or password
         right = secrets.compare_digest(given.username.encode(), user.encode())
-        if not (secrets.compare_digest(given.password.encode(), password.encode()) and right):
+        if not (secrets.compare_digest(given.password.encode(), expected.encode()) and right):
             raise HTTPException(401, "user or password is wrong", {"WWW-Authenticate": "Basic"})
 
     server = FastAPI(title="dadc model server", docs_url=None, redoc_url=None, openapi_url=None)
@@ -72,6 +76,7 @@ def app(root: Path, user: str, password: str) -> FastAPI:
     async def webhook() -> dict[str, str]:
         workspace.local.mkdir(exist_ok=True)
         workspace.hint.touch()
+        watcher.hurry()
         return {}
 
     @server.post("/predict", dependencies=guarded)
@@ -157,7 +162,7 @@ def serve(root: Path, port: int) -> None:
         raise ServiceDown("model", None, "it has no log-in yet")
     torch.set_num_threads(1)
     threading.Thread(target=_warm, args=(root,), daemon=True).start()
-    server = app(root, services.model_user, services.model_password)
+    server = app(root, services.model_user, services.model_password, renewable=True)
     uvicorn.run(server, host="127.0.0.1", port=port, log_level="warning", access_log=False)
 
 

@@ -153,12 +153,29 @@ def make_secrets(
         there = read_secrets(root)
         made = {**there, **wanted} if replace else {**wanted, **there}
         if made != there:
-            new = path.with_name("secrets.json.new")
-            new.unlink(missing_ok=True)
-            with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
-                json.dump(made, file, indent=2)
-            new.replace(path)
+            _write_secrets(path, made)
     return made
+
+
+def renew_secret(root: Path, service: str, key: str, variable: str) -> bool:
+    """Make a secret of the workspace anew; False where it has none, or the environment gives it by this variable."""
+    path = _secrets(root)
+    if configured_url(service) or os.environ.get(variable) or not path.exists():
+        return False
+    with FileLock(path.parent / "locks" / "secrets.lock"):
+        there = read_secrets(root)
+        if key not in there.get(service, {}):
+            return False
+        _write_secrets(path, {**there, service: {**there[service], key: secrets.token_urlsafe(24)}})
+    return True
+
+
+def _write_secrets(path: Path, content: Mapping[str, dict[str, str]]) -> None:
+    new = path.with_name("secrets.json.new")
+    new.unlink(missing_ok=True)
+    with os.fdopen(os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        json.dump(content, file, indent=2)
+    new.replace(path)
 
 
 def _secrets(root: Path) -> Path:

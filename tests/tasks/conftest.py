@@ -10,6 +10,7 @@ import pytest
 from conftest import unset
 from open_round import Play, make_round
 from open_round import model_server as serve
+from voting_scene import Voting, make_voting
 
 from tasks.labelling.client import LabelStudio, connect
 from tasks.workspace.services import Services, find_services
@@ -37,3 +38,9 @@ def model_server() -> Iterator[Callable[[Path], Services]]:
     """Serves the target of a workspace on a free port."""
     with ExitStack() as running:
         yield lambda root: running.enter_context(serve(root))
+
+
+@pytest.fixture
+def voting(studio: LabelStudio, open_round: Callable[..., Play]) -> Voting:
+    """A round with one drawing, ann's, of a 3, and its validation task; two of at most five must agree."""
+    return make_voting(studio, open_round(validate={"non_fooling_share": 1.0, "consensus": 2, "max_votes": 5}))
