@@ -25,6 +25,7 @@ from typing import Any
 import psutil
 import pytest
 
+from flows.cli import make_private
 from flows.stack import lifecycle as stacks
 from flows.stack.access import login, missing
 from flows.stack.lifecycle import ALL, down, health, up
@@ -320,3 +321,13 @@ def test_ports_can_be_told_free_from_taken() -> None:
 
 def _began(pid: int) -> float:
     return float(psutil.Process(pid).create_time())
+
+
+def test_what_a_workspace_keeps_is_its_owners_alone(tmp_path: Path) -> None:
+    """Logs, databases and secrets, those of a workspace that an earlier version made too."""
+    local = tmp_path / ".dadc"
+    make_private(tmp_path)
+    assert local.stat().st_mode & 0o777 == 0o700
+    local.chmod(0o755)
+    make_private(tmp_path)
+    assert local.stat().st_mode & 0o777 == 0o700
