@@ -182,7 +182,7 @@ def campaign(root: Path, rounds: int, each: int) -> Path:
     workspace = Workspace(root)
     given = yaml.safe_load(workspace.params.read_text(encoding="utf-8"))
     given["data"] |= {"set": "folder", "root": str(root.parent / "images"), "size": 28, "channels": 1}
-    given["data"] |= {"pool": each + 40, "validation": 40}
+    given["data"] |= {"pool": each + 40, "validation": 40, "gate": 0}
     given["collect"] |= {"drawings": each}
     workspace.params.write_text(yaml.safe_dump(given, sort_keys=False), encoding="utf-8")
     commit(workspace, "params", workspace.params)

@@ -21,6 +21,7 @@ from benchmarks import _nets
 from benchmarks._frame import Measured, finish
 from data.shards import Images
 from tasks import evaluate
+from tasks.attacks import _answers
 from tasks.config.params import Params
 from tasks.engine.devices import ONE_PROCESS
 from tasks.evaluation.masking import masking
@@ -68,7 +69,7 @@ class Wrapped(nn.Module):
 def report(net: nn.Module, images: Images, params: Params) -> tuple[dict[str, Any], dict[str, float]]:
     """What metrics.json would have under `masking`, and the accuracies in per cent."""
     torch.manual_seed(params.seed)  # of what a randomised network draws
-    answers = evaluate.answer_all(net, images, params, shifts=False)
+    answers = _answers.answer_all(net, images, params, shifts=False)
     answers |= evaluate.masking_signs(net, images, answers, params, ONE_PROCESS)
     columns = {name: column_N.tolist() for name, column_N in {"label": images.labels_N, **answers}.items()}
     right = {name: answers[name] == images.labels_N for name in ("clean", "attack_fgsm", "attack_pgd", "attack_worst")}

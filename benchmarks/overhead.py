@@ -29,7 +29,7 @@ from tasks.workspace.services import Services
 WORKED = re.compile(r"^(?:attack|train|rift|evaluate) \d{3}: worked (\d+\.\d) s$", re.MULTILINE)
 COMMANDS = ("open", "collect", "simulate", "collect", "close")
 SMALL: dict[str, dict[str, object]] = {
-    "data": {"limit": 300, "pool": 60, "validation": 60},
+    "data": {"limit": 300, "pool": 60, "validation": 60, "gate": 40},
     "attack": {"count": 2},
     "collect": {"drawings": 4},
     "train": {"epochs": 2},

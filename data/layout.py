@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 SPLITS = ("train", "pool", "validation", "test")
+GATE = "gate"  # a fifth split, of campaigns whose params.yaml asks for one
 CHALLENGER, REFERENCE, CONTROL = ARMS = ("challenger", "reference", "control")
 
 
@@ -33,9 +34,9 @@ class Workspace:
         return self.base / "splits.json"
 
     def split(self, name: str) -> Path:
-        """The frozen images of one split, `train`, `pool`, `validation` or `test`."""
-        if name not in SPLITS:
-            raise ValueError(f"split must be one of {', '.join(SPLITS)}, got {name!r}")
+        """The frozen images of one split, `train`, `pool`, `validation`, `test` or `gate`."""
+        if name not in (*SPLITS, GATE):
+            raise ValueError(f"split must be one of {', '.join((*SPLITS, GATE))}, got {name!r}")
         return self.base / f"{name}.parquet"
 
     @property
@@ -130,6 +131,16 @@ class Round:
     def challenger(self) -> Arm:
         """The arm that may become the next target."""
         return Arm(self)
+
+    @property
+    def gate(self) -> Path:
+        """The gate's verdict on the challenger; rounds opened before there was the gate stage have none."""
+        return self.folder / "gate.json"
+
+    @property
+    def gate_answers(self) -> Path:
+        """What the networks answered that the gate compared, image by image."""
+        return self.folder / "gate.parquet"
 
     @property
     def decision(self) -> Path:

@@ -1,4 +1,4 @@
-"""The set's training part → train, pool and validation: seeded, stratified by class."""
+"""The set's training part → train, pool, validation and gate: seeded, stratified by class."""
 
 from __future__ import annotations
 
@@ -7,14 +7,19 @@ import torch
 from data.shards import Images
 
 
-def split_train(images: Images, *, pool: int, validation: int, limit: int | None, seed: int) -> dict[str, Images]:
+def split_train(
+    images: Images, *, pool: int, validation: int, limit: int | None, seed: int, gate: int = 0
+) -> dict[str, Images]:
     """The parts of `split_rows`, as images."""
-    rows = split_rows(images, pool=pool, validation=validation, limit=limit, seed=seed)
+    rows = split_rows(images, pool=pool, validation=validation, gate=gate, limit=limit, seed=seed)
     return {name: images.take(part) for name, part in rows.items()}
 
 
-def split_rows(images: Images, *, pool: int, validation: int, limit: int | None, seed: int) -> dict[str, torch.Tensor]:
-    """Cut `images` (at most `limit` of them, a stratified choice) into `train`, `pool` and `validation`: their rows.
+def split_rows(
+    images: Images, *, pool: int, validation: int, limit: int | None, seed: int, gate: int = 0
+) -> dict[str, torch.Tensor]:
+    """Cut `images` (at most `limit` of them, a stratified choice) into `train`, `pool`, `validation` and, if any are
+    asked for, `gate`: their rows.
 
     Every class gets its share of each part. ValueError if there is one class only, a class without images, or too few
     images for the parts.
@@ -27,19 +32,23 @@ def split_rows(images: Images, *, pool: int, validation: int, limit: int | None,
         missing = [images.classes[i] for i in (counts == 0).nonzero().flatten().tolist()]
         raise ValueError(f"every class needs training images, none of {', '.join(missing[:5])} was found")
     n = len(images) if limit is None else min(limit, len(images))
-    if n - pool - validation < k:
+    if n - pool - validation - gate < k:
+        to_gate = f", {validation} to validation and {gate} to the gate" if gate else f" and {validation} to validation"
         raise ValueError(
-            f"{n} training images cannot give {pool} to the pool and {validation} to validation and leave one of each "
-            f"of the {k} classes to train on; lower data.pool or data.validation, or raise data.limit"
+            f"{n} training images cannot give {pool} to the pool{to_gate} and leave one of each "
+            f"of the {k} classes to train on; lower data.pool, data.validation or data.gate, or raise data.limit"
         )
     order = _stratified(images.labels_N, seed)
-    parts = {"pool": order[:pool], "validation": order[pool : pool + validation], "train": order[pool + validation : n]}
+    sizes = {"pool": pool, "validation": validation, "gate": gate, "train": n - pool - validation - gate}
+    parts = dict(zip(sizes, order[:n].split(list(sizes.values())), strict=True))
+    if gate == 0:
+        del parts["gate"]
     left = torch.bincount(images.labels_N[parts["train"]], minlength=k)
     if int(left.min()) == 0:
         lost = [images.classes[i] for i in (left == 0).nonzero().flatten().tolist()]
         raise ValueError(
-            f"no image of {', '.join(lost[:5])} would be left to train on; lower data.pool or data.validation, "
-            "or bring more images of it"
+            f"no image of {', '.join(lost[:5])} would be left to train on; lower data.pool, data.validation or "
+            "data.gate, or bring more images of it"
         )
     return {name: part.sort().values for name, part in parts.items()}
 

@@ -49,7 +49,7 @@ def keep(round_: Round, why: str) -> None:
         dvc(workspace, "push", pointer(round_.annotations), quiet=True, say=say)
     drop_from_index(round_)
     tell(round_, why)
-    kept = [p for p in round_.folder.iterdir() if p.suffix in (".json", ".dvc", ".yaml")]
+    kept = [p for p in round_.folder.rglob("*") if p.suffix in (".json", ".dvc", ".yaml")]
     commit(workspace, f"Abort round {round_.name}", *sorted(kept), workspace.index, workspace.root / "dvc.lock")
     say(f"round {round_.name} is aborted; what was collected stays in {round_.folder.relative_to(workspace.root)}")
 

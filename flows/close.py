@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from data.files import write_whole
-from data.layout import Round, pointer
+from data.layout import REFERENCE, Round, Workspace, pointer
 from data.records import Candidate
 from flows.collect import pull, validate
 from flows.context import Campaign, campaign_flow, load, say, step
@@ -15,8 +15,9 @@ from flows.open import check_devices
 from tasks import freeze as freezing
 from tasks.config.params import read
 from tasks.evaluation import plots
-from tasks.promote import champion, outcome
+from tasks.promote import champion, outcome, promoted
 from tasks.quality.progress import Progress
+from tasks.workspace.checkout import gate_split
 from tasks.workspace.dvc import check_remote, dvc
 from tasks.workspace.git import WorkspaceError, check_branch, check_committed, commit, git, round_tags
 from tasks.workspace.rounds import State, check_tag, closed, closing_commit, state, target, write_index
@@ -74,7 +75,8 @@ def round_to_close(campaign: Campaign) -> Round:
 @step("freeze")
 def freeze(round_: Round, candidates: list[Candidate]) -> None:
     """Candidates → the shard; from here on late annotations are late."""
-    freezing.freeze(round_, candidates, read(round_.params), target(round_))
+    before = [r for r in closed(round_.workspace) if promoted(r)]
+    freezing.freeze(round_, candidates, read(round_.params), target(round_), before)
     if round_.number > 0:
         say(f"froze round {round_.name}: {Progress.of(candidates)}")
 
@@ -89,16 +91,34 @@ def keep(round_: Round) -> None:
         dvc(round_.workspace, "add", "--no-relink", *new, say=say)
 
 
-@step("train, rift, evaluate")
+@step("train, rift, evaluate, gate")
 def train(round_: Round) -> None:
     """The round's deterministic stages, by DVC."""
-    root = round_.workspace.root
+    dvc(round_.workspace, "repro", "-s", *index_stages(round_), say=say)
+
+
+def index_stages(round_: Round) -> list[str]:
+    """Put the round into the index over which DVC repeats its stages; the names of its own, in order."""
+    workspace, promote = round_.workspace, read(round_.params).promote
     attacked = target(round_)
-    given = round_.weights if round_.weights.exists() else round_.workspace.splits
-    start = attacked.challenger.model if attacked else given
-    write_index(round_, "rounds", {"start": str(start.relative_to(root))})
-    stages = [f"{stage}@{round_.name}" for stage in ("train", "rift", "evaluate")]
-    dvc(round_.workspace, "repro", "-s", *stages, say=say)
+    first_input = round_.weights if round_.weights.exists() else workspace.splits
+    start = _path(attacked.challenger.model if attacked else first_input, workspace)
+    write_index(round_, "rounds", {"start": start})
+    stages = ["train", "rift", "evaluate"]
+    if promote.margins is not None:
+        against = start
+        if attacked and promote.reference:
+            write_index(round_, "references", {"start": start})
+            against = _path(round_.arm(REFERENCE).model, workspace)
+            stages += ["train_reference", "rift_reference"]
+        images = _path(workspace.split(gate_split(workspace)), workspace)
+        write_index(round_, "gated", {"images": images, "against": against})
+        stages.append("gate")
+    return [f"{stage}@{round_.name}" for stage in stages]
+
+
+def _path(path: Path, workspace: Workspace) -> str:
+    return str(path.relative_to(workspace.root))
 
 
 @step("record")
@@ -110,7 +130,7 @@ def record(round_: Round) -> None:
     if not round_.closed.exists():
         at = datetime.now(UTC).isoformat(timespec="seconds")
         write_whole(round_.closed, json.dumps({"at": at}, indent=2) + "\n")
-    made = [p for p in round_.folder.iterdir() if p.suffix in (".json", ".dvc", ".yaml")]
+    made = [p for p in round_.folder.rglob("*") if p.suffix in (".json", ".dvc", ".yaml")]
     commit(
         workspace, f"Close round {round_.name}", *sorted(made), *tables, workspace.index, workspace.root / "dvc.lock"
     )

@@ -14,7 +14,7 @@ from flows.context import Campaign, campaign_flow, load, say, step
 from tasks.config.kinds import check_kinds
 from tasks.config.params import read
 from tasks.prepare import check_same
-from tasks.promote import champion
+from tasks.promote import champion, unsound
 from tasks.record.pool import check_pool
 from tasks.workspace.checkout import pool_size
 from tasks.workspace.dvc import check_remote, dvc
@@ -126,6 +126,8 @@ def freeze_params(campaign: Campaign, round_: Round) -> None:
         temporary.replace(round_.params)
     target = target_of(campaign, round_)
     if target is not None:
+        if warning := unsound(target):
+            say(warning)
         write_index(round_, "collected", {"target": str(target.challenger.model.relative_to(campaign.workspace.root))})
 
 

@@ -1,4 +1,4 @@
-"""Clean, robust and OOD accuracy, the round's rates, what was healed, and the gate's verdict.
+"""Clean, robust and OOD accuracy, the round's rates, and what was healed.
 
 The only writer of metrics.json and the only one that sees the test split. All of it runs in fp32. Attacks and shifts
 take the same random numbers in every round, so that rounds differ by their networks only. The networks' answers go into
@@ -7,7 +7,7 @@ predictions.parquet, and metrics.json is worked out from them and the shards alo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import chain
 
@@ -20,18 +20,15 @@ from data.records import Candidate
 from data.shards import Images, candidate_images, read_candidates, write_table
 from tasks import attacks
 from tasks.attacks import _masking, pgd
-from tasks.attacks._battery import CURVE_STEPS, battery, curve
-from tasks.config.kinds import kind
+from tasks.attacks._answers import Column, answer_all, answered, clean, in_parts
+from tasks.attacks._battery import CURVE_STEPS, curve
 from tasks.config.params import Params
 from tasks.config.seeds import derive
 from tasks.engine import checkpoint, inference, stage
 from tasks.engine.devices import Compute
 from tasks.evaluation import masking
-from tasks.evaluation.predictions import CHALLENGER, LABEL, OTHER, SQUARES, SURE, TARGET, Answered, measured, to_table
+from tasks.evaluation.predictions import CHALLENGER, OTHER, TARGET, measured, to_table
 from tasks.workspace import inputs
-
-Column = Mapping[str, torch.Tensor]
-AT_ONCE = 1 << 26  # pixel values evaluated at a time, in fp32 and several copies of it
 
 
 def evaluate(arm: Arm, params: Params, here: Compute) -> None:
@@ -41,7 +38,7 @@ def evaluate(arm: Arm, params: Params, here: Compute) -> None:
     net, card = checkpoint.load(arm.model)
     net = net.to(here.device)
     target = checkpoint.load(lineage.target)[0].to(here.device) if lineage.target else None
-    test, validation = (inputs.images(round_.workspace, split) for split in ("test", "validation"))
+    test = inputs.images(round_.workspace, "test")
     card.check(test, "the test split")
     campaign = list(chain.from_iterable(read_candidates(path) for path in lineage.shards))
     candidates = candidate_images([c for c in campaign if c.fooling and c.verified], test.channels, test.classes)
@@ -59,8 +56,10 @@ def evaluate(arm: Arm, params: Params, here: Compute) -> None:
     for name, each in ((CHALLENGER, net), (TARGET, target)):
         if each is None:
             continue
-        chosen_on = in_parts(validation, partial(answer_all, each, params=params, shifts=False), here)
-        parts.append(answered(name, "validation", validation, chosen_on))
+        if params.promote.margins is None:  # else the gate has a stage of its own
+            validation = inputs.images(round_.workspace, "validation")
+            on_validation = in_parts(validation, partial(answer_all, each, params=params, shifts=False), here)
+            parts.append(answered(name, "validation", validation, on_validation))
         if len(candidates):
             parts.append(answered(name, "candidates", candidates, clean(each, candidates)))
     for name in params.evaluate.sets:
@@ -80,60 +79,8 @@ def evaluate(arm: Arm, params: Params, here: Compute) -> None:
     stage.say(
         f"evaluate {arm.label}: clean {found['clean']['accuracy']:.1%}  "
         + "  ".join(f"{name} {told['accuracy']:.1%}" for name, told in found["robust"].items())
-        + f"  {'promoted' if found['promoted'] else 'not promoted'}: {'; '.join(found['gate']['reasons'])}"
+        + (f"  {'; '.join(found['gate']['reasons'])}" if "gate" in found else "")
     )
-
-
-def in_parts(
-    images: Images, answering: Callable[[Images], dict[str, torch.Tensor]], here: Compute
-) -> dict[str, torch.Tensor]:
-    """Answers to all images, of which each process takes its share, and no more at once than fit: the draws of attacks
-    and shifts begin anew with every part."""
-    at_once = max(1, AT_ONCE // max(1, images.pixels_NCHW.shape[1:].numel()))
-    found = [answering(images.take(part)) for part in here.shard(torch.arange(len(images))).split(at_once)]
-    own = {name: torch.cat([answers[name] for answers in found]) for name in found[0]}
-    return {name: here.all_gather(column_N, len(images)) for name, column_N in own.items()}
-
-
-def answer_all(net: nn.Module, images: Images, params: Params, *, shifts: bool) -> dict[str, torch.Tensor]:
-    """The network's answers to N images, by column of predictions.parquet: clean, under params.evaluate's attacks and,
-    if asked, its shifts.
-
-    Each of `attacks` is run on every image, the battery then on what they left standing. Of a gradient-free one it is
-    told, as of a turn of the battery, what it broke of all that stood under the others.
-    """
-    chosen, labels_N = params.evaluate, images.labels_N
-    columns = clean(net, images)
-    start_NCHW, worst_N, blind = inference.to_float(images.pixels_NCHW), columns["clean"], []
-    for name, given in chosen.attacks.items():
-        module, own = kind("attacks", name, given, f"evaluate.attacks.{name}")
-        seed = derive(params.seed, "evaluate", "attack", name)
-        precision = chosen.precision
-        found = attacks.attack(module, net, start_NCHW, labels_N, params.threat, own, seed, precision=precision)
-        columns[f"attack_{name}"] = found.answers
-        if attacks.gradient_free(module):
-            blind.append(name)
-        elif not attacks.own_budget(module):
-            worst_N = torch.where(worst_N == labels_N, found.answers, worst_N)
-    kinds = {name: kind("attacks", name, given, f"evaluate.battery.{name}") for name, given in chosen.battery.items()}
-    seed = derive(params.seed, "evaluate", "battery")
-    rest = battery(kinds, net, start_NCHW, labels_N, worst_N, params.threat, seed, precision=chosen.precision)
-    columns |= {f"attack_{name}": answers_N for name, answers_N in rest.apart.items()}
-    for turn in rest.turns:
-        columns |= {f"tried_{turn.attack}": turn.tried_N, f"broke_{turn.attack}": turn.broke_N}
-    worst_N = rest.answers_N
-    for name in blind:
-        stands_N, answers_N = worst_N == labels_N, columns[f"attack_{name}"]
-        columns |= {f"tried_{name}": stands_N, f"broke_{name}": stands_N & (answers_N != labels_N)}
-        worst_N = torch.where(stands_N, answers_N, worst_N)
-    columns["attack_worst"] = worst_N
-    for name, given in chosen.shifts.items() if shifts else ():
-        module, own = kind("shifts", name, given, f"evaluate.shifts.{name}")
-        moved_NCHW = module.shift(start_NCHW, own, stage.generator(params, "evaluate", "shift", name))
-        # Rounded to 8 bits, as a file would hold it.
-        moved_NCHW = (moved_NCHW.clamp(0, 1) * 255).round().to(torch.uint8)
-        columns[f"shift_{name}"], _ = inference.answer(net, moved_NCHW)
-    return columns
 
 
 def radii(net: nn.Module, images: Images, clean_N: torch.Tensor, params: Params) -> dict[str, torch.Tensor]:
@@ -208,23 +155,6 @@ def masking_signs(
     if "tried_square" in answers:
         found |= {"asked_square": answers["tried_square"], "fell_square": answers["broke_square"]}
     return found
-
-
-def clean(net: nn.Module, images: Images) -> dict[str, torch.Tensor]:
-    """The network's answers to the images as they are, and how sure it is of each."""
-    answers_N, probabilities_NK = inference.answer(net, images.pixels_NCHW)
-    return {
-        "clean": answers_N,
-        SURE: probabilities_NK.amax(1),
-        LABEL: probabilities_NK.gather(1, images.labels_N[:, None].long())[:, 0],
-        SQUARES: probabilities_NK.square().sum(1),
-    }
-
-
-def answered(net: str, where: str, images: Images, columns: Column) -> Answered:
-    """Answers as predictions.parquet holds them."""
-    told = {"label": images.labels_N, **columns}
-    return Answered(net, where, images.keys, {name: column_N.tolist() for name, column_N in told.items()})
 
 
 def seed_images(round_: Round, campaign: Sequence[Candidate]) -> Images | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from data.files import md5, write_whole
-from data.layout import SPLITS, Round
+from data.layout import GATE, SPLITS, Round
 from data.records import PEOPLE, Candidate
 from data.shards import read_columns, write_candidates
 from tasks.config.params import Params
@@ -24,15 +24,22 @@ from tasks.workspace.rounds import closed
 PATTERN = ("train", "train", "validation", "train", "test")  # dealt out in turn: three fifths train
 
 
-def freeze(round_: Round, candidates: Sequence[Candidate], params: Params, target: Round | None) -> None:
+def freeze(
+    round_: Round,
+    candidates: Sequence[Candidate],
+    params: Params,
+    target: Round | None,
+    champions: Sequence[Round] = (),
+) -> None:
     """Write the shard, copy the weights that params.yaml names, and write lineage.json, which says that all is whole.
 
+    champions: the rounds before whose challengers were promoted; the gate compares this one's with the best of them.
     ValueError where the network or its weights are not what the campaign's images need.
     """
     take_weights(round_, params)
     before = closed(round_.workspace)
     write_candidates(round_.candidates, split(candidates, joined(before), params.seed, used(before)))
-    write_whole(round_.lineage, json.dumps(lineage(round_, params, target), indent=2) + "\n")
+    write_whole(round_.lineage, json.dumps(lineage(round_, params, target, champions), indent=2) + "\n")
 
 
 def take_weights(round_: Round, params: Params) -> None:
@@ -94,7 +101,7 @@ def _unit(candidate: Candidate) -> str:
     return candidate.seed_image or candidate.key
 
 
-def lineage(round_: Round, params: Params, target: Round | None) -> dict[str, Any]:
+def lineage(round_: Round, params: Params, target: Round | None, champions: Sequence[Round] = ()) -> dict[str, Any]:
     """What the round's challenger is made from: shards and splits by digest, target, code, environment."""
     workspace = round_.workspace
     before = closed(workspace)
@@ -110,13 +117,22 @@ def lineage(round_: Round, params: Params, target: Round | None) -> dict[str, An
             "path": _name(target.challenger.model, round_),
             "md5": md5(target.challenger.model),
         },
+        "champions": [
+            {
+                "round": r.number,
+                "path": _name(r.challenger.model, round_),
+                "md5": md5(r.challenger.model),
+                "accuracy": json.loads(r.gate.read_text(encoding="utf-8"))["accuracy"] if r.gate.exists() else {},
+            }
+            for r in champions
+        ],
         "shards": [*shards, own],
         "weights": {"path": _name(round_.weights, round_), "md5": md5(round_.weights)}
         if round_.weights.exists()
         else None,
         "network": network(round_, params),
         "pulled": pulled(read_lines(round_.annotations), round_),
-        "base": {name: md5(workspace.split(name)) for name in SPLITS},
+        "base": {name: md5(workspace.split(name)) for name in (*SPLITS, GATE) if workspace.split(name).exists()},
         "code": git(workspace, "rev-parse", "HEAD"),
         "environment": environment(params),
     }

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from data import contact_sheet
 from data.files import md5, write_whole
-from data.layout import SPLITS, Workspace, pointer
+from data.layout import GATE, SPLITS, Workspace, pointer
 from data.names import class_faults
 from data.records import ImageSpec
 from data.shards import write_images
@@ -34,7 +34,16 @@ if TYPE_CHECKING:
 
 DEFAULT_NAME = "digits"  # of the campaign, and of its data set, in params.yaml as it comes
 LISTED = 5  # classes of which each is told; of more the smallest and the largest
-ASKED = ("size", "channels", "limit", "pool", "validation", "fit", "test_share")  # keys of `data`: what was frozen
+ASKED = (
+    "size",
+    "channels",
+    "limit",
+    "pool",
+    "validation",
+    "gate",
+    "fit",
+    "test_share",
+)  # keys of `data`: what was frozen
 
 
 @dataclass(frozen=True)
@@ -86,7 +95,7 @@ def init(
         shutil.rmtree(workspace.base, ignore_errors=True)  # of an init that was cut short
         write_set(workspace, params, found, say)
     write_others(workspace, read, say)
-    files = [*map(workspace.split, SPLITS), *map(workspace.other, params.evaluate.sets)]
+    files = [*map(workspace.split, splits(params)), *map(workspace.other, params.evaluate.sets)]
     missing = [path for path in files if not pointer(path).exists()]
     if missing:
         dvc(workspace, "add", *missing, quiet=True, say=say)
@@ -155,6 +164,11 @@ def look_over(
         say(f"warning: {line}")
 
 
+def splits(params: Params) -> tuple[str, ...]:
+    """The names of the splits that params.yaml asks for."""
+    return (*SPLITS, GATE) if params.data.gate else SPLITS
+
+
 def freeze_data(workspace: Workspace, params: Params, say: Callable[[str], None]) -> None:
     """Load the set, split its training part by the seed, write the images and splits.json."""
     write_set(workspace, params, read_set(workspace, params, say), say)
@@ -187,6 +201,7 @@ def read_set(workspace: Workspace, params: Params, say: Callable[[str], None]) -
         train,
         pool=choice.pool,
         validation=choice.validation,
+        gate=choice.gate,
         limit=choice.limit,
         seed=derive(params.seed, "splits"),
     )
@@ -196,7 +211,7 @@ def read_set(workspace: Workspace, params: Params, say: Callable[[str], None]) -
 def write_set(workspace: Workspace, params: Params, found: ReadSet, say: Callable[[str], None]) -> None:
     """Write the images of the splits, and splits.json, which is there once all of them are."""
     train, sizes = found.train, {}
-    for name in SPLITS:
+    for name in splits(params):
         part, rows = (train, found.rows[name]) if name in found.rows else (found.test, None)
         labels_N = part.labels_N if rows is None else part.labels_N[rows]
         sizes[name] = len(labels_N)
@@ -211,7 +226,7 @@ def write_set(workspace: Workspace, params: Params, found: ReadSet, say: Callabl
         "size": train.size,
         "seed": params.seed,
         "asked": {key: getattr(params.data, key) for key in ASKED},
-        "splits": {n: {"n": sizes[n], "md5": md5(workspace.split(n))} for n in SPLITS},
+        "splits": {n: {"n": sizes[n], "md5": md5(workspace.split(n))} for n in splits(params)},
     }
     write_whole(workspace.splits, json.dumps(described, indent=2, ensure_ascii=False) + "\n")
 

@@ -1,6 +1,6 @@
-"""Challenger → champion, or not: the gate's verdict in metrics.json, over which a person may decide.
+"""Challenger → champion, or not: the gate's verdict in gate.json, over which a person may decide.
 
-The verdict itself is `tasks.evaluation.gate`, computed by the evaluate stage; here it is only read.
+The verdict itself is `tasks.evaluation.gate`, computed by the gate stage; here it is only read.
 """
 
 from __future__ import annotations
@@ -15,14 +15,17 @@ from data.layout import Round
 
 
 def promoted(round_: Round) -> bool:
-    """Whether the round's challenger became champion: by decision.json, else by metrics.json."""
+    """Whether the round's challenger became champion: by decision.json, else by the gate."""
     if round_.decision.exists():
         return bool(json.loads(round_.decision.read_text())["promoted"])
     return bool(verdict(round_)["promoted"])
 
 
 def verdict(round_: Round) -> dict[str, Any]:
-    """The gate's own: {"promoted", "reasons", …}."""
+    """The gate's own: {"promoted", "reasons", …}. Rounds opened before the gate was a stage have it in metrics.json."""
+    if round_.gate.exists():
+        content: dict[str, Any] = json.loads(round_.gate.read_text())
+        return content
     metrics = json.loads(round_.challenger.metrics.read_text())
     return {**metrics.get("gate", {}), "promoted": metrics["promoted"]}
 
@@ -44,8 +47,20 @@ def champion(closed: Sequence[Round]) -> Round | None:
     return next((r for r in reversed(closed) if promoted(r)), None)
 
 
+def unsound(round_: Round) -> str:
+    """A warning where the round's network answers one class to everything or is no better than chance, else nothing."""
+    if not round_.gate.exists():
+        return ""
+    fault = json.loads(round_.gate.read_text())["sound"]["fault"]
+    advice = (
+        "fooling it says nothing. Start the campaign with a network that has learned the classes: more train.epochs, "
+        "another train.learning_rate, or first.weights"
+    )
+    return f"warning: round {round_.name}: {fault}; {advice}" if fault else ""
+
+
 def decide(round_: Round, promote: bool, why: str) -> None:
-    """Decide by hand; the gate's own verdict stays in metrics.json. The same decision twice is one."""
+    """Decide by hand; the gate's own verdict stays in gate.json. The same decision twice is one."""
     if not why.strip():
         raise ValueError("a decision by hand needs a reason, got none; give --why")
     if round_.decision.exists():

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from data.files import md5
 from data.layout import Round, Workspace
 from tasks.config.params import Params, read
+from tasks.evaluation.gate_words import line
 from tasks.workspace.environment import bypass_proxies
 from tasks.workspace.git import commits_adding
 from tasks.workspace.rounds import closed, closed_at, opened_at
@@ -89,7 +90,7 @@ def disagreements(round_: Round, services: Services, best: Round | None) -> list
     if run is None:
         return [f"MLflow has no run of round {round_.name}; `dadc track` logs it"]
     found = []
-    told, wanted = run.data.metrics, flat_metrics(json.loads(round_.challenger.metrics.read_text()))
+    told, wanted = run.data.metrics, figures(round_)
     for name in sorted(told.keys() | wanted.keys()):
         if told.get(name) != wanted.get(name):
             found.append(f"{name}: {told.get(name)!r} in MLflow, {wanted.get(name)!r} in metrics.json")
@@ -113,6 +114,26 @@ def flat_metrics(content: Mapping[str, Any], prefix: str = "") -> dict[str, floa
         elif isinstance(value, int | float) and name != "round":
             flat[name] = float(value)
     return flat
+
+
+def figures(round_: Round) -> dict[str, float]:
+    """The numbers of metrics.json and, where the gate is a stage, of gate.json under `gate.`."""
+    found = flat_metrics(json.loads(round_.challenger.metrics.read_text()))
+    if round_.gate.exists():
+        found |= flat_metrics(json.loads(round_.gate.read_text()), "gate")
+    return found
+
+
+def verdicts(round_: Round) -> dict[str, str]:
+    """The gate's verdicts as tags: `dadc.gate`, and `dadc.gate.target.clean` with difference, interval and n."""
+    if not round_.gate.exists():
+        return {}
+    content = json.loads(round_.gate.read_text())
+    tags = {"dadc.gate": str(content["verdict"])}
+    for against in ("target", "best", "reference"):
+        for name, comparison in content.get(against, {}).items():
+            tags[f"dadc.gate.{against}.{name}"] = line(name, comparison)
+    return tags
 
 
 def flat_params(content: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
@@ -152,7 +173,9 @@ def digest(round_: Round) -> str:
             round_.lineage,
             round_.challenger.model,
             round_.challenger.metrics,
+            round_.gate,
         )
+        if path.exists() or path != round_.gate
     ]
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:16]
 
@@ -312,13 +335,14 @@ def _log(store: _Store, run: Run, round_: Round, origin: str) -> None:
 
     run_id, at = run.info.run_id, run.info.start_time
     lineage = json.loads(round_.lineage.read_text())
-    metrics = flat_metrics(json.loads(round_.challenger.metrics.read_text()))
+    metrics = figures(round_)
     tags = {
         "dadc.digest": origin,
         "dadc.data": md5(round_.candidates),
         "dadc.code": lineage["code"],
         "dadc.tag": round_.tag,
         "mlflow.source.git.commit": lineage["code"],
+        **verdicts(round_),
     }
     params = flat_params(effective(read(round_.params), round_.number))
     entries = [Param(name, value) for name, value in sorted(params.items())]
@@ -331,6 +355,7 @@ def _log(store: _Store, run: Run, round_: Round, origin: str) -> None:
         round_.lineage,
         round_.challenger.history,
         round_.challenger.rift,
+        round_.gate,
         round_.decision,
     ):
         if path.exists():

@@ -31,7 +31,7 @@ OWN = (  # variables that name servers, which the tests have of their own
     *("DADC_LABEL_STUDIO", "DADC_SECRET", "PREFECT_API_AUTH_STRING", "PREFECT_SERVER_API_AUTH_STRING"),
 )
 SMALL: dict[str, dict[str, object]] = {  # a round in seconds: enough to see every step, too little to learn anything
-    "data": {"limit": 300, "pool": 60, "validation": 60},
+    "data": {"limit": 300, "pool": 60, "validation": 60, "gate": 40},
     "attack": {"count": 2},
     "collect": {"drawings": 4},
     "train": {"epochs": 2},
@@ -41,6 +41,7 @@ SMALL: dict[str, dict[str, object]] = {  # a round in seconds: enough to see eve
         "battery": {"apgd_t": {"steps": 2, "targets": 1}},
         "gradients": {"images": 10, "queries": 5, "starts": 2, "allowed": 0.01, "alpha": 0.01},
     },
+    "promote": {"reference": False},
     # An account's errors are seeded by its name, so by the campaign's, which may be drawn at random; of two validators
     # neither may be set aside for them.
     "simulate": {"annotators": 2, "validators": 2, "tries": 2, "vote_error": 0.0},

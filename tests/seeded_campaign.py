@@ -4,8 +4,8 @@ structure and after it, on one machine, and the bytes must be the same.
     PYTHONPATH=.:tests python tests/seeded_campaign.py --save before.json     # in the old code
     PYTHONPATH=.:tests python tests/seeded_campaign.py --against before.json  # in the new; exit status 1 if they differ
 
-It covers all four stages, a battery, RiFT, two losses and three shifts. People's drawings and votes are written into
-annotations.jsonl as a pull writes them.
+It covers every stage, the reference arm, a battery, RiFT, two losses and three shifts. People's drawings and votes are
+written into annotations.jsonl as a pull writes them.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from conftest import copy_checkout, dadc, run
 from data.layout import Round, Workspace
 from data.shards import read_images
 from flows.candidates import candidates_now
+from flows.close import index_stages
 from tasks.config.params import read
 from tasks.freeze import freeze
 from tasks.labelling import drawing, projects
@@ -37,7 +38,7 @@ from tasks.simulation.strokes import redraw, strokes
 from tasks.workspace.rounds import write_index
 
 PARAMS: dict[str, dict[str, object]] = {
-    "data": {"limit": 240, "pool": 60, "validation": 60},
+    "data": {"limit": 300, "pool": 60, "validation": 60, "gate": 60},
     "attack": {"count": 3, "kinds": {"pgd": {"steps": 4}, "square": {"queries": 40}}},
     "collect": {"drawings": 8, "edits": 4},
     "train": {
@@ -70,27 +71,21 @@ def play(root: Path) -> None:
     first, second = workspace.round(0), workspace.round(1)
     begin(first)
     freeze(first, [], read(first.params), None)
-    stages(first, "data/base/splits.json")
+    repro(root, *index_stages(first))
     begin(second)
     write_index(second, "collected", {"target": "data/rounds/000/model.safetensors"})
     repro(root, "attack@001")
     append(second.annotations, list(drawn(Record.read(second))))
     append(second.annotations, list(voted(Record.read(second))))
     record = Record.read(second)
-    freeze(second, candidates_now(record), record.params, first)
-    stages(second, "data/rounds/000/model.safetensors")
+    freeze(second, candidates_now(record), record.params, first, [first])
+    repro(root, *index_stages(second))
 
 
 def begin(round_: Round) -> None:
     """The round's folder with its parameters."""
     round_.folder.mkdir(parents=True)
     shutil.copyfile(round_.workspace.params, round_.params)
-
-
-def stages(round_: Round, start: str) -> None:
-    """Train, RiFT, evaluate."""
-    write_index(round_, "rounds", {"start": start})
-    repro(round_.workspace.root, *(f"{stage}@{round_.name}" for stage in ("train", "rift", "evaluate")))
 
 
 def repro(root: Path, *stages: str) -> None:

@@ -37,9 +37,13 @@ def verify(campaign: Campaign, number: int) -> tuple[list[str], list[str]]:
         faults += candidates(shard, from_record(round_))
     recorded, again = json.loads(round_.challenger.metrics.read_text()), from_predictions(round_)
     faults += differences(recorded, again, "metrics.json", "predictions.parquet and the shards")
+    gate: dict[str, Any] = {}
+    if round_.gate.exists():
+        gate = from_gate_answers(round_)
+        faults += differences(json.loads(round_.gate.read_text()), gate, "gate.json", "gate.parquet and the shards")
     seen = [
         f"{len(shard)} candidates with their answers, votes and verdicts from the raw annotations",
-        f"{sum(1 for _ in leaves(again))} figures from the predictions and the shards",
+        f"{sum(1 for part in (again, gate) for _ in leaves(part))} figures from the predictions and the shards",
     ]
     try:
         from tasks.track import disagreements
@@ -81,6 +85,18 @@ def from_predictions(round_: Round) -> dict[str, Any]:
     parts = predictions.read(round_.challenger.predictions)
     number = attacked and attacked["round"]
     made = predictions.measured(parts, campaign, round_.number, number, read(round_.params))
+    content: dict[str, Any] = json.loads(json.dumps(made))
+    return content
+
+
+def from_gate_answers(round_: Round) -> dict[str, Any]:
+    """gate.json as the gate stage made it, by the shards that lie here, whatever their digests."""
+    from tasks.evaluation import gate_answers, predictions
+
+    root, lineage = round_.workspace.root, json.loads(round_.lineage.read_text())
+    campaign = list(chain.from_iterable(read_candidates(root / shard["path"]) for shard in lineage["shards"]))
+    parts, before = predictions.read(round_.gate_answers), gate_answers.past(round_)
+    made = gate_answers.judged(parts, campaign, round_.number, before, read(round_.params))
     content: dict[str, Any] = json.loads(json.dumps(made))
     return content
 

@@ -15,7 +15,8 @@ from rich.table import Table
 
 from data.layout import Round, Workspace
 from flows.reports.progress import open_round, open_round_lines
-from tasks.promote import champion, promoted, reasons
+from tasks.evaluation.gate_words import line
+from tasks.promote import champion, promoted, reasons, unsound
 from tasks.workspace.checkout import initialised
 from tasks.workspace.rounds import State, closed, current, rounds, state, target
 
@@ -131,8 +132,29 @@ def show(root: Path) -> None:
         return
     console = terminal()
     console.print(table(workspace, console.width))
-    for line in verdicts(workspace):
-        console.print(escape(line), highlight=False)
+    for shown in (*verdicts(workspace), *gate_lines(workspace)):
+        console.print(escape(shown), highlight=False)
+
+
+def gate_lines(workspace: Workspace) -> list[str]:
+    """What the gate said of the last challenger that it judged: the verdict, and every comparison."""
+    judged = [round_ for round_ in closed(workspace) if round_.gate.exists()]
+    if not judged:
+        return []
+    last = judged[-1]
+    gate = json.loads(last.gate.read_text())
+    against = [("the target", name, each) for name, each in gate.get("target", {}).items()]
+    against += [(f"round {each['round']:03d}", name, each) for name, each in gate.get("best", {}).items()]
+    against += [("the reference", name, each) for name, each in gate.get("reference", {}).items()]
+    outcome = "promoted" if gate["promoted"] else "not promoted"
+    if gate.get("data"):
+        outcome += f"; what this round's data did: {gate['data']}"
+    warning = unsound(last)
+    return [
+        f"gate of round {last.name}: {gate['verdict']}, {outcome}",
+        *(f"  against {who}: {line(name, each)}" for who, name, each in against),
+        *([warning] if warning else []),
+    ]
 
 
 def show_all(root: Path) -> None:

@@ -43,6 +43,7 @@ class Data(Frozen):
     # Defaults, here and below: what a campaign has that was begun before there was the key.
     fit: Literal["crop", "pad", "stretch"] = "crop"
     test_share: float | None = Field(default=None, gt=0, lt=1)
+    gate: Annotated[int, Field(ge=0)] = 0
 
 
 class Model(Frozen):
@@ -231,9 +232,31 @@ class Evaluate(Frozen):
         return self
 
 
+class Margins(Frozen):
+    """What a challenger may lose of each figure, as a share."""
+
+    clean: Share
+    robust: Share
+    ood: Share
+    fools: Share  # of people's held-out verified fooling candidates
+
+
 class Promote(Frozen):
-    clean_drop: Share
-    robust_drop: Share
+    margins: Margins | None = None
+    alpha: float = Field(default=0.05, gt=0, lt=1)  # probability of any false gain, over the whole campaign
+    undecided: Literal["keep", "promote"] = "keep"
+    reference: bool = False
+    clean_drop: Share | None = None  # with robust_drop the rule of rounds that were opened before there were margins
+    robust_drop: Share | None = None
+
+    @model_validator(mode="after")
+    def _one_rule(self) -> Promote:
+        drops = [self.clean_drop is not None, self.robust_drop is not None]
+        if self.margins is not None and any(drops):
+            raise ValueError("no clean_drop or robust_drop beside margins, which replace them; delete both")
+        if self.margins is None and not all(drops):
+            raise ValueError("margins, one for each of clean, robust, ood and fools")
+        return self
 
 
 class Schedule(Frozen):

@@ -117,7 +117,7 @@ def fit(
         speed = len(order) / (time.monotonic() - epoch_began)
         clean, robust = check(net, validation, compute)
         progress.epochs.append({"epoch": epoch, "loss": total / len(order), "clean": clean, "robust": robust})
-        score = (max(clean, guess) + max(robust, guess), robust)
+        score = (max(clean, guess) + max(robust, guess), robust, -total / len(order))  # of two alike the lower loss
         if score > progress.score:
             progress.score, progress.kept, best = score, epoch, copy.deepcopy(net.state_dict())
         left = (time.monotonic() - began) / (epoch - before) * (recipe.epochs - epoch)

@@ -89,11 +89,16 @@ def run(name: str, work: Work, arm: Arm) -> None:
         locked(name, arm) if first else nullcontext(),
         devices.launched(params) as compute,
         reproducible(params, name, arm.label, strict=compute.device.type == "cpu"),
-        guard_closed_round(name, round_, params, say) if first and arm.name == CHALLENGER else nullcontext(),
+        guard_closed_round(dvc_stage(name, arm), round_, params, say) if first else nullcontext(),
     ):
         began = time.monotonic()
         work(arm, params, compute)
         compute.say(f"{name} {arm.label}: worked {time.monotonic() - began:.1f} s")
+
+
+def dvc_stage(name: str, arm: Arm) -> str:
+    """A stage's name in dvc.yaml: `train`, or of another arm than the challenger `train_reference`."""
+    return name if arm.name == CHALLENGER else f"{name}_{arm.name}"
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,7 +31,7 @@ class Progress:
 
     epochs: list[dict[str, Any]] = field(default_factory=list)
     kept: int = 0  # the best epoch, from 1
-    score: tuple[float, float] = (-1.0, -1.0)  # by which it is the best
+    score: tuple[float, float, float] = (-1.0, -1.0, -math.inf)  # by which it is the best
     stopped: str = ""  # why it ended early
 
 
@@ -103,8 +104,9 @@ def restore(
     load_optimizer(optimizer, tensors)
     for part, generator in draws.items():
         generator.set_state(tensors[f"draws.{part}"])
-    clean, robust = progress["score"]
-    return Progress(progress["epochs"], progress["kept"], (clean, robust), progress["stopped"])
+    both, robust, *loss = progress["score"]  # a training that older code began has no loss there
+    score = (both, robust, loss[0] if loss else -math.inf)
+    return Progress(progress["epochs"], progress["kept"], score, progress["stopped"])
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:

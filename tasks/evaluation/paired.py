@@ -14,6 +14,7 @@ from scipy.special import bdtrc, ndtr, stdtrit
 
 Z95 = 1.6448536269514722  # one-sided 95% of the normal distribution
 POWER = 6.182557232019765  # (Z95 + one-sided 80%)²: n = POWER · ψ / δ² for 80% power
+EXACT = 400  # uneven clusters up to which every combination of signs is counted
 CLOSE = 1e-9  # of a difference of shares: 0.01 · 300 is a little less than 3
 
 
@@ -74,9 +75,13 @@ def mcnemar(counts: Paired) -> float:
 
 def sign_flip(nets: Sequence[int]) -> float:
     """One-sided exact p of clusters' net counts (gained less lost): how often their sum comes out as high or higher
-    where each cluster's sign is a coin. At least 2^−A for A clusters that are not even."""
+    where each cluster's sign is a coin. At least 2^−A for A clusters that are not even; of many by the normal
+    distribution, with half a count of continuity."""
+    uneven = [abs(net) for net in nets if net]
+    if len(uneven) > EXACT:
+        return rounded(ndtr((1 - sum(nets)) / math.sqrt(sum(net * net for net in uneven))))
     ways = {0: 1}
-    for net in map(abs, nets):
+    for net in uneven:
         flipped: dict[int, int] = {}
         for total, count in ways.items():
             for end in (total + net, total - net):
@@ -128,14 +133,19 @@ def total(parts: Sequence[Paired]) -> Paired:
     return Paired(*(sum(getattr(part, name) for part in parts) for name in ("both", "gained", "lost", "neither")))
 
 
-def images_to_decide(counts: Paired, margin: float) -> int | None:
-    """How many images would decide, with 80% power and one-sided 5%, that no more than `margin` is lost, were the
-    discordance and the difference what they are seen to be; None where no number would, for that much is lost."""
-    room = margin + min(counts.difference, 0.0)
-    if room <= 0:
-        return None
-    spread = max(counts.discordance, 1 / (counts.n + 1)) - counts.difference**2
-    return math.ceil(POWER * spread / room**2)
+def images_to_decide(n: int, difference: float, low: float, high: float, margin: float) -> int:
+    """How many images would decide, with 80% power and one-sided 5%, whether more than `margin` is lost, were the
+    difference and the spread that the interval shows what they are seen to be.
+
+    The smaller of two: enough that the lower limit rises above −margin, no gain being counted on, and, of a loss,
+    enough that the upper one falls below 0.
+    """
+    needed = []
+    if (room := margin + min(difference, 0.0)) > 0:
+        needed.append((difference - low) / room)
+    if difference < 0:
+        needed.append((high - difference) / -difference)
+    return math.ceil(n * POWER / Z95**2 * min(needed) ** 2)
 
 
 def rounded(p: float) -> float:

@@ -3,7 +3,7 @@
 A row is one network's answers to one image: `net` is challenger or target, `images` is where the image is from:
 
 - `test`: the challenger alone, with every attack, shift, battery turn and radius of params.yaml;
-- `validation`: both, clean and under attack, which is all that the gate compares;
+- `validation`: both, clean and under attack, in rounds whose gate is the earlier one of evaluation/earlier.py;
 - `candidates`: both, clean: the campaign's verified fooling candidates up to this round;
 - `pool`: the target, clean: the seed images of the round's machine candidates;
 - `set:NAME`: the challenger, clean: the test images from elsewhere under that name.
@@ -30,7 +30,7 @@ from data.records import RATED, Candidate
 from data.shards import read_table
 from tasks.config.kinds import kind
 from tasks.config.params import Params
-from tasks.evaluation import calibration, earlier, gate, masking, metrics, people_rates
+from tasks.evaluation import calibration, earlier, masking, metrics, people_rates
 from tasks.quality.agreement import agreement
 
 SURE = "confidence"  # the column of the probability that a clean answer was given
@@ -118,11 +118,15 @@ def measured(
         for name in tried
     }
     others = {part.images.removeprefix(OTHER): elsewhere(part) for part in parts if part.images.startswith(OTHER)}
-    verdict = gate.gate(
-        None if target is None else scores(found[TARGET, "validation"], campaign, target_right),
-        scores(found[CHALLENGER, "validation"], campaign, right),
-        params.promote,
-    )
+    promotion: dict[str, Any] = {}
+    if params.promote.margins is None:
+        verdict = earlier.gate_by_drops(
+            None if target is None else scores(found[TARGET, "validation"], campaign, target_right),
+            scores(found[CHALLENGER, "validation"], campaign, right),
+            params.promote,
+        )
+        champion = number if verdict["promoted"] else target
+        promotion = {"gate": verdict, "promoted": verdict["promoted"], "champion": champion}
     return {
         "round": number,
         **rates(own, [key for key, is_right in seeds.items() if is_right], params.evaluate.resamples),
@@ -141,9 +145,7 @@ def measured(
         "ood_seen": seen,
         **gradients(test, robust, battery, number, params),
         "heal": metrics.heal(campaign, right, target_right, number),
-        "gate": verdict,
-        "promoted": verdict["promoted"],
-        "champion": number if verdict["promoted"] else target,
+        **promotion,
     }
 
 
@@ -192,10 +194,10 @@ def calibrated(test: Answered, resamples: int | None) -> dict[str, Any]:
     return calibration.calibration(test.columns[SURE], test.right(), resamples) | scores
 
 
-def scores(validation: Answered, campaign: Sequence[Candidate], right: Mapping[str, bool]) -> gate.Scores:
-    """What the gate compares: the validation images, and the verified fooling candidates of that split."""
+def scores(validation: Answered, campaign: Sequence[Candidate], right: Mapping[str, bool]) -> earlier.Scores:
+    """What the earlier gate compares: the validation images, and the verified fooling candidates of that split."""
     held_out = [c for c in campaign if c.split == "validation" and c.verified and c.fooling]
-    return gate.Scores(
+    return earlier.Scores(
         clean=tuple(validation.right()),
         robust=tuple(validation.right("attack_worst")),
         candidates=tuple(right[c.key] for c in held_out),

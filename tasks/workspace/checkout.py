@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-from data.layout import SPLITS, Workspace, pointer
+from data.layout import GATE, SPLITS, Workspace, pointer
 from data.names import printable
 from data.records import ImageSpec
 from tasks.workspace.environment import git_environment
@@ -86,6 +86,11 @@ def image_spec(workspace: Workspace) -> ImageSpec:
 def pool_size(workspace: Workspace) -> int:
     """How many images the pool holds, from which rounds take their seed images."""
     return int(read_splits(workspace)["splits"]["pool"]["n"])
+
+
+def gate_split(workspace: Workspace) -> str:
+    """The split that the gate compares networks on: its own, or validation where the campaign froze none."""
+    return GATE if GATE in read_splits(workspace)["splits"] else "validation"
 
 
 def read_splits(workspace: Workspace) -> dict[str, Any]:

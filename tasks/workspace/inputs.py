@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,7 @@ class Lineage:
     target_round: int | None
     shards: tuple[Path, ...]  # of all rounds up to this one, in order
     weights: Path | None = None  # a user's trained weights that it starts from
+    champions: Mapping[int, tuple[Path, str]] = field(default_factory=dict)  # round → weights and MD5, not yet compared
 
 
 def lineage(round_: Round) -> Lineage:
@@ -80,4 +82,5 @@ def lineage(round_: Round) -> Lineage:
         target_round=None if target is None else int(target["round"]),
         shards=tuple(with_digest(root / shard["path"], shard["md5"]) for shard in shards),
         weights=with_digest(root / given["path"], given["md5"]) if (given := content.get("weights")) else None,
+        champions={int(each["round"]): (root / each["path"], each["md5"]) for each in content.get("champions", ())},
     )

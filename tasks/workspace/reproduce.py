@@ -24,7 +24,7 @@ from tasks.workspace.environment import git_environment
 from tasks.workspace.git import WorkspaceError
 from tasks.workspace.rounds import closing_commit
 
-STAGES = ("attack", "train", "rift", "evaluate")
+STAGES = ("attack", "train", "rift", "train_reference", "rift_reference", "evaluate", "gate")
 PACKAGES = ("torch", "torchvision", "numpy", "pyarrow", "pillow")  # by which the bytes of a stage may differ
 
 

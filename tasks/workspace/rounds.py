@@ -98,9 +98,10 @@ def read_index(workspace: Workspace) -> dict[str, dict[str, dict[str, str]]]:
 def write_index(round_: Round, part: str, entry: dict[str, str]) -> None:
     """Put the round's entry into one part of the index, `rounds` or `collected`; twice is once."""
     index = read_index(round_.workspace)
-    if index[part].get(round_.name) == entry:
+    entries = index.get(part, {})  # an index of before has fewer parts
+    if entries.get(round_.name) == entry:
         return
-    index[part] = dict(sorted({**index[part], round_.name: entry}.items()))
+    index[part] = dict(sorted({**entries, round_.name: entry}.items()))
     write_whole(round_.workspace.index, json.dumps(index, indent=2) + "\n")
 
 

@@ -122,7 +122,15 @@ def test_a_set_larger_than_memory_is_frozen_and_trained_on(make_workspace: Calla
             for i in range(1, n):
                 (folder / f"{i}.png").hardlink_to(folder / "0.png")
     root = make_workspace(
-        data={"set": "folder", "root": str(tmp_path / "set"), "size": SIDE, "limit": None, "pool": 4, "validation": 4},
+        data={
+            "set": "folder",
+            "root": str(tmp_path / "set"),
+            "size": SIDE,
+            "limit": None,
+            "pool": 4,
+            "validation": 4,
+            "gate": 0,
+        },
         train={"epochs": 1, "batch": 8},
     )
     done = subprocess.run(

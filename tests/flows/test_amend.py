@@ -58,7 +58,7 @@ def test_an_open_round_is_trained_by_what_params_yaml_says_now(round_: Round) ->
 
 @pytest.mark.parametrize(
     ("key", "value"),
-    [("threat__epsilon", 0.2), ("collect__drawings", 30), ("promote__clean_drop", 0.5), ("model__name", "space_cnn")],
+    [("threat__epsilon", 0.2), ("collect__drawings", 30), ("promote__alpha", 0.5), ("model__name", "space_cnn")],
 )
 def test_what_was_settled_at_opening_stays(round_: Round, key: str, value: object) -> None:
     before, named = round_.params.read_bytes(), key.replace("__", ".")

@@ -159,7 +159,9 @@ def test_a_folder_that_is_no_data_set(make_workspace: Make, tmp_path: Path, fold
         (images / folder).mkdir(parents=True)
         for i in range(3):
             Image.new("L", (30, 30), i * 50).save(images / folder / f"{i}.png")
-    root = make_workspace(data={"set": "folder", "root": str(images), "pool": 2, "validation": 2, "limit": None})
+    root = make_workspace(
+        data={"set": "folder", "root": str(images), "pool": 2, "validation": 2, "gate": 0, "limit": None}
+    )
     line = refused(root, "init")
     assert said in line
     assert str(images) in line

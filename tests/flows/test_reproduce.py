@@ -22,7 +22,15 @@ from flows.campaign import load
 from tasks.track import flat_metrics
 
 pytestmark = pytest.mark.timeout(1800)  # the ground is made within the first test
-OUTPUTS = ("attack.parquet", "train.safetensors", "model.safetensors", "predictions.parquet", "metrics.json")
+OUTPUTS = (
+    "attack.parquet",
+    "train.safetensors",
+    "model.safetensors",
+    "predictions.parquet",
+    "metrics.json",
+    "gate.parquet",
+    "gate.json",
+)
 
 
 @pytest.fixture(scope="module")
@@ -64,13 +72,13 @@ def test_a_clone_has_nothing_to_do(cloned: Path, clone: Path, three: Path) -> No
 def test_everything_is_made_again_to_the_same_bytes(clone: Path) -> None:
     made = [path for path in clone.glob("data/rounds/*/*") if path.name in OUTPUTS]
     digests = {path: md5(path) for path in made}
-    assert len(made) == 4 * 3 + 2
+    assert len(made) == 6 * 3 + 2
     for path in made:
         path.unlink()
     cache = clone / ".dvc" / "cache" / "files" / "md5"
     for digest in digests.values():
         (cache / digest[:2] / digest[2:]).unlink(missing_ok=True)
-    said = run(clone, "dvc", "repro", "evaluate@002").stdout
+    said = run(clone, "dvc", "repro", "evaluate@002", "gate@002").stdout
     assert "Running stage 'evaluate@002'" in said
     again = {path: md5(path) for path in made if path.exists()}
     wanted = {p for p in made if p.parent.name == "002" and p.name != "attack.parquet"}

@@ -53,6 +53,9 @@ def campaign(stack: Path) -> Iterator[Workspace]:
     with pytest.MonkeyPatch.context() as shell:
         for name, value in GIVEN.items():
             shell.setenv(name, value)
+        params = stack / "params.yaml"
+        params.write_text(params.read_text().replace("reference: false", "reference: true"))
+        run(stack, "git", "commit", "--quiet", "--message", "Train references", "--", "params.yaml")
         dadc(stack, "init")
         done = dadc(stack, "run", "--rounds", "1", "--simulate")
         assert "round 001 is closed" in done.stdout
@@ -60,7 +63,7 @@ def campaign(stack: Path) -> Iterator[Workspace]:
 
 
 def metrics(workspace: Workspace, number: int) -> dict[str, Any]:
-    content: dict[str, Any] = json.loads(workspace.round(number).metrics.read_text())
+    content: dict[str, Any] = json.loads(workspace.round(number).challenger.metrics.read_text())
     return content
 
 
@@ -87,7 +90,7 @@ def test_the_record_holds_people_and_machines(campaign: Workspace) -> None:
 
 def test_metrics_have_the_promised_form(campaign: Workspace) -> None:
     first, second = metrics(campaign, 0), metrics(campaign, 1)
-    assert (first["collected"], first["mer"], first["promoted"], first["champion"]) == (0, None, True, 0)
+    assert (first["collected"], first["mer"]) == (0, None)
     assert (second["round"], second["collected"]) == (1, 4)
     people = [c for c in read_candidates(campaign.round(1).candidates) if c.by_people and c.wellformed]
     fooling = [c for c in people if c.fooling]
@@ -97,7 +100,25 @@ def test_metrics_have_the_promised_form(campaign: Workspace) -> None:
         assert figure["low"] <= figure["accuracy"] <= figure["high"]
         assert figure["n"] > 0
     assert set(second["by_source"]) == {"pgd", "simulated"}
-    assert second["champion"] in (0, 1)
+
+
+def test_the_gate_compares_with_the_target_and_with_a_reference(campaign: Workspace) -> None:
+    first, second = (json.loads(campaign.round(number).gate.read_text()) for number in (0, 1))
+    assert (first["promoted"], first["champion"]) == (True, 0)
+    assert second["champion"] == (1 if second["promoted"] else 0)
+    assert {"clean", "robust", "ood"} == set(second["target"]) <= set(second["reference"])
+    assert {each["n"] for each in second["target"].values()} == {40}, "data.gate"
+    reference = campaign.round(1).arm("reference")
+    assert reference.model.read_bytes() != campaign.round(1).challenger.model.read_bytes()
+    assert str(reference.history.relative_to(campaign.root)) in git(campaign, "ls-files")
+    shown = dadc(campaign.root, "status").stdout
+    assert f"gate of round 001: {second['verdict']}" in shown
+    assert "against the target: clean" in shown
+    assert "against the reference: robust" in shown
+    for number in ("0", "1"):
+        assert "all agree" in dadc(campaign.root, "verify", number).stdout
+    stages = ("train_reference@001", "rift_reference@001", "gate@001")
+    assert "up to date" in run(campaign.root, "dvc", "status", *stages).stdout
 
 
 def test_the_leaderboard_is_read_off_the_record(campaign: Workspace, tmp_path: Path) -> None:

@@ -17,10 +17,11 @@ from data.layout import Round, Workspace
 from data.records import Candidate, Verdict
 from data.shards import Images, encode_png, read_candidates
 from tasks.attack import attack
+from tasks.attacks._answers import answer_all, in_parts
 from tasks.config.params import Params, read
 from tasks.engine import checkpoint, inference, stage
 from tasks.engine.devices import ONE_PROCESS
-from tasks.evaluate import answer_all, evaluate, in_parts, transferred
+from tasks.evaluate import evaluate, transferred
 from tasks.evaluation.predictions import Answered, measured
 from tasks.evaluation.predictions import read as read_predictions
 from tasks.freeze import freeze
@@ -43,6 +44,7 @@ SECTIONS = {
         "epsilons": [0.05, 0.005],
         "sets": {"drawn": "other"},
     },
+    "promote": {"margins": None, "clean_drop": 0.03, "robust_drop": 0.02},  # the rule of before
 }
 
 
@@ -394,6 +396,5 @@ def test_a_large_set_is_answered_in_parts(monkeypatch: pytest.MonkeyPatch) -> No
         seen.append(len(part))
         return {"pixel": part.pixels_NCHW.flatten().long()}
 
-    monkeypatch.setattr("tasks.evaluate.AT_ONCE", 3)
-    assert in_parts(images, answering, ONE_PROCESS)["pixel"].tolist() == list(range(7))
-    assert seen == [3, 3, 1]
+    monkeypatch.setattr("tasks.attacks._answers.AT_ONCE", 3)
+    assert (in_parts(images, answering, ONE_PROCESS)["pixel"].tolist(), seen) == (list(range(7)), [3, 3, 1])

@@ -59,7 +59,7 @@ def rounded(num_classes, channels, size):
 @pytest.fixture(scope="module")
 def frozen(tmp_path_factory: pytest.TempPathFactory, checkout: Path) -> tuple[Workspace, Params]:
     """A workspace whose data are frozen."""
-    params = changed(read(checkout / "params.yaml"), limit=300, pool=60, validation=60)
+    params = changed(read(checkout / "params.yaml"), limit=300, pool=60, validation=60, gate=40)
     workspace = Workspace(tmp_path_factory.mktemp("frozen"))
     freeze_data(workspace, params, print)
     return workspace, params
@@ -203,7 +203,9 @@ def test_a_set_lies_under_a_users_home(
 ) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     photos(tmp_path / "photos")
-    workspace = Workspace(make_workspace(data={"set": "folder", "root": "~/photos", "pool": 2, "validation": 2}))
+    workspace = Workspace(
+        make_workspace(data={"set": "folder", "root": "~/photos", "pool": 2, "validation": 2, "gate": 0})
+    )
     params = read(workspace.params)
     assert len(read_set(workspace, params, print).train) == 8
     with pytest.raises(WorkspaceError, match=r"data\.root: wanted a path, got '~nobody-here/x', and there is no such"):
@@ -212,7 +214,7 @@ def test_a_set_lies_under_a_users_home(
 
 def test_a_class_without_test_images_is_refused(make_workspace: Callable[..., Path], tmp_path: Path) -> None:
     root = str(photos(tmp_path / "photos", test=("cat",)))
-    workspace = Workspace(make_workspace(data={"set": "folder", "root": root, "pool": 2, "validation": 2}))
+    workspace = Workspace(make_workspace(data={"set": "folder", "root": root, "pool": 2, "validation": 2, "gate": 0}))
     with pytest.raises(ValueError, match="every class needs test images, none of dog was found; bring some, or take"):
         init(workspace, read(workspace.params), None, print)
     assert not workspace.base.exists()

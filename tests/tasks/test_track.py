@@ -27,7 +27,7 @@ from data.shards import encode_png, write_candidates
 from models import nsl_cnn
 from tasks.engine import checkpoint
 from tasks.promote import decide, outcome
-from tasks.track import disagreements, flat_metrics, flat_params, rebuild, track
+from tasks.track import disagreements, figures, flat_metrics, flat_params, rebuild, track, verdicts
 from tasks.workspace.git import git
 from tasks.workspace.services import ServiceDown, Services, find_services
 
@@ -291,6 +291,23 @@ def test_no_server_and_a_dead_one_are_one_clear_line(campaign: Workspace, servic
     dead = Services(mlflow_url="http://127.0.0.1:1")
     with pytest.raises(ServiceDown, match=r"127\.0\.0\.1:1"):
         track(campaign.round(0), dead)
+
+
+def test_the_gates_figures_are_numbers_and_its_verdicts_tags(tmp_path: Path) -> None:
+    round_ = Workspace(tmp_path).round(1)
+    round_.folder.mkdir(parents=True)
+    round_.challenger.metrics.write_text('{"clean": {"accuracy": 0.5, "n": 10}}')
+    assert (figures(round_), verdicts(round_)) == ({"clean": 0.5, "clean.n": 10}, {})
+    robust = {"difference": 0.031, "low": 0.012, "high": 0.05, "n": 240, "verdict": "better", "more": None}
+    gate = {"verdict": "better", "promoted": True, "target": {"robust": robust}, "accuracy": {"clean": 0.9}}
+    round_.gate.write_text(json.dumps(gate))
+    found = figures(round_)
+    assert (found["clean"], found["gate.clean"], found["gate.promoted"]) == (0.5, 0.9, 1)
+    assert (found["gate.target.robust.difference"], found["gate.target.robust.n"]) == (0.031, 240)
+    assert verdicts(round_) == {
+        "dadc.gate": "better",
+        "dadc.gate.target.robust": "robust +3.1 points [+1.2, +5.0], n 240: better",
+    }
 
 
 def test_names_of_figures_and_parameters() -> None:

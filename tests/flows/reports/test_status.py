@@ -16,7 +16,7 @@ from round_states import mark_closed, mark_opened
 
 from data.layout import Round, Workspace
 from flows.reports.progress import keep, open_round, open_round_lines
-from flows.reports.status import status, table, verdicts
+from flows.reports.status import gate_lines, status, table, verdicts
 from tasks.promote import decide
 from tasks.quality.progress import Progress
 from tasks.workspace.rounds import opened_at, write_index
@@ -83,6 +83,35 @@ def test_a_refusal_stands_with_its_reason(campaign: Workspace) -> None:
     assert verdicts(campaign) == [f"round 001 was refused: {REASON}"]
     decide(campaign.round(1), True, "the gate compares too few images")
     assert verdicts(campaign) == ["round 001 was promoted by hand: the gate compares too few images"]
+    assert [row["result"] for row in status(campaign.root)["rounds"]] == ["promoted", "champion", None]
+
+
+def test_the_last_gate_stands_with_every_comparison(campaign: Workspace) -> None:
+    """A round with gate.json is decided by it, whatever metrics.json says."""
+    robust = {"difference": 0.031, "low": 0.012, "high": 0.05, "n": 240, "verdict": "better", "more": None}
+    clean = {"difference": -0.004, "low": -0.021, "high": 0.013, "n": 240, "verdict": "undecided", "more": 1200}
+    gate = {
+        "verdict": "undecided",
+        "promoted": True,
+        "reasons": ["of a test"],
+        "data": "no worse",
+        "target": {"clean": clean, "robust": robust},
+        "best": {"clean": {"round": 0, **clean}},
+        "reference": {"fools": robust},
+        "sound": {"fault": "the network answers one class to all of 240 images"},
+    }
+    campaign.round(1).gate.write_text(json.dumps(gate))
+    lines = gate_lines(campaign)
+    assert lines[0] == "gate of round 001: undecided, promoted; what this round's data did: no worse"
+    assert lines[1:5] == [
+        "  against the target: clean -0.4 points [-2.1, +1.3], n 240: undecided, about 1,200 more would decide",
+        "  against the target: robust +3.1 points [+1.2, +5.0], n 240: better",
+        "  against round 000: clean -0.4 points [-2.1, +1.3], n 240: undecided, about 1,200 more would decide",
+        "  against the reference: fools +3.1 points [+1.2, +5.0], n 240: better",
+    ]
+    assert lines[5].startswith(
+        "warning: round 001: the network answers one class to all of 240 images; fooling it says"
+    )
     assert [row["result"] for row in status(campaign.root)["rounds"]] == ["promoted", "champion", None]
 
 

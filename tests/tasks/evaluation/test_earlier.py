@@ -5,8 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tasks.evaluation.earlier import calibration_by_bootstrap, masking_by_gap
+from tasks.config.params import Promote
+from tasks.evaluation.earlier import Scores, calibration_by_bootstrap, gate_by_drops, masking_by_gap
 from tasks.evaluation.metrics import accuracy
+
+PROMOTE = Promote(clean_drop=0.1, robust_drop=0.2)
 
 
 def test_masking_was_found_by_fgsm_and_by_square() -> None:
@@ -54,3 +57,33 @@ def test_calibrations_interval_holds_its_error() -> None:
         sure = draws.uniform(0.5, 1, 500)
         found = calibration_by_bootstrap(sure.tolist(), (draws.random(500) < sure).tolist())
         assert 0 <= found["low"] <= found["ece"] <= found["high"] < 0.12
+
+
+def right(count: int, n: int = 10) -> tuple[bool, ...]:
+    return (True,) * count + (False,) * (n - count)
+
+
+def test_the_gate_by_drops_promotes_the_first() -> None:
+    assert gate_by_drops(None, Scores(right(1), right(0)), PROMOTE)["promoted"]
+
+
+@pytest.mark.parametrize(
+    ("challenger", "promoted", "word"),
+    [
+        (Scores(right(8), right(6), right(2)), True, "rose"),
+        (Scores(right(7), right(5), right(4)), True, "rose"),  # what was lost is won back
+        (Scores(right(8), right(5), right(1)), False, "nothing was gained"),
+        (Scores(right(6), right(9), right(9)), False, "clean accuracy fell by 2 of 10"),
+        (Scores(right(9), right(2), right(9)), False, "robust accuracy fell by 3 of 10"),
+        (Scores(right(7), right(4), right(1)), False, "nothing was gained"),
+    ],
+)
+def test_gate_by_drops(challenger: Scores, promoted: bool, word: str) -> None:
+    verdict = gate_by_drops(Scores(right(8), right(5), right(1)), challenger, PROMOTE)
+    assert verdict["promoted"] is promoted
+    assert any(word in reason for reason in verdict["reasons"])
+
+
+def test_the_gate_by_drops_needs_the_same_figures() -> None:
+    with pytest.raises(ValueError, match="same figures"):
+        gate_by_drops(Scores(right(8), right(5), right(1)), Scores(right(8), right(5)), PROMOTE)

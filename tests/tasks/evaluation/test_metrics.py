@@ -6,8 +6,6 @@ import pytest
 from scipy.stats import binomtest
 
 from data.records import HUMAN, PLAYED, SIMULATED, Candidate, Verdict
-from tasks.config.params import Promote
-from tasks.evaluation.gate import Scores, gate
 from tasks.evaluation.metrics import (
     accuracy,
     by_source,
@@ -19,8 +17,6 @@ from tasks.evaluation.metrics import (
     split_by,
     wilson,
 )
-
-PROMOTE = Promote(clean_drop=0.1, robust_drop=0.2)
 
 
 def made(key: str, *, answer: int = 1, verdict: Verdict = Verdict.VERIFIED, **more: object) -> Candidate:
@@ -162,33 +158,3 @@ def test_heal_and_relapse() -> None:
     assert (found["rate"], found["n"]) == (3 / 5, 5)
     assert (found["held_out"]["rate"], found["held_out"]["n"]) == (pytest.approx(1 / 3), 3)
     assert (found["relapse"]["rate"], found["relapse"]["n"]) == (1 / 2, 2)
-
-
-def right(count: int, n: int = 10) -> tuple[bool, ...]:
-    return (True,) * count + (False,) * (n - count)
-
-
-def test_gate_promotes_the_first() -> None:
-    assert gate(None, Scores(right(1), right(0)), PROMOTE)["promoted"]
-
-
-@pytest.mark.parametrize(
-    ("challenger", "promoted", "word"),
-    [
-        (Scores(right(8), right(6), right(2)), True, "rose"),
-        (Scores(right(7), right(5), right(4)), True, "rose"),  # what was lost is won back
-        (Scores(right(8), right(5), right(1)), False, "nothing was gained"),
-        (Scores(right(6), right(9), right(9)), False, "clean accuracy fell by 2 of 10"),
-        (Scores(right(9), right(2), right(9)), False, "robust accuracy fell by 3 of 10"),
-        (Scores(right(7), right(4), right(1)), False, "nothing was gained"),
-    ],
-)
-def test_gate(challenger: Scores, promoted: bool, word: str) -> None:
-    verdict = gate(Scores(right(8), right(5), right(1)), challenger, PROMOTE)
-    assert verdict["promoted"] is promoted
-    assert any(word in reason for reason in verdict["reasons"])
-
-
-def test_gate_needs_the_same_figures() -> None:
-    with pytest.raises(ValueError, match="same figures"):
-        gate(Scores(right(8), right(5), right(1)), Scores(right(8), right(5)), PROMOTE)

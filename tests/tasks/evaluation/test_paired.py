@@ -122,6 +122,18 @@ def test_clustered_intervals_hold_the_truth() -> None:
 
 
 def test_images_to_decide_are_the_textbooks() -> None:
-    assert images_to_decide(Paired(980, 10, 10, 0), 0.01) == pytest.approx(1237, abs=1)
-    assert images_to_decide(Paired(950, 25, 25, 0), 0.02) == pytest.approx(773, abs=1)
-    assert images_to_decide(Paired(90, 0, 10, 0), 0.05) is None, "ten points are lost, no number makes it five"
+    def needed(counts: Paired, margin: float) -> int:
+        return images_to_decide(counts.n, counts.difference, *tango(counts), margin)
+
+    assert needed(Paired(98_000, 1_000, 1_000, 0), 0.01) == pytest.approx(1237, rel=0.01)
+    assert needed(Paired(95_000, 2_500, 2_500, 0), 0.02) == pytest.approx(773, rel=0.01)
+    seen = Paired(188, 2, 6, 4)  # two points are lost of a margin of one: enough that it is seen to be a loss
+    assert needed(seen, 0.01) == pytest.approx(6.18 * (0.04 - 0.02**2) / 0.02**2, rel=0.1)
+    assert needed(seen, 0.05) < needed(seen, 0.01), "a wide margin is decided by fewer"
+
+
+def test_many_clusters_are_flipped_by_the_normal_distribution() -> None:
+    few = [1] * 210 + [-1] * 180
+    many = [1] * 230 + [-1] * 200
+    assert sign_flip(few) == pytest.approx(binomial_tail(210, 390, 0.5), rel=1e-3)
+    assert sign_flip(many) == pytest.approx(binomial_tail(230, 430, 0.5), rel=0.02)
