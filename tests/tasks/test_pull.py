@@ -180,7 +180,6 @@ def test_who_takes_over_or_deletes_before_the_pull_comes_too_late(voting: Voting
     assert pulled_now(studio, round_) == 0, "what the pull saw first is not recorded twice"
 
 
-@pytest.mark.usefixtures("services")
 def test_who_signs_up_during_a_pull_is_known_by_name(voting: Voting, monkeypatch: pytest.MonkeyPatch) -> None:
     real = LabelStudio.emails
     told: list[dict[int, str]] = []

@@ -110,6 +110,7 @@ def test_what_a_task_holds_is_put_back_and_a_changed_key_loses_no_drawing(voting
     assert voting.studio.tasks(voting.project)[voting.key].id == voting.task
 
 
+@pytest.mark.usefixtures("services")
 def test_another_model_server_and_webhook_are_seen_and_taken_away(
     voting: Voting, model_server: Callable[[Path], Services]
 ) -> None:
