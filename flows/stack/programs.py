@@ -114,7 +114,8 @@ def _label_studio(root: Path, port: int) -> tuple[list[str], dict[str, str]]:
         "NO_PROXY": f"{LOOPBACK},localhost",
     }
     program = str(_label_studio_program())
-    return [program, "start", "--no-browser", "--init", "--internal-host", LOOPBACK, "--port", str(port)], environment
+    # Without --init, which makes a project named `.`; the account is made from the environment either way.
+    return [program, "start", "--no-browser", "--internal-host", LOOPBACK, "--port", str(port)], environment
 
 
 def _label_studio_program() -> Path:

@@ -20,6 +20,13 @@ INK, INTENDED, SEEN, NOTE, ASK, SAYS = "ink", "intended", "seen", "note", "ask",
 PEN = "ink"  # the label that ink on a blank canvas had while drawing pages still had a labelled pen
 
 
+WORK: dict[Kind, str] = {
+    "draw": "draw what people read at once and the model gets wrong",
+    "edit": "paint over pictures until the model gets them wrong",
+    "validate": "say which class you see",
+}
+
+
 def title(campaign: str, round_: Round, kind: Kind) -> str:
     """A project's title, by which it is found again. It bears the campaign's own id: two campaigns of one name on one
     server share no project."""

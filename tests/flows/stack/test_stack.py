@@ -104,6 +104,7 @@ def test_the_token_opens_label_studio_and_a_wrong_one_does_not(stack: Path, monk
 
     assert ask(services.label_studio_token) == 200
     assert ask("0" * 40) == 401
+    assert "." not in connect(services).projects(""), "Label Studio made no project of its own"
     monkeypatch.setenv("LABEL_STUDIO_URL", services.label_studio_url or "")
     assert find_services(stack).label_studio_token is None, "a local token goes to no server that the environment names"
     monkeypatch.setenv("LABEL_STUDIO_API_KEY", "0" * 40)
