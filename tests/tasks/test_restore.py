@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from open_round import pulled_now
 from voting_scene import Voting, drawn, seen
 
