@@ -144,7 +144,7 @@ def answered(
         found["OOD"] = torch.stack(each).double().mean(0)
     own = pgd.Params(steps=steps, step_size=params.threat.epsilon / 4, restarts=restarts, drop=True)
     start_NCHW, seed = inference.to_float(images.pixels_NCHW), derive(params.seed, "benchmarks", "attack")
-    precision = params.evaluate.precision
+    precision = params.evaluate.of_steps
     under = attacks.attack(
         pgd, net, start_NCHW, images.labels_N, params.threat, own, seed, batch=batch, precision=precision
     )

@@ -9,15 +9,18 @@ from pathlib import Path
 from data.files import write_whole
 from data.layout import Round, Workspace
 from flows.campaign import say
+from flows.precision import SETTLED_BY, settled
 from tasks.config.kinds import check_kinds
 from tasks.config.params import Params, parse, read
 from tasks.track import flat_params
+from tasks.workspace.checkout import image_spec
 from tasks.workspace.git import WorkspaceError, check_branch, check_committed, commit, git
 from tasks.workspace.lock import lock
 from tasks.workspace.reproduce import environment
 from tasks.workspace.rounds import State, current, state
 
-AMENDABLE = ("accelerator", "devices", "train", "rift")  # of params.yaml: nothing before the training hangs on them
+# Sections and keys of params.yaml that nothing before the training depends on.
+AMENDABLE = ("accelerator", "devices", "train", "rift", "evaluate.precision")
 NAMING_KINDS = ("train.loss", "train.augment", "rift.attack", "rift.augment")  # files of attacks, augments, losses
 
 
@@ -35,7 +38,7 @@ def amend(root: Path) -> None:
         check_committed(workspace)
         wanted = read(workspace.params)
         changed = differing(as_committed(round_), wanted)
-        if fixed := [key for key in changed if key.split(".")[0] not in AMENDABLE]:
+        if fixed := [key for key in changed if not {key, key.split(".")[0]} & set(AMENDABLE)]:
             raise WorkspaceError(
                 f"only {', '.join(AMENDABLE)} of an open round can be amended, and params.yaml differs from round "
                 f"{round_.name}'s own in {', '.join(fixed)} too; put those back until the round is closed"
@@ -49,12 +52,20 @@ def amend(root: Path) -> None:
             from tasks.engine import devices
 
             devices.check_devices(wanted, frozen=False)
-        if {"accelerator", "devices"} & changed.keys() and round_.lineage.exists():  # frozen, and trained elsewhere now
-            told = json.loads(round_.lineage.read_text(encoding="utf-8"))
-            write_whole(round_.lineage, json.dumps({**told, "environment": environment(wanted)}, indent=2) + "\n")
+        if changed.keys() & set(SETTLED_BY):  # trained elsewhere now, or otherwise
+            precision = settled(wanted, image_spec(workspace))
+            if round_.opened.exists():
+                content = json.loads(round_.opened.read_text(encoding="utf-8"))
+                content.pop("precision", None)
+                write_whole(round_.opened, json.dumps(content | precision, indent=2) + "\n")
+            if round_.lineage.exists():
+                lineage = json.loads(round_.lineage.read_text(encoding="utf-8"))
+                lineage["environment"] = {**environment(wanted), **precision}
+                write_whole(round_.lineage, json.dumps(lineage, indent=2) + "\n")
         write_whole(round_.params, workspace.params.read_bytes())
         what = [f"{key} {old} → {new}" for key, (old, new) in changed.items()]
-        commit(workspace, "\n".join([f"Amend round {round_.name}", "", *what]), round_.params)
+        paths = [path for path in (round_.params, round_.opened) if path.exists()]
+        commit(workspace, "\n".join([f"Amend round {round_.name}", "", *what]), *paths)
         say(f"round {round_.name} now has {', '.join(what)}; `dadc close` trains it so")
 
 

@@ -11,6 +11,7 @@ from data.files import write_whole
 from data.layout import Round
 from data.shards import read_candidates
 from flows.context import Campaign, campaign_flow, load, say, step
+from flows.precision import settled
 from tasks.config.kinds import check_kinds
 from tasks.config.params import read
 from tasks.prepare import check_same
@@ -43,7 +44,7 @@ def open_round(root: Path) -> str:
     if round_.number > 0:
         attack(round_)
         publish(campaign, round_)
-    record(round_)
+    record(campaign, round_)
     say(f"round {round_.name} is open")
     return round_.name
 
@@ -155,11 +156,12 @@ def publish(campaign: Campaign, round_: Round) -> None:
 
 
 @step("record")
-def record(round_: Round) -> None:
-    """Write opened.json and commit: what that commit holds is open."""
+def record(campaign: Campaign, round_: Round) -> None:
+    """Write opened.json, with what `precision: auto` comes to, and commit: what that commit holds is open."""
     if not round_.opened.exists():
+        precision = settled(read(round_.params), campaign.spec)
         at = datetime.now(UTC).isoformat(timespec="seconds")
-        write_whole(round_.opened, json.dumps({"at": at}, indent=2) + "\n")
+        write_whole(round_.opened, json.dumps({"at": at, **precision}, indent=2) + "\n")
     root = round_.workspace.root
     paths = [round_.params, round_.opened, round_.workspace.index, root / "dvc.lock"]
     commit(round_.workspace, f"Open round {round_.name}", *paths)

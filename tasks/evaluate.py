@@ -35,6 +35,7 @@ def evaluate(arm: Arm, params: Params, here: Compute) -> None:
     """Write the arm's predictions.parquet and metrics.json."""
     round_ = arm.round
     lineage = inputs.lineage(round_)
+    params = lineage.settled(params)
     net, card = checkpoint.load(arm.model)
     net = net.to(here.device)
     target = checkpoint.load(lineage.target)[0].to(here.device) if lineage.target else None
@@ -87,7 +88,7 @@ def radii(net: nn.Module, images: Images, clean_N: torch.Tensor, params: Params)
     """Which images stand under PGD at each radius of params.evaluate.epsilons; rising radii, falling accuracy."""
     start_NCHW, seed = inference.to_float(images.pixels_NCHW), derive(params.seed, "evaluate", "curve")
     chosen, labels_N = params.evaluate, images.labels_N
-    found = curve(chosen.epsilons, net, start_NCHW, labels_N, clean_N, params.threat, seed, precision=chosen.precision)
+    found = curve(chosen.epsilons, net, start_NCHW, labels_N, clean_N, params.threat, seed, precision=chosen.of_steps)
     return {f"radius_{epsilon:g}": stands_N for epsilon, stands_N in found.items()}
 
 
@@ -104,7 +105,7 @@ def transferred(
     own = pgd.Params(steps=CURVE_STEPS)
     seed = derive(params.seed, "evaluate", "transfer")
     found = attacks.attack(
-        pgd, other, start_NCHW, labels_N, params.threat, own, seed, precision=params.evaluate.precision
+        pgd, other, start_NCHW, labels_N, params.threat, own, seed, precision=params.evaluate.of_steps
     )
     tried_N[index] = True
     for part in torch.arange(len(index)).split(

@@ -17,6 +17,7 @@ from tasks.config.seeds import derive
 from tasks.evaluation.metrics import BY_ANNOTATOR
 from tasks.record.annotations import pulled, read_lines
 from tasks.workspace import inputs
+from tasks.workspace.checkout import image_spec
 from tasks.workspace.git import WorkspaceError, git
 from tasks.workspace.reproduce import environment
 from tasks.workspace.rounds import closed
@@ -134,8 +135,21 @@ def lineage(round_: Round, params: Params, target: Round | None, champions: Sequ
         "pulled": pulled(read_lines(round_.annotations), round_),
         "base": {name: md5(workspace.split(name)) for name in (*SPLITS, GATE) if workspace.split(name).exists()},
         "code": git(workspace, "rev-parse", "HEAD"),
-        "environment": environment(params),
+        "environment": {**environment(params), **precision(round_, params)},
     }
+
+
+def precision(round_: Round, params: Params) -> dict[str, str]:
+    """{"precision": what `auto` came to when the round was opened or amended}, or comes to now; {} where nothing is
+    auto."""
+    if "auto" not in (params.train.precision, params.evaluate.precision):
+        return {}
+    opened = json.loads(round_.opened.read_text(encoding="utf-8")) if round_.opened.exists() else {}
+    if "precision" in opened:
+        return {"precision": opened["precision"]}
+    from tasks.engine.precision import trial
+
+    return {"precision": trial(params, image_spec(round_.workspace)).chosen}
 
 
 def network(round_: Round, params: Params) -> dict[str, Any]:

@@ -344,7 +344,10 @@ def _log(store: _Store, run: Run, round_: Round, origin: str) -> None:
         "mlflow.source.git.commit": lineage["code"],
         **verdicts(round_),
     }
-    params = flat_params(effective(read(round_.params), round_.number))
+    chosen = read(round_.params)
+    if came_to := lineage["environment"].get("precision"):
+        chosen = chosen.with_precision(came_to)
+    params = flat_params(effective(chosen, round_.number))
     entries = [Param(name, value) for name, value in sorted(params.items())]
     for i in range(0, len(entries), BATCH):
         store.client.log_batch(run_id, params=entries[i : i + BATCH])

@@ -31,6 +31,7 @@ def train(arm: Arm, params: Params, compute: Compute) -> None:
     """Write the arm's train.safetensors and train.json."""
     round_ = arm.round
     lineage = inputs.lineage(round_)
+    params = lineage.settled(params)
     base = inputs.images(round_.workspace, "train")
     validation = inputs.images(round_.workspace, "validation")
     training = training_set(base, candidates_of(arm, lineage), params.train.candidates)

@@ -34,9 +34,10 @@ SMALL: dict[str, dict[str, object]] = {  # a round in seconds: enough to see eve
     "data": {"limit": 300, "pool": 60, "validation": 60, "gate": 40},
     "attack": {"count": 2},
     "collect": {"drawings": 4},
-    "train": {"epochs": 2},
+    "train": {"epochs": 2, "precision": "fp32"},  # as everywhere; what auto comes to depends on the processor
     "rift": {"steps": 1, "steps_of_tuning": 1, "candidates": 1, "attack": {"steps": 2}},
     "evaluate": {
+        "precision": "fp32",
         "attacks": {"fgsm": {}, "pgd": {"steps": 4}},
         "battery": {"apgd_t": {"steps": 2, "targets": 1}},
         "gradients": {"images": 10, "queries": 5, "starts": 2, "allowed": 0.01, "alpha": 0.01},

@@ -43,6 +43,7 @@ PARAMS: dict[str, dict[str, object]] = {
     "collect": {"drawings": 8, "edits": 4},
     "train": {
         "epochs": 2,
+        "precision": "fp32",
         "augment": {"flip": {}, "crop": {}, "gaussian_noise": {}},
         "loss": {"name": "trades", "params": {"steps": 3}},
         "awp": {"gamma": 0.005},
@@ -50,6 +51,7 @@ PARAMS: dict[str, dict[str, object]] = {
     "first": {"loss": {"name": "nsl", "params": {"steps": 2, "step_size": 0.1}}, "rift": True},
     "rift": {"steps": 2, "steps_of_tuning": 1, "candidates": 2, "tolerance": 0.1, "attack": {"steps": 3}},
     "evaluate": {
+        "precision": "fp32",
         "attacks": {"fgsm": {}, "pgd": {"steps": 4}},
         "battery": {"apgd_ce": {"steps": 5}, "square": {"queries": 40}},
         "epsilons": [0.05],

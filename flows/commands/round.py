@@ -114,7 +114,7 @@ def decide(
 
 @command(ROUND, "dadc amend")
 def amend() -> None:
-    """Take params.yaml's `train`, `rift`, `accelerator` and `devices` into the open round, for its training."""
+    """Take params.yaml's `train`, `rift`, devices and `evaluate.precision` into the open round, for its training."""
     at = root()
     from flows.amend import amend as take
 

@@ -49,7 +49,7 @@ def answer_all(net: nn.Module, images: Images, params: Params, *, shifts: bool) 
     for name, given in chosen.attacks.items():
         module, own = kind("attacks", name, given, f"evaluate.attacks.{name}")
         seed = derive(params.seed, "evaluate", "attack", name)
-        precision = chosen.precision
+        precision = chosen.of_steps
         found = attacks.attack(module, net, start_NCHW, labels_N, params.threat, own, seed, precision=precision)
         columns[f"attack_{name}"] = found.answers
         if attacks.gradient_free(module):
@@ -58,7 +58,7 @@ def answer_all(net: nn.Module, images: Images, params: Params, *, shifts: bool) 
             worst_N = torch.where(worst_N == labels_N, found.answers, worst_N)
     kinds = {name: kind("attacks", name, given, f"evaluate.battery.{name}") for name, given in chosen.battery.items()}
     seed = derive(params.seed, "evaluate", "battery")
-    rest = battery(kinds, net, start_NCHW, labels_N, worst_N, params.threat, seed, precision=chosen.precision)
+    rest = battery(kinds, net, start_NCHW, labels_N, worst_N, params.threat, seed, precision=chosen.of_steps)
     columns |= {f"attack_{name}": answers_N for name, answers_N in rest.apart.items()}
     for turn in rest.turns:
         columns |= {f"tried_{turn.attack}": turn.tried_N, f"broke_{turn.attack}": turn.broke_N}

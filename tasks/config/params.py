@@ -19,6 +19,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 KindName = Annotated[str, Field(pattern=errors.KIND)]
 NetworkName = Annotated[str, Field(pattern=errors.NETWORK)]
+Precision = Literal["auto", "fp32", "bf16"]  # a round's lineage.json says what auto came to; unresolved it is fp32
 KindParams = dict[str, Any]  # checked against the kind's own Params by `check_kinds`
 
 
@@ -154,7 +155,7 @@ class Train(Frozen):
     weight_decay: float = Field(ge=0)
     batch: Count
     epochs: Count
-    precision: Literal["fp32", "bf16"]
+    precision: Precision
     augment: dict[KindName, KindParams]
     loss: Loss
     candidates: TrainCandidates
@@ -216,8 +217,13 @@ class Evaluate(Frozen):
     resamples: Count | None = None  # None in rounds opened before there was it: their figures are those of then
     battery: dict[KindName, KindParams] = {}
     epsilons: tuple[Annotated[float, Field(gt=0)], ...] = Field(default=(), strict=False)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Precision = "fp32"
     sets: dict[KindName, Annotated[str, Field(min_length=1)]] = {}
+
+    @property
+    def of_steps(self) -> Literal["fp32", "bf16"]:
+        """The precision of the attacks' steps; an `auto` that nothing has settled is fp32."""
+        return "bf16" if self.precision == "bf16" else "fp32"
 
     @model_validator(mode="after")
     def _named_once(self) -> Evaluate:
@@ -295,6 +301,15 @@ class Params(Frozen):
     promote: Promote
     schedule: Schedule
     simulate: Simulate
+
+    def with_precision(self, came_to: str) -> Params:
+        """The same with this precision wherever it is `auto`."""
+        sections = {
+            name: section.model_copy(update={"precision": came_to})
+            for name in ("train", "evaluate")
+            if (section := getattr(self, name)).precision == "auto"
+        }
+        return self.model_copy(update=sections)
 
 
 def read(path: Path) -> Params:

@@ -13,6 +13,7 @@ from filelock import FileLock
 from data.files import md5
 from data.layout import Round, Workspace, pointer
 from data.shards import Images, read_mapped
+from tasks.config.params import Params
 from tasks.workspace.checkout import read_splits
 from tasks.workspace.dvc import pointer_digest
 
@@ -64,6 +65,18 @@ class Lineage:
     shards: tuple[Path, ...]  # of all rounds up to this one, in order
     weights: Path | None = None  # a user's trained weights that it starts from
     champions: Mapping[int, tuple[Path, str]] = field(default_factory=dict)  # round → weights and MD5, not yet compared
+    precision: str | None = None  # what `precision: auto` came to; None where nothing was auto
+
+    def settled(self, params: Params) -> Params:
+        """The round's parameters with what `auto` came to; ValueError where that was never found out."""
+        if self.precision is not None:
+            return params.with_precision(self.precision)
+        if "auto" in (params.train.precision, params.evaluate.precision):
+            raise ValueError(
+                "lineage.json must say what precision: auto came to, and does not; set fp32 or bf16 in params.yaml, "
+                "commit that, and `dadc amend` has the round take it"
+            )
+        return params
 
 
 def lineage(round_: Round) -> Lineage:
@@ -83,4 +96,5 @@ def lineage(round_: Round) -> Lineage:
         shards=tuple(with_digest(root / shard["path"], shard["md5"]) for shard in shards),
         weights=with_digest(root / given["path"], given["md5"]) if (given := content.get("weights")) else None,
         champions={int(each["round"]): (root / each["path"], each["md5"]) for each in content.get("champions", ())},
+        precision=content["environment"].get("precision"),
     )

@@ -48,8 +48,13 @@ def environment(params: Params) -> dict[str, Any]:
 
 
 def differences(recorded: Mapping[str, Any], now: Mapping[str, Any]) -> str:
-    """In what two environments differ, in words; empty if in nothing that was recorded."""
-    return ", ".join(f"{name} {old}, here {now.get(name)}" for name, old in recorded.items() if now.get(name) != old)
+    """In what two environments differ, in words; empty if in nothing that was recorded. The precision that a round
+    settled on is its own choice, and goes with it."""
+    return ", ".join(
+        f"{name} {old}, here {now.get(name)}"
+        for name, old in recorded.items()
+        if name != "precision" and now.get(name) != old
+    )
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from round_states import closed, opened
 from data.layout import Round, Workspace
 from flows.amend import amend
 from tasks.config.params import read
+from tasks.engine import precision
 from tasks.workspace.git import WorkspaceError, commit, git
 from tasks.workspace.rounds import State, state
 
@@ -112,17 +113,41 @@ def test_a_frozen_round_says_where_it_is_trained_now(round_: Round) -> None:
     assert state(round_) is State.CLOSING
 
 
+def test_the_precision_is_settled_anew_and_goes_into_the_lineage(
+    round_: Round, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = round_.workspace.root
+    round_.opened.write_text(json.dumps({"at": "2026-01-01T00:00:00+00:00"}) + "\n")
+    commit(round_.workspace, "Opened by a clock", round_.opened)
+    round_.lineage.write_text(json.dumps({"round": 1, "environment": {"devices": 1}}))
+    monkeypatch.setattr(precision, "trial", lambda *_: precision.Trial("this processor", native=True, gain=2.0))
+    say(root, train__precision="auto", evaluate__precision="auto")
+    amend(root)
+    said = "train.precision and evaluate.precision: auto is bf16 here, bf16 takes 0.50 times as long as fp32 on this"
+    assert said in capsys.readouterr().out
+    assert json.loads(round_.opened.read_text())["precision"] == "bf16"
+    assert json.loads(round_.lineage.read_text())["environment"]["precision"] == "bf16"
+    say(root, train__precision="fp32", evaluate__precision="fp32")
+    amend(root)
+    assert json.loads(round_.opened.read_text()) == {"at": "2026-01-01T00:00:00+00:00"}
+    assert "precision" not in json.loads(round_.lineage.read_text())["environment"]
+    assert git(round_.workspace, "diff", "HEAD", "--name-only", "--", str(round_.opened)) == ""
+
+
 @pytest.mark.usefixtures("services")
 def test_a_round_that_diverged_is_trained_anew_and_closed(initialised: Path) -> None:
-    say(initialised, train__optimizer="sgd", train__learning_rate=1e30)
-    said = dadc(initialised, "run", "--rounds", "0", check=False).stderr
+    say(initialised, train__optimizer="sgd", train__learning_rate=1e30, train__precision="auto")
+    done = dadc(initialised, "run", "--rounds", "0", check=False)
     assert (
         "training has diverged; lower train.learning_rate (now 1e+30) in params.yaml, commit that, and `dadc amend`"
-        in said
+        in done.stderr
     )
+    assert "train.precision: auto is " in done.stdout
     say(initialised, train__learning_rate=0.05)
     assert "round 000 now has train.learning_rate 1e+30 → 0.05" in dadc(initialised, "amend").stdout
     assert "round 000 is closed" in dadc(initialised, "run", "--rounds", "0").stdout
     round_ = Workspace(initialised).round(0)
     assert read(round_.params).train.learning_rate == 0.05
+    settled = json.loads(round_.opened.read_text())["precision"]
+    assert json.loads(round_.lineage.read_text())["environment"]["precision"] == settled
     assert git(round_.workspace, "diff", "HEAD", "--name-only") == ""
