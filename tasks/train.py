@@ -83,6 +83,7 @@ def fitted(
         check=partial(clean_and_robust, threat=params.threat, seed=params.seed),
         augment=lambda pixels_BCHW, draws: augments.augmented(pixels_BCHW, kinds, draws),
         perturb=None if recipe.awp is None else partial(perturbed, awp=recipe.awp),
+        perturb_from=1 if recipe.awp is None else recipe.awp.from_epoch,
         seed=params.seed,
         name=name,
         compute=compute,

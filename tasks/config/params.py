@@ -146,6 +146,7 @@ class Awp(Frozen):
     """Adversarial weight perturbation (arXiv:2004.05884), an addition to any loss."""
 
     gamma: float = Field(gt=0, lt=1)  # length of the move of a weight, as a share of its own
+    from_epoch: Count = 1  # the first one with it: from the first step on it may keep a network from learning anything
 
 
 class Train(Frozen):

@@ -60,6 +60,7 @@ def fit(
     name: str,
     augment: Augment = lambda pixels_BCHW, _: inference.to_float(pixels_BCHW),
     perturb: Perturb | None = None,
+    perturb_from: int = 1,
     compute: Compute = ONE_PROCESS,
     store: train_state.Store | None = None,
 ) -> tuple[nn.Module, dict[str, Any]]:
@@ -68,8 +69,8 @@ def fit(
     Neither counts for less than one answer to every image would get: that answer is right under attack too, and of two
     classes it would be kept before any network that has learned something.
     recipe: optimizer, rate, schedule, batch, epochs, patience and precision; its loss, augmentation and weight
-    perturbation are those handed in. seed, name: from which every random number is derived. store: where the state is
-    kept after every epoch, and gone on from; None keeps nothing.
+    perturbation are those handed in; perturb_from: the first epoch with the perturbation. seed, name: from which every
+    random number is derived. store: where the state is kept after every epoch, and gone on from; None keeps nothing.
     Returns the network in eval mode, on the CPU, and the history: one entry for each epoch, and which was kept (from
     1). ValueError if the loss is no number, or if a batch is too small for the network's batch norm.
     """
@@ -103,7 +104,8 @@ def fit(
             schedule.set_rate(optimizer, recipe, (epoch - 1 + step / steps) / recipe.epochs)
             batch = _batch(training_set, compute.shard(index), augment, draws["augment"], compute.device)
             optimizer.zero_grad(set_to_none=True)
-            value = backward(net, batch, loss, draws["loss"], precision=recipe.precision, perturb=perturb)
+            moved = perturb if epoch >= perturb_from else None
+            value = backward(net, batch, loss, draws["loss"], precision=recipe.precision, perturb=moved)
             if compute.world > 1:
                 value = compute.average_gradients(net, value, batch.weights_B.sum().item())
             if not math.isfinite(value):

@@ -23,7 +23,16 @@ from pydantic import Field
 from torch import nn
 from torch.nn import functional as F
 
-from tasks.attacks import Objective, check_steps, direction, project, random_start, usual_step, value_and_gradient
+from tasks.attacks import (
+    Objective,
+    check_steps,
+    direction,
+    odds_against,
+    project,
+    random_start,
+    usual_step,
+    value_and_gradient,
+)
 from tasks.config.kinds import kind
 from tasks.config.params import Count, Frozen, KindParams, Threat, check_length
 from tasks.engine.batch import Batch
@@ -105,11 +114,6 @@ def weighted_cross_entropy(logits_BK: torch.Tensor, labels_B: torch.Tensor, weig
     return (losses_B * weights_B).sum() / total
 
 
-def cross_entropy(labels_B: torch.Tensor) -> Objective:
-    """What the inner attack of a loss climbs, as the papers have it; what is measured climbs `attacks.odds_against`."""
-    return lambda logits_bK, part: F.cross_entropy(logits_bK, labels_B[part], reduction="none")
-
-
 class Inner(Frozen):
     """The PGD that a loss runs within the threat model; null is the usual choice for the other values."""
 
@@ -157,9 +161,13 @@ def ascend(
 def adversarial(
     net: nn.Module, batch: Batch, params: Inner, threat: Threat, generator: torch.Generator
 ) -> torch.Tensor:
-    """B×C×H×W images within the ball that raise the cross-entropy, by PGD from a random start; no gradient."""
+    """B×C×H×W images within the ball that raise the cross-entropy, by PGD from a random start; no gradient.
+
+    It climbs the odds against the label, whose gradient has the cross-entropy's direction and does not vanish where the
+    network is very sure.
+    """
     start_BCHW = random_start(batch.images_BCHW, threat.norm, params.radius(threat), generator)
-    return ascend(net, start_BCHW, batch.images_BCHW, params, threat, cross_entropy(batch.labels_B))
+    return ascend(net, start_BCHW, batch.images_BCHW, params, threat, odds_against(batch.labels_B))
 
 
 def weighted_mean(values_B: torch.Tensor, weights_B: torch.Tensor) -> torch.Tensor:

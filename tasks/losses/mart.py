@@ -2,8 +2,9 @@
 
     L = BCE(x′) + beta · KL(p(x) ‖ p(x′)) · (1 − p_y(x)),    BCE(x′) = −log p_y(x′) − log(1 − max over k ≠ y of p_k(x′))
 
-x′ is PGD's on the cross-entropy. Written from the paper. Differs: probabilities under a logarithm are kept from 0, the
-KL is never below 0; images have weights; x′ is made in eval mode.
+x′ is PGD's on the cross-entropy. Written from the paper. Differs: log(1 − max p_k) is worked out from the logits of the
+other classes, so that it has a gradient where that probability rounds to 1; the KL is never below 0; images have
+weights; x′ is made in eval mode.
 """
 
 from __future__ import annotations
@@ -16,8 +17,6 @@ from torch.nn import functional as F
 from tasks.engine.batch import Batch
 from tasks.losses import Inner, divergence, weighted_mean
 
-LEAST = 1e-6  # of 1 − a probability under a logarithm
-
 
 class Params(Inner):
     beta: float = Field(default=5.0, ge=0)  # the paper's λ
@@ -27,7 +26,9 @@ def loss_at(net: nn.Module, batch: Batch, adversarial_BCHW: torch.Tensor, params
     """Boosted cross-entropy and the divergence of what is not yet answered rightly, both weighted means."""
     clean_BK, adversarial_BK = net(batch.images_BCHW).float(), net(adversarial_BCHW).float()
     own_B1 = batch.labels_B[:, None]
-    wrong_B = adversarial_BK.softmax(1).scatter(1, own_B1, 0).amax(1)
-    boosted_B = F.cross_entropy(adversarial_BK, batch.labels_B, reduction="none") - (1 - wrong_B).clamp_min(LEAST).log()
+    wrong_B1 = adversarial_BK.detach().scatter(1, own_B1, -torch.inf).argmax(1)[:, None]
+    others_B = adversarial_BK.scatter(1, wrong_B1, -torch.inf).logsumexp(1)  # all classes but the likeliest wrong one
+    margin_B = adversarial_BK.logsumexp(1) - others_B  # −log(1 − max p_k)
+    boosted_B = F.cross_entropy(adversarial_BK, batch.labels_B, reduction="none") + margin_B
     unsure_B = 1 - clean_BK.softmax(1).gather(1, own_B1)[:, 0]
     return weighted_mean(boosted_B + params.beta * divergence(clean_BK, adversarial_BK) * unsure_B, batch.weights_B)

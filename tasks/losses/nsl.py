@@ -18,12 +18,12 @@ import torch
 from pydantic import Field
 from torch import nn
 
-from tasks.attacks import check_steps, direction, project, value_and_gradient
+from tasks.attacks import check_steps, direction, odds_against, project, value_and_gradient
 from tasks.config.params import Count, Frozen, Threat, check_length
 from tasks.engine.batch import Batch
 from tasks.engine.bf16 import attack_network
 from tasks.engine.inference import evaluating
-from tasks.losses import cross_entropy, weighted_cross_entropy
+from tasks.losses import weighted_cross_entropy
 
 
 class Params(Frozen):
@@ -63,7 +63,7 @@ def loss(net: nn.Module, batch: Batch, params: Params, threat: Threat, generator
         with evaluating(net):
             steps_on = attack_network(net, images_BCHW)
             for _ in range(params.steps - 1):
-                gradient_BCHW, *_ = value_and_gradient(steps_on, neighbour_BCHW, cross_entropy(labels_B))
+                gradient_BCHW, *_ = value_and_gradient(steps_on, neighbour_BCHW, odds_against(labels_B))
                 neighbour_BCHW = project(
                     neighbour_BCHW + params.step_size * direction(gradient_BCHW, params.norm),
                     images_BCHW,

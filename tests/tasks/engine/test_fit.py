@@ -83,6 +83,18 @@ def test_sgd_bf16_augmentation_and_awp_learn(choice: dict[str, object]) -> None:
     assert all(weight.dtype == torch.float32 for weight in net.parameters())
 
 
+def test_awp_begins_with_its_epoch() -> None:
+    losses = {}
+    for begins in (1, 3, None):
+        torch.manual_seed(0)
+        net = nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+        awp = None if begins is None else Awp(gamma=0.2, from_epoch=begins)
+        losses[begins] = [each["loss"] for each in fit_small(net, small(epochs=4, awp=awp), n=32)["epochs"]]  # type: ignore[attr-defined]
+    assert losses[3][:2] == losses[None][:2]
+    assert losses[3][2] > losses[None][2], "the loss that is reported is that of the moved weights"
+    assert losses[1][0] > losses[None][0]
+
+
 @pytest.mark.parametrize("name", ["plain", "nsl"])
 @pytest.mark.parametrize("model", ["nsl_cnn", "resnet18"])
 def test_a_batch_in_parts_has_the_loss_and_the_gradients_of_the_whole(name: str, model: str) -> None:

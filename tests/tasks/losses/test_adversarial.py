@@ -11,6 +11,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from models import nsl_cnn
+from tasks.attacks import random_start
 from tasks.config.kinds import module_of
 from tasks.config.params import Awp, Threat
 from tasks.engine.batch import Batch
@@ -54,6 +55,17 @@ def test_adversarial_training_by_hand() -> None:
     assert value(pgd_at, epsilon=0.05) == pytest.approx(-math.log(p(-0.85)), rel=1e-5)
 
 
+@pytest.mark.parametrize("scale", [1.0, 1e3, 1e5])
+def test_the_inner_attack_of_a_saturated_network_does_not_stand_still(scale: float) -> None:
+    """The label's probability rounds to 1 and the cross-entropy's gradient to 0; the worst image is where it was."""
+    net = two_pixels()
+    with torch.no_grad():
+        net[1].weight.mul_(scale)
+    batch = Batch(torch.tensor([[[[0.8, 0.2]]]]), LABEL, ONE)
+    found = Loss(pgd_at, pgd_at.Params(), THREAT).adversarial(net, batch, torch.Generator().manual_seed(0))
+    assert torch.allclose(found.flatten(), torch.tensor([0.7, 0.3]), atol=1e-6)
+
+
 def test_trades_by_hand() -> None:
     """The KL from the clean answer is highest where the logit is, or lowest: at an end of the ball."""
     ends = kl(-0.5, -1.2), kl(-0.5, 0.2)
@@ -68,11 +80,48 @@ def test_mart_by_hand() -> None:
     assert value(mart, beta=5.0) == pytest.approx(boosted + 5 * kl(-0.5, -1.2) * (1 - p(-0.5)), rel=1e-5)
 
 
+def test_mart_keeps_a_gradient_where_a_wrong_class_is_all_but_certain() -> None:
+    """Logits (0, 3a − 4b) × 100 at (0.5, 0.5): the label has probability e^−50, and both terms have the slope 1."""
+    net = two_pixels()
+    with torch.no_grad():
+        net[1].weight.mul_(100)
+    batch = Batch(IMAGE, LABEL, ONE)
+    loss = Loss(mart, mart.Params(beta=0.0), THREAT).loss_at(net, batch, IMAGE)
+    assert loss.item() == pytest.approx(2 * 50, rel=1e-5)
+    (gradient,) = torch.autograd.grad(loss, net[1].weight)
+    assert torch.allclose(gradient[1], torch.full((2,), -2 * 0.5), rtol=1e-4)
+
+
 def test_score_by_hand() -> None:
     assert value(score, smoothing=0.0) == pytest.approx(2 * (1 - p(-1.2)) ** 2, rel=1e-5)
     assert value(score) == pytest.approx(2 * (0.95 - p(-1.2)) ** 2, rel=1e-5)
-    apart = 2 * (p(-0.5) - p(-1.2)) ** 2
-    assert value(score, beta=3.0) == pytest.approx(2 * (0.95 - p(-0.5)) ** 2 + 3 * apart, rel=1e-5)
+    assert value(score, clip=0.5) == pytest.approx(2 * (0.95 - p(-1.2)) ** 2 - 0.5, rel=1e-5)
+    assert value(score, clip=2.0) == 0
+    # With two terms the attack goes as far from the clean answer as it can, to one end of the ball or to the other.
+    ends = [2 * (p(-0.5) - p(end)) ** 2 for end in (-1.2, 0.2)]
+    second = (value(score, beta=3.0) - 2 * (0.95 - p(-0.5)) ** 2) / 3
+    assert min(abs(second - end) for end in ends) < 1e-5
+
+
+def test_scores_attack_climbs_its_own_distance_and_not_the_cross_entropy() -> None:
+    """One small step is along the gradient of the squared distance, which among three classes is not the odds'."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(2, 3, bias=False))
+    with torch.no_grad():
+        net[1].weight.copy_(torch.tensor([[0.0, -1.0], [6.0, 0.0], [-6.0, 0.0]]))
+    image, threat = torch.full((1, 1, 1, 2), 0.5), Threat(norm="l2", epsilon=0.4)
+    batch = Batch(image, torch.tensor([0]), ONE)
+    ways = {}
+    for module in (score, pgd_at):
+        made = module.Params(steps=1, step_size=1e-3)
+        found = Loss(module, made, threat).adversarial(net, batch, torch.Generator().manual_seed(1))
+        start = random_start(image, "l2", 0.4, torch.Generator().manual_seed(1))
+        ways[module] = (found - start).flatten() / 1e-3
+    start = start.requires_grad_()
+    wanted = score.targets(batch.labels_B, 3, score.Params())
+    distance = (net(start).softmax(1) - wanted).square().sum()
+    (gradient,) = torch.autograd.grad(distance, start)
+    assert torch.allclose(ways[score], (gradient / gradient.norm()).flatten(), atol=1e-3)
+    assert not torch.allclose(ways[score], ways[pgd_at], atol=1e-3)
 
 
 def test_weights_are_shares() -> None:
