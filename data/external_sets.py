@@ -40,7 +40,7 @@ def corrupted(folder: Path) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
     """The official files: kind → uint8 N×C×H×W over its file, and int64 N, the labels of every kind. No pickles."""
     files = sorted(path for path in folder.glob("*.npy") if path.stem != LABELS)
     if not files or not (folder / f"{LABELS}.npy").is_file():
-        raise FileNotFoundError(f"labels.npy and a file for each kind, such as fog.npy, are wanted in {folder}")
+        raise FileNotFoundError(f"expected labels.npy and a file for each kind, such as fog.npy, in {folder}")
     labels_N = torch.from_numpy(_array(folder / f"{LABELS}.npy", 1).astype(np.int64))
     kinds = {}
     for path in files:

@@ -226,7 +226,7 @@ def _write(path: Path, table: pa.Table) -> None:
 def read_table(path: Path, names: Sequence[str] | None = None) -> pa.Table:
     """A Parquet file, all of it or the columns of these names. FileNotFoundError says how to get it."""
     if not path.exists():
-        raise FileNotFoundError(f"{path} is wanted and is not there; `dvc pull` brings what DVC keeps")
+        raise FileNotFoundError(f"expected {path}, and there is none; `dvc pull` brings what DVC keeps")
     with pq.ParquetFile(path) as file:  # pyarrow's own read_table imports pandas, which takes a second
         return file.read(columns=None if names is None else list(names))
 

@@ -26,7 +26,7 @@ def split_rows(
     """
     k = len(images.classes)
     if k < 2:
-        raise ValueError(f"at least two classes are wanted, got {k}: {', '.join(images.classes) or 'none'}")
+        raise ValueError(f"expected at least two classes, got {k}: {', '.join(images.classes) or 'none'}")
     counts = torch.bincount(images.labels_N, minlength=k)
     if int(counts.min()) == 0:
         missing = [images.classes[i] for i in (counts == 0).nonzero().flatten().tolist()]

@@ -95,16 +95,16 @@ def check_target(campaign: Campaign, round_: Round) -> None:
     target = target_of(campaign, round_)
     if not campaign.closed:
         raise WorkspaceError(
-            "a target is wanted, round 000 was given up; `dadc abort` takes it away, to be opened anew"
+            "no target model: round 000 was given up; `dadc abort` removes it, so that it can be opened again"
         )
     if target is None:
         raise WorkspaceError(
-            "a target is wanted, the challenger of every closed round was refused; "
+            "no target model: every closed round's challenger was refused; "
             "`dadc decide NNN --promote --why …` makes one champion"
         )
     if not target.challenger.model.exists():
         path = target.challenger.model.relative_to(campaign.workspace.root)
-        raise WorkspaceError(f"a target is wanted, {path} is not here; `dvc pull` brings it")
+        raise WorkspaceError(f"the target model {path} is missing; `dvc pull` brings it")
 
 
 def target_of(campaign: Campaign, round_: Round) -> Round | None:

@@ -59,7 +59,7 @@ def start_from(net: nn.Module, path: Path, key: str = "model.weights", *, whole:
 
 def _read(path: Path, key: str) -> dict[str, torch.Tensor]:
     if not path.is_file():
-        raise FileNotFoundError(f"{key}: a safetensors file is wanted at {path}, and there is none")
+        raise FileNotFoundError(f"{key}: expected a safetensors file at {path}, and there is none")
     try:
         with safe_open(path, framework="pt") as file:
             return {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no mapping

@@ -29,7 +29,7 @@ def judge(candidates: Sequence[Candidate], target: Path) -> list[Candidate]:
         return list(candidates)
     pixels_NCHW = torch.stack([decode_png(c.image, card.channels) for c in sound])
     if pixels_NCHW.shape[-1] != card.size:
-        raise ValueError(f"candidates of {card.size} pixels were wanted, which {target} sees, got {pixels_NCHW.shape}")
+        raise ValueError(f"expected candidates of {card.size} pixels, as {target} takes, got {pixels_NCHW.shape}")
     answers_N, probabilities_NK = inference.answer(net, pixels_NCHW)
     judged = {
         c.key: replace(c, answer=int(answer), probability=float(probabilities_K[answer]))

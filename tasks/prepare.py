@@ -293,7 +293,7 @@ def check_data(workspace: Workspace, params: Params) -> None:
         own = frozen[key.removeprefix("data.")] if key in ("data.size", "data.channels") else wanted
         if now[key] not in (wanted, own):
             raise WorkspaceError(
-                f"params.yaml: {key}: wanted {_yaml(wanted)}, by which this workspace's data are frozen, got "
+                f"params.yaml: {key}: expected {_yaml(wanted)}, by which this workspace's data are frozen, got "
                 f"{_yaml(now[key])}; set it back, another campaign goes into another clone"
             )
 
@@ -325,7 +325,7 @@ def _sets_to_freeze(workspace: Workspace, params: Params) -> list[str]:
 def _folder(workspace: Workspace, params: Params, name: str) -> Path:
     folder = _place(workspace, f"evaluate.sets.{name}", params.evaluate.sets[name])
     if not folder.is_dir():
-        raise FileNotFoundError(f"evaluate.sets.{name}: a folder is wanted at {folder} and is not there")
+        raise FileNotFoundError(f"evaluate.sets.{name}: expected a folder at {folder}, and there is none")
     return folder
 
 
@@ -334,7 +334,7 @@ def _place(workspace: Workspace, key: str, given: str) -> Path:
     try:
         return workspace.root / Path(given).expanduser()
     except RuntimeError as error:
-        raise WorkspaceError(f"params.yaml: {key}: wanted a path, got {given!r}, and there is no such user") from error
+        raise WorkspaceError(f"params.yaml: {key}: expected a path, got {given!r}, which names no user here") from error
 
 
 def _counts(labels_N: Tensor, classes: Sequence[str]) -> list[int]:

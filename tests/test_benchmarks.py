@@ -91,7 +91,7 @@ def test_official_corrupted_files_are_read(tmp_path: Path) -> None:
 
     assert rift.official(Red(), tmp_path).mean() == 0.75
     (tmp_path / "labels.npy").unlink()
-    with pytest.raises(FileNotFoundError, match=r"labels\.npy and a file for each kind, such as fog\.npy, are wanted"):
+    with pytest.raises(FileNotFoundError, match=r"expected labels\.npy and a file for each kind, such as fog\.npy"):
         rift.official(Red(), tmp_path)
 
 

@@ -98,7 +98,7 @@ def _folders(layout: Layout, root: Path) -> Path:
             f"{layout.name}: {root / found} is the version for Python, a pickle, which can run code and is never "
             f"opened; wanted beside it: {wanted}"
         )
-    raise FileNotFoundError(f"{layout.name}: wanted in {root} (data.root): {wanted}")
+    raise FileNotFoundError(f"{layout.name}: expected in {root} (data.root): {wanted}")
 
 
 def _classes(folder: Path) -> tuple[str, ...]:
@@ -121,7 +121,7 @@ def _pictures(folder: Path) -> list[Path]:
 
 def _bytes(path: Path) -> bytes:
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is wanted and is not there; unpack the whole archive")
+        raise FileNotFoundError(f"expected {path}, and there is none; unpack the whole archive")
     return path.read_bytes()
 
 

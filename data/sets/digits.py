@@ -26,7 +26,7 @@ def load(split: str, *, root: Path, size: int | None, channels: int | None, seed
         raise ValueError(f"split must be train or test, got {split!r}")
     size, channels = size or SIZE, channels or 1
     if size < SMALLEST:
-        raise ValueError(f"data.size of at least {SMALLEST} is wanted for digits, got {size}")
+        raise ValueError(f"expected data.size of at least {SMALLEST} for digits, got {size}")
     found = load_digits()
     large = _upscaled(torch.from_numpy(found.images).long(), round(size * INNER / SIZE))
     before = (size - large.shape[-1]) // 2

@@ -41,7 +41,7 @@ def _found(root: Path, split: str) -> MNIST:
             missing = [name for name in FILES if not (raw / name).is_file()]
             reason = str(error).strip().splitlines()[-1]
             raise FileNotFoundError(
-                f"MNIST was wanted in {raw} and could not be downloaded ({reason}); missing: {', '.join(missing)}; "
+                f"expected MNIST in {raw}, and it could not be downloaded ({reason}); missing: {', '.join(missing)}; "
                 "put the four unpacked files there, or set data.root to the folder that holds MNIST/raw"
             ) from error
     try:

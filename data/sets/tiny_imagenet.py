@@ -23,7 +23,7 @@ def load(split: str, *, root: Path, size: int | None, channels: int | None, seed
     folder = next((place for place in (root / FOLDER, root) if (place / "wnids.txt").is_file()), None)
     if folder is None:
         raise FileNotFoundError(
-            f"tiny_imagenet: wanted in {root} (data.root): the folder {FOLDER}/ with wnids.txt, words.txt, train/ "
+            f"tiny_imagenet: expected in {root} (data.root): the folder {FOLDER}/ with wnids.txt, words.txt, train/ "
             f"and val/; unpack {FOLDER}.zip there"
         )
     wnids = _lines(folder / "wnids.txt")
@@ -51,7 +51,9 @@ def _val(folder: Path, wnids: list[str]) -> list[tuple[Path, int]]:
         name, _, rest = line.partition("\t")
         wnid = rest.partition("\t")[0]
         if wnid not in label_of:
-            raise ValueError(f"{annotations}:{number}: wanted a file's name, a tab and a class of wnids.txt: {line!r}")
+            raise ValueError(
+                f"{annotations}:{number}: expected a file's name, a tab and a class of wnids.txt, got {line!r}"
+            )
         files.append((folder / "val" / "images" / name, label_of[wnid]))
     return files
 
@@ -69,5 +71,5 @@ def _names(folder: Path, wnids: list[str]) -> tuple[str, ...]:
 
 def _lines(path: Path) -> list[str]:
     if not path.is_file():
-        raise FileNotFoundError(f"{path} is wanted and is not there; unpack the whole archive")
+        raise FileNotFoundError(f"expected {path}, and there is none; unpack the whole archive")
     return [line.rstrip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]

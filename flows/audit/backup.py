@@ -35,7 +35,7 @@ def backup(root: Path, folder: Path) -> None:
     workspace = campaign.workspace
     check_branch(workspace)
     if folder.exists():
-        raise WorkspaceError(f"a new folder is wanted, {folder} is there; name another")
+        raise WorkspaceError(f"expected a new folder, {folder} is there; name another")
     new = folder.with_name(folder.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
@@ -67,7 +67,7 @@ def restore(folder: Path, root: Path) -> None:
     """Make a workspace of a backup: Git, DVC's files, the open round."""
     described = check(folder)
     if root.exists():
-        raise WorkspaceError(f"a new folder is wanted, {root} is there; name another")
+        raise WorkspaceError(f"expected a new folder, {root} is there; name another")
     new = root.with_name(root.name + ".new")
     shutil.rmtree(new, ignore_errors=True)
     new.mkdir(parents=True)
@@ -106,10 +106,10 @@ def restore_projects(root: Path, folder: Path, tell: Callable[[str], None] = say
 def check(folder: Path) -> dict[str, str]:
     """What the backup says of itself, after a look at every file's digest."""
     if not (folder / LIST).exists():
-        raise WorkspaceError(f"a folder made by `dadc backup` is wanted, {folder} has no {LIST}")
+        raise WorkspaceError(f"expected a folder made by `dadc backup`, {folder} has no {LIST}")
     described = json.loads((folder / LIST).read_text())
     if described["form"] != FORM:
-        raise WorkspaceError(f"a backup of form {FORM} is wanted, {folder} is of form {described['form']}")
+        raise WorkspaceError(f"expected a backup of form {FORM}, {folder} is of form {described['form']}")
     for name, digest in described["files"].items():
         if not (folder / name).exists() or md5(folder / name) != digest:
             raise WorkspaceError(f"{folder / name} is not the file that was backed up; take another copy of the backup")

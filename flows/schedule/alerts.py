@@ -46,7 +46,7 @@ def notification(name: str) -> Any:
         return Block.load(name)
     except ValueError as error:
         raise ValueError(
-            f"schedule.notify: wanted a notification block of Prefect's, got {name!r} ({error}); make it on its page "
+            f"schedule.notify: expected a notification block of Prefect's, got {name!r} ({error}); make it on its page "
             "Blocks, or set schedule.notify to null"
         ) from error
 

@@ -186,5 +186,5 @@ def time_zone(asked: str | None) -> str:
     try:
         ZoneInfo(name)
     except (ZoneInfoNotFoundError, ValueError) as error:
-        raise ValueError(f"--timezone: wanted a zone such as Europe/Berlin, got {name!r}") from error
+        raise ValueError(f"--timezone: expected a zone such as Europe/Berlin, got {name!r}") from error
     return name

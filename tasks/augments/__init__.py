@@ -53,7 +53,7 @@ def augmented(images_BCHW: Tensor, kinds: tuple[Chosen, ...], generator: Generat
     """
     if images_BCHW.ndim != 4 or images_BCHW.dtype not in (torch.float32, torch.uint8):
         raise ValueError(
-            f"uint8 or fp32 images of shape N×C×H×W were wanted, got {images_BCHW.dtype} {tuple(images_BCHW.shape)}"
+            f"expected uint8 or fp32 images of shape N×C×H×W, got {images_BCHW.dtype} {tuple(images_BCHW.shape)}"
         )
     if kinds:
         images_BCHW = images_BCHW.contiguous()  # plane by plane, as these operations are fast

@@ -1,4 +1,4 @@
-"""What is wrong with params.yaml, in words: where, what was wanted, what came, in one line for each fault."""
+"""What is wrong with params.yaml, in words: where, what was expected, what came, in one line for each fault."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ def of_keys(error: ValidationError, name: str, where: str) -> str:
         if fault["type"] == "extra_forbidden":
             lines.append(f"{name}: {path}: no such key")
         elif fault["type"] == "missing":
-            lines.append(f"{name}: {path}: wanted a value, got none")
+            lines.append(f"{name}: {path}: expected a value, got none")
         elif fault["type"] == "value_error":
-            lines.append(f"{name}: {path}: wanted {fault['msg'].removeprefix('Value error, ')}")
+            lines.append(f"{name}: {path}: expected {fault['msg'].removeprefix('Value error, ')}")
         else:
-            lines.append(f"{name}: {path}: wanted {_wanted(fault)}, got {fault['input']!r}{_decimal(fault)}")
+            lines.append(f"{name}: {path}: expected {_wanted(fault)}, got {fault['input']!r}{_decimal(fault)}")
     return "\n".join(lines)
 
 

@@ -31,7 +31,7 @@ def module_of(package: str, name: str, where: str) -> Any:
     found = names_in(package)
     if name not in found:
         folder = package.replace(".", "/")
-        raise ParamsError(f"params.yaml: {where}: wanted a file of {folder}/ ({', '.join(found)}), got {name!r}")
+        raise ParamsError(f"params.yaml: {where}: expected a file of {folder}/ ({', '.join(found)}), got {name!r}")
     return importlib.import_module(f"{package}.{name}")
 
 
@@ -94,7 +94,7 @@ def _check_gate(params: Params) -> None:
     measured = {**params.evaluate.attacks, **params.evaluate.battery}
     if all(getattr(module_of("tasks.attacks", name, name), "OWN_BUDGET", False) for name in measured):
         raise ParamsError(
-            "params.yaml: evaluate.attacks: wanted an attack within the threat model, such as pgd, here or in "
+            "params.yaml: evaluate.attacks: expected an attack within the threat model, such as pgd, here or in "
             f"evaluate.battery, got {', '.join(measured) or 'none'}: what the gate compares as robust would be clean"
         )
 
@@ -103,7 +103,7 @@ def _check_radius(params: Params, epsilon: float) -> None:
     try:
         check_length("a radius", params.threat.norm, epsilon)
     except ValueError as error:
-        raise ParamsError(f"params.yaml: evaluate.epsilons: wanted {error}") from error
+        raise ParamsError(f"params.yaml: evaluate.epsilons: expected {error}") from error
 
 
 def _under_threat(family: str, name: str, given: KindParams, where: str, threat: Threat) -> None:

@@ -1,6 +1,6 @@
 """params.yaml: its schema, read and checked here and nowhere else.
 
-A wrong file gives one line for each fault: the path of the key, what was wanted, what came.
+A wrong file gives one line for each fault: the path of the key, what was expected, what came.
 """
 
 from __future__ import annotations
@@ -316,7 +316,7 @@ class Params(Frozen):
 def read(path: Path) -> Params:
     """The parameters in a file; ParamsError says all that is wrong with it."""
     if not path.exists():
-        raise ParamsError(f"{path} is wanted and is not there; run dadc in a checkout of the project")
+        raise ParamsError(f"expected {path}, and there is none; run dadc in a checkout of the project")
     return parse(path.read_bytes(), path)
 
 

@@ -67,7 +67,7 @@ def load(path: Path) -> tuple[nn.Module, Card]:
     ValueError if the file is broken, of another kind, or holds another network than it says.
     """
     if not path.exists():
-        raise FileNotFoundError(f"a checkpoint is wanted at {path} and is not there; `dvc pull` brings what DVC keeps")
+        raise FileNotFoundError(f"expected a checkpoint at {path}, and there is none; `dvc pull` brings what DVC keeps")
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -121,7 +121,7 @@ def _difference(
     faults += [f"{name} is not its own" for name in got.keys() - wanted.keys()]
     for name in wanted.keys() & got.keys():
         if wanted[name] != got[name]:
-            faults.append(f"{name} wanted as {_written(wanted[name])}, got {_written(got[name])}")
+            faults.append(f"{name} expected as {_written(wanted[name])}, got {_written(got[name])}")
     return "; ".join(sorted(faults)[:3])
 
 

@@ -111,7 +111,7 @@ def check_devices(params: Params, frozen: bool) -> None:
     if frozen:
         cure = f"go on where they are, or {cure}, commit that, and `dadc amend` has the round take it"
     asked = f"accelerator cuda with {params.devices} devices"
-    raise ValueError(f"{asked} was wanted, and torch {torch.__version__} sees {there}; {cure}")
+    raise ValueError(f"expected {asked}, and torch {torch.__version__} sees {there}; {cure}")
 
 
 @contextmanager

@@ -21,7 +21,7 @@ def activation_maps(net: nn.Module, images_BCHW: torch.Tensor, classes_B: torch.
     weights, gradients and modes are left as they are; not for several threads at once, since hooks hang on the network.
     """
     if len(classes_B) != len(images_BCHW):
-        raise ValueError(f"a class for each of {len(images_BCHW)} images was wanted, got {len(classes_B)}")
+        raise ValueError(f"expected a class for each of {len(images_BCHW)} images, got {len(classes_B)}")
     device = device_of(net)
     last: list[torch.Tensor] = []
 
@@ -35,7 +35,7 @@ def activation_maps(net: nn.Module, images_BCHW: torch.Tensor, classes_B: torch.
             inputs_BCHW = images_BCHW.detach().to(device, torch.float32).requires_grad_()
             logits_BK = net(inputs_BCHW)
             if not last:
-                raise ValueError(f"a network with a convolution was wanted, {type(net).__name__} has none")
+                raise ValueError(f"expected a network with a convolution, {type(net).__name__} has none")
             chosen_B = logits_BK.gather(1, classes_B.to(device)[:, None]).squeeze(1)
             (slopes_BFhw,) = torch.autograd.grad(chosen_B.sum(), last)
     finally:

@@ -111,7 +111,7 @@ def colour(images_BCHW: Tensor, brightness: Tensor, contrast: Tensor, saturation
         mean_B = images_BCHW.mean((1, 2, 3))
         return (images_BCHW * _each(scale_B)).add_(_each((1 - contrast) * brightness * mean_B)).clamp_(0, 1)
     if channels != 3:
-        raise ValueError(f"images of 1 or 3 channels were wanted, got {channels}")
+        raise ValueError(f"expected images of 1 or 3 channels, got {channels}")
     parts_39, luma_3 = _yiq(images_BCHW.device)
     turn_B = hue * (2 * math.pi)
     weights_B3 = torch.stack([torch.ones_like(hue), saturation * turn_B.cos(), saturation * turn_B.sin()], dim=1)

@@ -15,14 +15,14 @@ MICROBATCH = 64  # images; of more, a small network's layers leave the cache
 def to_float(pixels: torch.Tensor) -> torch.Tensor:
     """uint8 pixels 0…255 → fp32 in [0, 1]."""
     if pixels.dtype != torch.uint8:
-        raise ValueError(f"uint8 pixels were wanted, got {pixels.dtype}")
+        raise ValueError(f"expected uint8 pixels, got {pixels.dtype}")
     return pixels.to(torch.float32).div_(255)
 
 
 def answer(net: nn.Module, pixels_NCHW: torch.Tensor, *, batch: int = 512) -> tuple[torch.Tensor, torch.Tensor]:
     """The network's answer to uint8 pixels: classes_N (int64) and probabilities_NK, in fp32, on the CPU."""
     if pixels_NCHW.ndim != 4:
-        raise ValueError(f"pixels of shape N×C×H×W were wanted, got {tuple(pixels_NCHW.shape)}")
+        raise ValueError(f"pixels of shape expected pixels of shape N×C×H×W, got {tuple(pixels_NCHW.shape)}")
     if len(pixels_NCHW) == 0:
         logits_NK = logits_of(net, to_float(torch.zeros(1, *pixels_NCHW.shape[1:], dtype=torch.uint8)))[:0]
     else:

@@ -133,7 +133,7 @@ def _function(name: str) -> Any:
         found = getattr(importlib.import_module(where), attribute)
     except (ImportError, AttributeError) as error:
         raise ParamsError(
-            f"model.name: {name!r} cannot be imported ({error}); wanted package.module:function, in the workspace or "
+            f"model.name: {name!r} cannot be imported ({error}); expected package.module:function, in the workspace or "
             "in the environment"
         ) from error
     if not inspect.isfunction(found) or tuple(inspect.signature(found).parameters)[:3] != GIVEN:

@@ -21,7 +21,7 @@ class Account:
             page = self._http.get(form, follow_redirects=True)
             hidden = re.search(r'name="csrfmiddlewaretoken" value="([^"]+)"', page.text)
             if hidden is None:
-                raise LabellingError(f"a form was wanted at {form.split('?')[0]}, got status {page.status_code}")
+                raise LabellingError(f"expected a form at {form.split('?')[0]}, got status {page.status_code}")
             fields = {"csrfmiddlewaretoken": hidden[1], "email": email, "password": password}
             answer = self._http.post(form, data=fields, headers={"Referer": form})
         done = "sign up" if invite else "log in"

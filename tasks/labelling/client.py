@@ -57,7 +57,7 @@ def connect(services: Services, hurry: float | None = None) -> LabelStudio:
         raise ServiceDown("label_studio")
     if not services.label_studio_token:
         raise LabellingError(
-            f"a token for Label Studio at {services.label_studio_url} is wanted; set LABEL_STUDIO_API_KEY"
+            f"expected a token for Label Studio at {services.label_studio_url}; set LABEL_STUDIO_API_KEY"
         )
     ids = id_map.read(services.moved)
     studio = LabelStudio(services.label_studio_url, services.label_studio_token, ids, hurry)

@@ -1,6 +1,6 @@
 """Drawings: a canvas for the page, and what was drawn on it at the network's own size.
 
-What comes back is untrusted: every fault is a ValueError that says what was wanted and what came.
+What comes back is untrusted: every fault is a ValueError that says what was expected and what came.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ def edited(result: object, seed_CHW: torch.Tensor) -> torch.Tensor:
         share_HW = _blocks(_decode(value, canvas_size(size)), size) / 255
         mixed = mixed * (1 - share_HW) + colour_C11 * share_HW
     if np.abs(mixed - seed).max() < CHANGE:
-        raise ValueError("a change of the picture was wanted, and there is none to see")
+        raise ValueError("expected a change of the picture, and it shows none")
     return torch.from_numpy(np.rint(mixed).astype(np.uint8))
 
 
@@ -86,7 +86,7 @@ def reduce(alpha: Alpha, size: int) -> Alpha:
     """The mean of each block of the canvas, which is the share of a pixel that ink covers. ValueError if none does."""
     pixels: Alpha = np.rint(_blocks(alpha, size)).astype(np.uint8)
     if int(pixels.max()) < 128:
-        raise ValueError("ink was wanted, and the canvas is empty or all but empty")
+        raise ValueError("expected ink, and the canvas is empty or nearly empty")
     return pixels
 
 
@@ -101,19 +101,19 @@ def read(result: object, canvas: int) -> Alpha:
 def items(result: object, types: Types) -> list[dict[str, Any]]:
     """The items of a result, each of a tag in `types` and with a value. ValueError for anything else."""
     if not isinstance(result, list):
-        raise ValueError(f"a list of regions was wanted, got {type(result).__name__}")  # noqa: TRY004
+        raise ValueError(f"expected a list of regions, got {type(result).__name__}")  # noqa: TRY004
     found = []
     for item in result:
         if not isinstance(item, dict) or not isinstance(item.get("value"), dict):
-            raise ValueError("a region with a value was wanted, got something else")  # noqa: TRY004
+            raise ValueError("expected a region with a value, got something else")  # noqa: TRY004
         name, kind = item.get("from_name"), item.get("type")
         if not isinstance(name, str) or name not in types:
-            raise ValueError(f"a region of {', '.join(types)} was wanted, got one of {str(name)[:40]!r}")
+            raise ValueError(f"expected a region of {', '.join(types)}, got one of {str(name)[:40]!r}")
         if kind not in types[name]:
             raise ValueError(f"{name} makes {' or '.join(types[name])}, got {str(kind)[:40]!r}")
         for field, text in item.items():
             if isinstance(text, str) and not _plain(text):
-                raise ValueError(f"a plain word was wanted as {field[:40]!r}, got {text[:40]!r}")
+                raise ValueError(f"expected a plain word as {field[:40]!r}, got {text[:40]!r}")
         found.append(item)
     return found
 
@@ -131,9 +131,9 @@ def choice(result: object, tag: str, classes: Sequence[str], types: Types = _TYP
             values = item["value"].get("choices")
             chosen += values if isinstance(values, list) else [values]
     if len(chosen) != 1:
-        raise ValueError(f"one class was wanted, got {len(chosen) or 'none'}")
+        raise ValueError(f"expected one class, got {len(chosen) or 'none'}")
     if not isinstance(chosen[0], str) or chosen[0] not in classes:
-        raise ValueError(f"a class of the campaign was wanted, got {str(chosen[0])[:40]!r}")
+        raise ValueError(f"expected a class of the campaign, got {str(chosen[0])[:40]!r}")
     return list(classes).index(chosen[0])
 
 
@@ -177,9 +177,9 @@ def _ink(result: object) -> list[dict[str, Any]]:
     """The values of a result's ink regions. ValueError if there are none or too many."""
     values: list[dict[str, Any]] = [item["value"] for item in items(result, _TYPES) if item["from_name"] == INK]
     if not values:
-        raise ValueError("ink was wanted, there is none")
+        raise ValueError("expected ink, and there is none")
     if len(values) > MAX_REGIONS:
-        raise ValueError(f"at most {MAX_REGIONS} regions of ink were wanted, got {len(values)}")
+        raise ValueError(f"expected at most {MAX_REGIONS} regions of ink, got {len(values)}")
     return values
 
 
@@ -194,23 +194,23 @@ def _colour(value: dict[str, Any], channels: int) -> tuple[int, ...]:
     names = value.get("bitmasklabels")
     name = names[0] if isinstance(names, list) and len(names) == 1 else None
     if not isinstance(name, str) or name not in pens(channels):
-        raise ValueError(f"one of the pens {', '.join(pens(channels))} was wanted, got {str(names)[:40]!r}")
+        raise ValueError(f"expected one of the pens {', '.join(pens(channels))}, got {str(names)[:40]!r}")
     return PENS[name][0][:channels]
 
 
 def _decode(value: dict[str, Any], canvas: int) -> Alpha:
     text = value.get("imageDataURL")
     if not isinstance(text, str) or not text.startswith(_PREFIX):
-        raise ValueError("ink as a PNG in a data URL was wanted, got something else")
+        raise ValueError("expected ink as a PNG in a data URL, got something else")
     if len(text) > MAX_TEXT:
-        raise ValueError(f"ink of at most {MAX_TEXT} characters was wanted, got {len(text)}")
+        raise ValueError(f"expected ink of at most {MAX_TEXT} characters, got {len(text)}")
     try:
         blob = base64.b64decode(text.removeprefix(_PREFIX), validate=True)
         with Image.open(io.BytesIO(blob), formats=("PNG",)) as image:
             if image.size != (canvas, canvas):
-                raise ValueError(f"ink of {canvas}×{canvas} pixels was wanted, got {image.width}×{image.height}")
+                raise ValueError(f"expected ink of {canvas}×{canvas} pixels, got {image.width}×{image.height}")
             if "A" not in image.getbands() and "transparency" not in image.info:
-                raise ValueError("ink in an alpha channel was wanted, the image has none")
+                raise ValueError("expected ink in an alpha channel, the image has none")
             return np.array(image.convert("RGBA"))[..., 3]
     except (
         OSError,
@@ -221,4 +221,4 @@ def _decode(value: dict[str, Any], canvas: int) -> Alpha:
         binascii.Error,
         Image.DecompressionBombError,
     ) as error:
-        raise ValueError(f"ink as a sound PNG was wanted, and it cannot be read ({type(error).__name__})") from error
+        raise ValueError(f"expected ink as a sound PNG, and it cannot be read ({type(error).__name__})") from error

@@ -105,9 +105,9 @@ class Annotation:
         if form.raw.get("was_cancelled"):
             return SKIPPED
         if UNTOLD in form.raw:
-            return "an annotation that Label Studio can tell was wanted, and it fails at this one"
+            return "expected an annotation that Label Studio can tell, and it fails at this one"
         if "oversize" in form.raw:
-            return f"an annotation of at most 8 MiB was wanted, got {form.raw['oversize']!r} characters"
+            return f"expected an annotation of at most 8 MiB, got {form.raw['oversize']!r} characters"
         return ""
 
 

@@ -42,17 +42,17 @@ class BodyLimit:
             try:
                 message = await asyncio.wait_for(receive(), max(until - now, 0.0))
             except TimeoutError:
-                raise HTTPException(408, f"a body within {self._seconds:g} seconds was wanted") from None
+                raise HTTPException(408, f"expected the body within {self._seconds:g} seconds") from None
             seen, whole = seen + len(message.get("body", b"")), not message.get("more_body", False)
             if seen > self._limit:
-                raise HTTPException(413, f"at most {self._limit} bytes were wanted")
+                raise HTTPException(413, f"expected at most {self._limit} bytes")
             return message
 
         await self._inner(scope, bounded, send)
 
 
 async def _refuse(send: Send, limit: int) -> None:
-    body = json.dumps({"detail": f"at most {limit} bytes were wanted"}).encode()
+    body = json.dumps({"detail": f"expected at most {limit} bytes"}).encode()
     headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
     await send({"type": "http.response.start", "status": 413, "headers": headers})
     await send({"type": "http.response.body", "body": body})

@@ -233,7 +233,7 @@ def _flag(game: Game, player: Player, body: bytes, meant: int, seconds: float) -
         raise Refused("No round is open now. Come back when the model has been trained.")
     _, card = game.target.get()
     if not 0 <= meant < len(card.classes):
-        raise ValueError(f"a class from 0 to {len(card.classes) - 1} was wanted, got {meant}")
+        raise ValueError(f"expected a class from 0 to {len(card.classes) - 1}, got {meant}")
     alpha, pixels = game.answer(body)
     given = game.target.answer(pixels)
     if given.answer == meant:
@@ -302,13 +302,13 @@ async def _json(request: Request) -> dict[str, Any]:
     except (ValueError, RecursionError):
         given = None
     if not isinstance(given, dict):
-        raise HTTPException(422, "a JSON object was wanted")
+        raise HTTPException(422, "expected a JSON object")
     return given
 
 
 def _number(text: str | None) -> float:
     if text is None or not re.fullmatch(r"\d{1,6}(\.\d{1,6})?", text):
-        raise HTTPException(422, "a number was wanted")
+        raise HTTPException(422, "expected a number")
     return float(text)
 
 

@@ -47,7 +47,7 @@ class Players:
 
     def __init__(self, workspace: Workspace, campaign: str, services: Services) -> None:
         if not services.label_studio_token:
-            raise LabellingError("a token for Label Studio is wanted; run `dadc up`, or set LABEL_STUDIO_API_KEY")
+            raise LabellingError("expected a token for Label Studio; run `dadc up`, or set LABEL_STUDIO_API_KEY")
         self._folder = workspace.local / "play" / "names"
         self._campaign, self._services = campaign, services
         self._key = services.key("players")

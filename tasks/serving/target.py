@@ -60,7 +60,7 @@ class Target:
         net, card = self.get()
         wanted = (card.channels, card.size, card.size)
         if tuple(pixels_CHW.shape) != wanted:
-            raise ValueError(f"an image of {wanted} was wanted, got {tuple(pixels_CHW.shape)}")
+            raise ValueError(f"expected an image of {wanted}, got {tuple(pixels_CHW.shape)}")
         with self._use:
             yield net, card
 

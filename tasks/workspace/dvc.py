@@ -83,7 +83,7 @@ def check_remote(workspace: Workspace, say: Callable[[str], None] = print) -> No
         return
     own = workspace.local / "remote"
     if Path(url).name != "remote" or not own.exists():
-        raise WorkspaceError(f"the folder of the DVC remote {name}, {url}, was wanted and is not there; mount it")
+        raise WorkspaceError(f"expected the folder of the DVC remote {name} at {url}, and there is none; mount it")
     write_remote(workspace, name, str(own), local=True)
     say(f"the DVC remote {url} is not there any more: this workspace was moved, and its own {own} takes its place")
 

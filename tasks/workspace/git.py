@@ -98,7 +98,7 @@ def commits_adding(path: Path, workspace: Workspace) -> list[str]:
     ends = workspace.root / git(workspace, "rev-parse", "--git-path", "shallow")
     if ends.exists() and set(found) & set(ends.read_text().split()):
         raise WorkspaceError(
-            "the campaign's whole history is wanted, and this clone is a shallow one; `git fetch --unshallow` brings it"
+            "this needs the campaign's whole history, and this clone is shallow; `git fetch --unshallow` brings it"
         )
     return found
 

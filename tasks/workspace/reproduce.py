@@ -93,7 +93,7 @@ def agreement(round_: Round) -> str:
     for name, (found, _, _) in _figures(now).items():
         _, low, high = told.get(name, (found, found, found))
         if not low <= found <= high:
-            outside.append(f"{name} is {found:.1%}, {low:.1%} to {high:.1%} was wanted")
+            outside.append(f"{name} is {found:.1%}, {low:.1%} to {high:.1%} was expected")
     if outside:
         raise ValueError(f"the figures are not those of {round_.tag}: {'; '.join(outside)}")
     return f"its {len(told)} figures lie within the intervals of {round_.tag}"

@@ -50,7 +50,7 @@ class ServiceDown(StackError):
             if os.environ.get(VARIABLES[service])
             else "run `dadc up`"
         )
-        super().__init__(f"{NAMES[service]} was wanted and does not answer{where}{why}; {cure}")
+        super().__init__(f"{NAMES[service]} does not answer{where}{why}; {cure}")
         self.service = service
 
 

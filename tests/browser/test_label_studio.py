@@ -134,7 +134,7 @@ def test_what_is_submitted_without_ink_does_not_spend_the_task(
     eve.submit("Control+Enter")  # a key of Label Studio's, which no page can take away
     pulled_now(scene.studio, play.round)
     record = play.record
-    assert [(c.wellformed, c.reason) for c in record.candidates] == [(False, "ink was wanted, there is none")]
+    assert [(c.wellformed, c.reason) for c in record.candidates] == [(False, "expected ink, and there is none")]
     left = unfinished(scene.studio, play.round)
     assert reopen_spoiled(scene.studio, record) == 1
     assert reopen_spoiled(scene.studio, record) == 0, "once"

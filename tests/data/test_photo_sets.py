@@ -107,7 +107,7 @@ def test_a_pickle_is_named_and_never_opened(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_or_broken_has_a_word(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"cifar100: wanted in .*data\.root.*cifar-100-binary\.tar\.gz"):
+    with pytest.raises(FileNotFoundError, match=r"cifar100: expected in .*data\.root.*cifar-100-binary\.tar\.gz"):
         cifar100.load("train", root=tmp_path, **NATIVE)
     folder = tmp_path / "cifar-10-batches-bin"
     write_cifar10(folder)
@@ -119,7 +119,7 @@ def test_what_is_missing_or_broken_has_a_word(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="has a label 9, and batches.meta.txt names 3 classes"):
         cifar10.load("train", root=tmp_path, **NATIVE)
     batch.unlink()
-    with pytest.raises(FileNotFoundError, match=r"data_batch_2\.bin is wanted and is not there"):
+    with pytest.raises(FileNotFoundError, match=r"expected .*data_batch_2\.bin, and there is none"):
         cifar10.load("train", root=tmp_path, **NATIVE)
     with pytest.raises(ValueError, match="split must be train or test, got 'pool'"):
         cifar10.load("pool", root=tmp_path, **NATIVE)
@@ -181,14 +181,14 @@ def test_a_broken_tiny_imagenet_has_a_word(tiny: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"the folder tiny-imagenet-200/ with wnids\.txt"):
         tiny_imagenet.load("train", root=tiny / "elsewhere", **NATIVE)
     (folder / "val" / "val_annotations.txt").write_text("val_0.JPEG\tn99\t0\n")
-    with pytest.raises(ValueError, match=r"val_annotations\.txt:1: wanted a file's name"):
+    with pytest.raises(ValueError, match=r"val_annotations\.txt:1: expected a file's name"):
         tiny_imagenet.load("test", root=tiny, **NATIVE)
     next((folder / "train" / "n02002724" / "images").glob("*_0.JPEG")).write_bytes(b"\xff\xd8")
     with pytest.raises(ValueError, match="1 of 6 pictures cannot be used"):
         tiny_imagenet.load("train", root=tiny, **NATIVE)
     (folder / "words.txt").write_text("n01443537\tgoldfish\n")
     (folder / "val" / "val_annotations.txt").unlink()
-    with pytest.raises(FileNotFoundError, match=r"val_annotations\.txt is wanted"):
+    with pytest.raises(FileNotFoundError, match=r"expected .*val_annotations\.txt"):
         tiny_imagenet.load("test", root=tiny, **NATIVE)
 
 

@@ -127,7 +127,7 @@ def test_digits_stand_as_those_of_mnist(tmp_path: Path) -> None:
     assert int(pixels.max()) == 255
     tiny = digits.load("test", root=tmp_path, size=12, channels=1, seed=0)
     assert tiny.pixels_NCHW.shape[2:] == (12, 12)
-    with pytest.raises(ValueError, match=r"data\.size of at least 12 is wanted for digits, got 8"):
+    with pytest.raises(ValueError, match=r"expected data\.size of at least 12 for digits, got 8"):
         digits.load("test", root=tmp_path, size=8, channels=1, seed=0)
 
 

@@ -60,7 +60,7 @@ def test_too_few_images_say_what_to_change() -> None:
 
 
 def test_one_class_and_an_empty_class_are_named() -> None:
-    with pytest.raises(ValueError, match="at least two classes are wanted, got 1: a"):
+    with pytest.raises(ValueError, match="expected at least two classes, got 1: a"):
         split_train(images((9,)), pool=1, validation=1, limit=None, seed=0)
     with pytest.raises(ValueError, match="every class needs training images, none of b was found"):
         split_train(images((5, 0, 5)), pool=1, validation=1, limit=None, seed=0)

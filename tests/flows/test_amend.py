@@ -80,10 +80,10 @@ def test_an_amendment_that_was_cut_short_is_committed(round_: Round) -> None:
 def test_parameters_that_are_none_are_refused(round_: Round) -> None:
     before = round_.params.read_bytes()
     say(round_.workspace.root, train__loss__name="magic")
-    with pytest.raises(ValueError, match=r"train\.loss: wanted a file of tasks/losses/"):
+    with pytest.raises(ValueError, match=r"train\.loss: expected a file of tasks/losses/"):
         amend(round_.workspace.root)
     say(round_.workspace.root, train__loss__name="nsl", devices=64, accelerator="cuda")
-    with pytest.raises(ValueError, match=r"accelerator cuda with 64 devices was wanted"):
+    with pytest.raises(ValueError, match=r"expected accelerator cuda with 64 devices"):
         amend(round_.workspace.root)
     round_.workspace.params.write_text(round_.workspace.params.read_text() + "\n")
     with pytest.raises(WorkspaceError, match="must be committed"):

@@ -103,9 +103,9 @@ def begun(root: Path) -> Round:
 
 def test_mlflow_is_missed_before_anything_is_frozen(initialised: Path) -> None:
     line = refused(initialised, "run", "--rounds", "0")
-    assert line == "dadc: the MLflow server was wanted and does not answer, no address is known; run `dadc up`"
+    assert line == "dadc: the MLflow server does not answer, no address is known; run `dadc up`"
     round_ = begun(initialised)
-    assert "the MLflow server was wanted" in refused(initialised, "close")
+    assert "the MLflow server does not answer" in refused(initialised, "close")
     assert state(round_) is State.OPEN
     assert sorted(path.name for path in round_.folder.iterdir()) == ["opened.json", "params.yaml"]
 
@@ -117,7 +117,7 @@ def test_a_decision_by_hand_wants_mlflow_first(initialised: Path, monkeypatch: p
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     said = refused(initialised, "decide", "0", "--refuse", "--why", "x")
-    assert "the MLflow server was wanted and does not answer at http://127.0.0.1:9" in said
+    assert "the MLflow server does not answer at http://127.0.0.1:9" in said
     assert not round_.decision.exists()
 
 
@@ -129,7 +129,7 @@ def test_devices_that_are_not_here_are_missed_before_anything_is_frozen(initiali
     run(initialised, "git", "commit", "--all", "--quiet", "--message", "a machine of 64 GPUs")
     for words in (["open"], ["run", "--rounds", "0"]):
         line = refused(initialised, *words)
-        assert line.startswith("dadc: accelerator cuda with 64 devices was wanted, and torch ")
+        assert line.startswith("dadc: expected accelerator cuda with 64 devices, and torch ")
         assert line.endswith("; lower devices or set accelerator: cpu in params.yaml")
     assert rounds(Workspace(initialised)) == []
 
@@ -140,13 +140,13 @@ def test_a_params_yaml_of_another_campaign(initialised: Path) -> None:
     path.write_text(path.read_text().replace("campaign: digits", "campaign: other"))
     run(root, "git", "commit", "--all", "--quiet", "--message", "another campaign")
     said = refused(root, "open")
-    assert said.startswith("dadc: params.yaml: campaign: wanted 'digits'")
+    assert said.startswith("dadc: params.yaml: campaign: expected 'digits'")
     assert "another clone" in said
 
 
 def test_a_wrong_parameter_is_named_by_its_path(make_workspace: Make) -> None:
     root = make_workspace(threat={"epsilon": 8})
-    assert "params.yaml: threat.epsilon: wanted a radius under 1" in refused(root, "init")
+    assert "params.yaml: threat.epsilon: expected a radius under 1" in refused(root, "init")
 
 
 @pytest.mark.parametrize(

@@ -125,7 +125,7 @@ def test_a_pickle_is_never_opened(tmp_path: Path) -> None:
 
 
 def test_broken_and_missing_files_have_a_word(tmp_path: Path, weights: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"model\.weights: a safetensors file is wanted"):
+    with pytest.raises(FileNotFoundError, match=r"model\.weights: expected a safetensors file"):
         start_from(nn.Linear(1, 1), tmp_path / "none.safetensors")
     (tmp_path / "half.safetensors").write_bytes(weights.read_bytes()[:5000])
     with pytest.raises(ValueError, match="no sound safetensors file"):

@@ -94,7 +94,7 @@ def test_an_mlflow_that_refuses_is_not_asked_again(stack: Path, initialised: Pat
     fault = Fault(lambda method, path: "experiments" in path, times=99, status=401)
     with (
         misbehaving(known.mlflow_url or "", fault) as url,
-        pytest.raises(ServiceDown, match="MLflow server was wanted"),
+        pytest.raises(ServiceDown, match="MLflow server does not answer"),
     ):
         track.rebuild(Workspace(initialised), replace(known, mlflow_url=url), Workspace(initialised).round(0))
     assert len(fault.at) == 1

@@ -73,10 +73,10 @@ def test_other_data_than_the_frozen_are_refused(
     frozen: tuple[Workspace, Params], key: str, value: int, wanted: object
 ) -> None:
     workspace, params = frozen
-    said = rf"data\.{key}: wanted {wanted}, by which this workspace's data are frozen, got {value}; set it back"
+    said = rf"data\.{key}: expected {wanted}, by which this workspace's data are frozen, got {value}; set it back"
     with pytest.raises(WorkspaceError, match=said):
         check_same(workspace, changed(params, **{key: value}))
-    with pytest.raises(WorkspaceError, match=r"data\.limit: wanted 300, .* got null"):
+    with pytest.raises(WorkspaceError, match=r"data\.limit: expected 300, .* got null"):
         check_data(workspace, changed(params, limit=None))
 
 
@@ -106,11 +106,11 @@ def test_a_campaign_that_was_frozen_before_what_it_asked_for_was_written_down(
     ("changes", "said"),
     [
         ({"data": {"pool": 4}}, r"a round needs \d+ seed images .*, the pool holds 4; lower attack\.count"),
-        ({"evaluate": {"sets": {"usps": "/nope"}}}, r"evaluate\.sets\.usps: a folder is wanted at /nope"),
+        ({"evaluate": {"sets": {"usps": "/nope"}}}, r"evaluate\.sets\.usps: expected a folder at /nope"),
         ({"evaluate": {"sets": {"code": "tasks"}}}, "tasks has classes that train does not have"),
         ({"model": {"name": "flat:build"}}, r"flat:build must turn images of 2×1×28×28 into logits of 2×10"),
         ({"model": {"name": "flat:rounded"}}, r"flat:rounded cannot be evaluated .* 16 of 16 images has no gradient"),
-        ({"first": {"weights": "/nope.safetensors"}}, r"first\.weights: a safetensors file is wanted at /nope"),
+        ({"first": {"weights": "/nope.safetensors"}}, r"first\.weights: expected a safetensors file at /nope"),
     ],
 )
 def test_what_does_not_fit_is_refused_before_anything_is_frozen(
@@ -208,7 +208,7 @@ def test_a_set_lies_under_a_users_home(
     )
     params = read(workspace.params)
     assert len(read_set(workspace, params, print).train) == 8
-    with pytest.raises(WorkspaceError, match=r"data\.root: wanted a path, got '~nobody-here/x', and there is no such"):
+    with pytest.raises(WorkspaceError, match=r"data\.root: expected a path, got '~nobody-here/x', which names no"):
         read_set(workspace, changed(params, root="~nobody-here/x"), print)
 
 

@@ -119,7 +119,7 @@ def test_a_cron_is_meant_in_this_machine_s_time_unless_said(
     monkeypatch.setenv("TZ", "America/New_York")
     assert time_zone(None) == "America/New_York"
     assert time_zone("Europe/Berlin") == "Europe/Berlin"
-    with pytest.raises(ValueError, match="--timezone: wanted a zone such as Europe/Berlin, got 'Mars/Olympus'"):
+    with pytest.raises(ValueError, match="--timezone: expected a zone such as Europe/Berlin, got 'Mars/Olympus'"):
         time_zone("Mars/Olympus")
     write_whole(campaign.workspace.params, campaign.workspace.round(1).params.read_text())
     watch = deployments(campaign.workspace.root, 60, "*/10 8-18 * * mon-fri", "Europe/Berlin")[0]

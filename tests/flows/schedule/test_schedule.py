@@ -218,7 +218,8 @@ def test_a_person_is_told_once_through_a_notification_block(
         dadc(root, "init")
         refused = dadc(root, "schedule", check=False)
         assert (
-            f"schedule.notify: wanted a notification block of Prefect's, got 'custom-webhook/{block}'" in refused.stderr
+            f"schedule.notify: expected a notification block of Prefect's, got 'custom-webhook/{block}'"
+            in refused.stderr
         )
         assert "could not be sent" in run(root, sys.executable, "-c", CALL).stdout
         run(root, sys.executable, "-c", SAVE, f"http://127.0.0.1:{server.server_port}/", block)

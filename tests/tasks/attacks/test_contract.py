@@ -186,7 +186,7 @@ def test_what_is_wrong_with_the_input_is_said() -> None:
     ):
         with pytest.raises(ValueError, match=word):
             attack("fgsm", **{**given, **changed})  # type: ignore[arg-type]
-    with pytest.raises(ValueError, match=r"wanted a file of tasks/attacks/ \(.*fgsm.*\), got 'none'"):
+    with pytest.raises(ValueError, match=r"expected a file of tasks/attacks/ \(.*fgsm.*\), got 'none'"):
         attack("none", **given)  # type: ignore[arg-type]
 
 

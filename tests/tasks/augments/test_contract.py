@@ -97,11 +97,14 @@ def test_every_window_of_a_crop_comes() -> None:
 @pytest.mark.parametrize(
     ("given", "said"),
     [
-        ({"flop": {}}, "train.augment.flop: wanted a file of tasks/augments/"),
-        ({"crop": {"padding": 0}}, "train.augment.crop.padding: wanted greater than or equal to 1, got 0"),
-        ({"flip": {"share": 1.5}}, "train.augment.flip.share: wanted less than or equal to 1, got 1.5"),
+        ({"flop": {}}, "train.augment.flop: expected a file of tasks/augments/"),
+        ({"crop": {"padding": 0}}, "train.augment.crop.padding: expected greater than or equal to 1, got 0"),
+        ({"flip": {"share": 1.5}}, "train.augment.flip.share: expected less than or equal to 1, got 1.5"),
         ({"elastic": {"alpha": 3}}, "train.augment.elastic.alpha: no such key"),
-        ({"affine": {"fill": "white"}}, "train.augment.affine.fill: wanted 'black', 'edge' or 'reflect', got 'white'"),
+        (
+            {"affine": {"fill": "white"}},
+            "augment.affine.fill: expected 'black', 'edge' or 'reflect', got 'white'",
+        ),
     ],
 )
 def test_a_wrong_choice_is_one_line(given: dict[str, dict[str, Any]], said: str) -> None:
@@ -130,7 +133,7 @@ def test_bytes_come_to_what_their_floats_come_to(given: dict[str, dict[str, Any]
 
 
 def test_other_numbers_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"uint8 or fp32 images .* were wanted, got torch\.int64"):
+    with pytest.raises(ValueError, match=r"expected uint8 or fp32 images .*, got torch\.int64"):
         augmented(torch.zeros(2, 3, 8, 8, dtype=torch.int64), chosen({"flip": {}}), seeded())
 
 

@@ -1,4 +1,4 @@
-"""params.yaml: every fault in one line with its path, what was wanted, what came."""
+"""params.yaml: every fault in one line with its path, what was expected, what came."""
 
 from __future__ import annotations
 
@@ -44,32 +44,36 @@ def test_the_committed_file_is_sound(write: Callable[[str], Path]) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        ("seed", -1, "params.yaml: seed: wanted greater than or equal to 0, got -1"),
-        ("seed", "one", "params.yaml: seed: wanted a whole number, got 'one'"),
-        ("threads", 1.5, "params.yaml: threads: wanted a whole number, got 1.5"),
+        ("seed", -1, "params.yaml: seed: expected greater than or equal to 0, got -1"),
+        ("seed", "one", "params.yaml: seed: expected a whole number, got 'one'"),
+        ("threads", 1.5, "params.yaml: threads: expected a whole number, got 1.5"),
         ("data.pol", 3, "params.yaml: data.pol: no such key"),
         ("threat.epsilon", 8, "for 8/255 write 0.03137"),
         ("threat.norm", "l7", "params.yaml: threat.norm"),
-        ("threat.epsilon", 8, "params.yaml: threat.epsilon: wanted "),
-        ("threat.epsilon", "8/255", "params.yaml: threat.epsilon: wanted a number, got '8/255'; write 0.03137"),
-        ("evaluate.epsilons", ["1/255"], "evaluate.epsilons.0: wanted a number, got '1/255'; write 0.003922"),
-        ("campaign", "a b", "campaign: wanted 3 to 29 letters, digits, - and _, beginning with a letter or digit"),
+        ("threat.epsilon", 8, "params.yaml: threat.epsilon: expected "),
+        ("threat.epsilon", "8/255", "params.yaml: threat.epsilon: expected a number, got '8/255'; write 0.03137"),
+        ("evaluate.epsilons", ["1/255"], "evaluate.epsilons.0: expected a number, got '1/255'; write 0.003922"),
+        ("campaign", "a b", "campaign: expected 3 to 29 letters, digits, - and _, beginning with a letter or digit"),
         (
             "model.name",
             "a/b",
-            "model.name: wanted the name of a file of models/, or package.module:function",
+            "model.name: expected the name of a file of models/, or package.module:function",
         ),
         (
             "schedule.notify",
             "Slack",
-            "schedule.notify: wanted TYPE/NAME in small letters, digits and -, such as",
+            "schedule.notify: expected TYPE/NAME in small letters, digits and -, such as",
         ),
-        ("evaluate.sets", {"A": "x"}, "evaluate.sets.A: wanted a name of small letters, digits and _, beginning with"),
-        ("evaluate.sets", {"a": ""}, "evaluate.sets.a: wanted at least 1 character, got ''"),
-        ("data", None, "params.yaml: data: wanted keys with their values, got None"),
+        (
+            "evaluate.sets",
+            {"A": "x"},
+            "evaluate.sets.A: expected a name of small letters, digits and _, beginning",
+        ),
+        ("evaluate.sets", {"a": ""}, "evaluate.sets.a: expected at least 1 character, got ''"),
+        ("data", None, "params.yaml: data: expected keys with their values, got None"),
         ("validate.max_votes", 1, "max_votes of at least consensus (2), got 1"),
         ("validate.non_fooling_share", 1.5, "less than or equal to 1, got 1.5"),
-        ("train.learning_rate", "fast", "params.yaml: train.learning_rate: wanted a number, got 'fast'"),
+        ("train.learning_rate", "fast", "params.yaml: train.learning_rate: expected a number, got 'fast'"),
         ("train.learning_rate", float("nan"), "params.yaml: train.learning_rate"),
         ("rift.enabled", "yes please", "params.yaml: rift.enabled"),
     ],
@@ -86,9 +90,9 @@ def test_all_faults_come_at_once(write: Callable[[str], Path]) -> None:
     with pytest.raises(ParamsError) as caught:
         read(write(text))
     lines = str(caught.value).splitlines()
-    assert "params.yaml: seed: wanted a value, got none" in lines
+    assert "params.yaml: seed: expected a value, got none" in lines
     assert "params.yaml: sed: no such key" in lines
-    assert "params.yaml: data.pool: wanted a whole number, got 'many'" in lines
+    assert "params.yaml: data.pool: expected a whole number, got 'many'" in lines
 
 
 @pytest.mark.parametrize("text", ["", "- a", "a: [", "\x00"])
@@ -127,15 +131,15 @@ def test_no_file_is_a_clear_word(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        ("model.name", "resnet1001", "model.name: wanted a file of models/"),
-        ("data.set", "cifar11", "data.set: wanted a file of data/sets/"),
+        ("model.name", "resnet1001", "model.name: expected a file of models/"),
+        ("data.set", "cifar11", "data.set: expected a file of data/sets/"),
         ("data.test_share", 0.2, "data.test_share: digits has no such choice; take the line out"),
         ("data.fit", "pad", "data.fit: digits has no such choice; take the line out"),
-        ("train.loss.name", "magic", "train.loss: wanted a file of tasks/losses/"),
+        ("train.loss.name", "magic", "train.loss: expected a file of tasks/losses/"),
         ("attack.kinds", {"pgd": {"stepz": 3}}, "attack.kinds.pgd.stepz: no such key"),
-        ("evaluate.attacks", {}, "evaluate.attacks: wanted an attack within the threat model, such as pgd, here or"),
+        ("evaluate.attacks", {}, "evaluate.attacks: expected an attack within the threat model, such as pgd, here or"),
         ("evaluate.attacks", {"spatial": {}}, "evaluate.battery, got spatial: what the gate compares as robust"),
-        ("evaluate.shifts", {"fog_of_war": {}}, "evaluate.shifts.fog_of_war: wanted a file of tasks/shifts/"),
+        ("evaluate.shifts", {"fog_of_war": {}}, "evaluate.shifts.fog_of_war: expected a file of tasks/shifts/"),
     ],
 )
 def test_a_kind_that_is_not_there_is_named(write: Callable[[str], Path], path: str, value: object, said: str) -> None:
@@ -176,7 +180,7 @@ def test_the_rule_of_before_is_refused_beside_the_one_of_now(write: Callable[[st
     before = changed("evaluate.gradients", None).replace("evaluate:\n", "evaluate:\n  masking: 0.15\n", 1)
     assert read(write(before)).evaluate.masking == 0.15
     both = YAML.replace("evaluate:", "evaluate:\n  masking: 0.15", 1)
-    with pytest.raises(ParamsError, match="evaluate: wanted no masking beside gradients"):
+    with pytest.raises(ParamsError, match="evaluate: expected no masking beside gradients"):
         read(write(both))
 
 

@@ -143,9 +143,9 @@ def test_a_batch_is_gone_through_in_parts_but_where_batch_norm_sees_it_whole() -
 
 
 def test_pixels_of_the_wrong_kind_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"uint8 pixels were wanted, got torch\.float32"):
+    with pytest.raises(ValueError, match=r"expected uint8 pixels, got torch\.float32"):
         to_float(torch.rand(1, 1, 12, 12))
-    with pytest.raises(ValueError, match=r"N×C×H×W were wanted, got \(1, 12, 12\)"):
+    with pytest.raises(ValueError, match=r"expected pixels of shape N×C×H×W, got \(1, 12, 12\)"):
         answer(CARD.build(), torch.zeros(1, 12, 12, dtype=torch.uint8))
     assert to_float(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0, 0.2, 1])
 

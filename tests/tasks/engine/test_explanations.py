@@ -71,7 +71,7 @@ def test_every_network_shows_where_it_looks(name: str) -> None:
 
 
 def test_what_is_no_network_for_it_is_refused() -> None:
-    with pytest.raises(ValueError, match="a network with a convolution was wanted, Sequential has none"):
+    with pytest.raises(ValueError, match="expected a network with a convolution, Sequential has none"):
         activation_maps(nn.Sequential(nn.Flatten(), nn.Linear(4, 2)), torch.rand(1, 1, 2, 2), torch.tensor([0]))
-    with pytest.raises(ValueError, match="a class for each of 2 images was wanted, got 1"):
+    with pytest.raises(ValueError, match="expected a class for each of 2 images, got 1"):
         activation_maps(Corners(), torch.rand(2, 1, 8, 8), torch.tensor([0]))

@@ -225,7 +225,7 @@ def test_weights_to_start_from_are_part_of_the_lineage(begun: Callable[..., Roun
 def test_what_does_not_fit_is_said_before_the_round_begins(begun: Callable[..., Round]) -> None:
     round_ = begun(model={"name": "my_net:build"}, first={"weights": "trained.safetensors"})
     params, path = read(round_.params), round_.workspace.root / "trained.safetensors"
-    with pytest.raises(FileNotFoundError, match=r"first\.weights: a safetensors file is wanted at"):
+    with pytest.raises(FileNotFoundError, match=r"first\.weights: expected a safetensors file at"):
         check_same(round_.workspace, params)
     save_file(nn.Sequential(nn.Flatten(), nn.Linear(144, 7)).state_dict(), path)
     with pytest.raises(ValueError, match=r"first\.weights: .* holds another network: 1\.bias wanted as 10, got 7"):

@@ -76,7 +76,7 @@ def test_the_answer_is_the_targets_own(alone: tuple[Play, TestClient]) -> None:
     [
         (b"", "cannot be read"),
         (b"<svg onload=alert(1)>", "cannot be read"),
-        (picture(size=560), "280×280 pixels was wanted, got 560×560"),
+        (picture(size=560), "expected ink of 280×280 pixels, got 560×560"),
         (picture(mode="RGB"), "alpha channel"),
         (picture()[:200], "cannot be read"),
     ],

@@ -116,7 +116,7 @@ def test_in_another_environment_the_figures_must_agree_and_it_is_said(
     said = capsys.readouterr().out
     assert "made again in another environment (cpu AVX9000, here" in said
     assert "its 2 figures lie within the intervals of round-001" in said
-    with pytest.raises(ValueError, match="clean is 80.0%, 85.0% to 95.0% was wanted; robust.pgd"):
+    with pytest.raises(ValueError, match="clean is 80.0%, 85.0% to 95.0% was expected; robust.pgd"):
         remake(closed, 0.8)
 
 

@@ -234,7 +234,7 @@ def test_a_workspace_that_was_moved_takes_its_store_along(workspace: Workspace, 
     check_remote(workspace, said.append)
     assert said == []
     store.rmdir()
-    with pytest.raises(WorkspaceError, match="the folder of the DVC remote store, .* was wanted and is not there"):
+    with pytest.raises(WorkspaceError, match="expected the folder of the DVC remote store at .*, and there is none"):
         check_remote(workspace, said.append)
     own = workspace.local / "remote"
     own.mkdir(parents=True)
