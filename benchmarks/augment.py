@@ -22,10 +22,12 @@ from torchvision.transforms import v2
 
 from benchmarks._frame import Measured, interleaved, main
 from tasks.augments import Chosen, augmented, chosen
-from tasks.config.kinds import kind, module_of
+from tasks.config.kinds import module_of
 from tasks.config.params import KindParams, Threat
+from tasks.engine.batch import Batch
 from tasks.engine.devices import keep_memory
 from tasks.engine.inference import to_float
+from tasks.losses import loss_of
 
 BATCH = 128
 EPOCHS = 8  # of the batched variant in each round: one alone is over before its memory is warm
@@ -137,12 +139,11 @@ def shares(network: str, channels: int, size: int, batch: int, quick: bool) -> l
     net = module_of("models", network, "model.name").build(10, channels, size).to(memory_format=torch.channels_last)
     pixels = torch.randint(0, 256, (batch, channels, size, size), dtype=torch.uint8)
     ready = to_float(pixels).contiguous(memory_format=torch.channels_last)
-    labels = torch.randint(0, 10, (batch,))
+    images = Batch(ready, torch.randint(0, 10, (batch,)), torch.ones(batch))
     optimizer, generator = torch.optim.SGD(net.parameters(), lr=1e-3), torch.Generator().manual_seed(0)
     measured = []
     for loss, given in LOSSES.items():
-        module, own = kind("losses", loss, given, "train.loss.params")
-        value = partial(module.loss, net, ready, labels, torch.ones(batch), own, THREAT, generator)
+        value = partial(loss_of(loss, given, THREAT), net, images, generator)
         variants: dict[str, Callable[[], object]] = {"step": partial(step, optimizer, value)}
         variants |= {name: partial(augmented, pixels, chosen(choice), generator) for name, choice in CHOICES.items()}
         found = interleaved(variants, 1 if quick else 7, time.process_time)

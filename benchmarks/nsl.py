@@ -32,6 +32,7 @@ from models import nsl_cnn
 from tasks.attacks import attack, fgsm, pgd
 from tasks.config.params import Threat
 from tasks.engine import inference
+from tasks.engine.batch import Batch
 from tasks.losses import nsl, plain
 
 EPOCHS, BATCH, RATE, KERAS_EPSILON = 5, 32, 1e-3, 1e-7
@@ -65,10 +66,10 @@ def trained(recipe: Recipe, given: Images, epochs: int) -> nn.Module:
     for epoch in range(1, epochs + 1):
         for index in torch.randperm(len(given), generator=generator).split(BATCH):
             images_BCHW = inference.to_float(given.pixels_NCHW[index]).contiguous(memory_format=torch.channels_last)
-            batch = images_BCHW, given.labels_N[index], weights_B[: len(index)]
+            batch = Batch(images_BCHW, given.labels_N[index], weights_B[: len(index)])
             optimizer.zero_grad(set_to_none=True)
             with torch.autocast("cpu", torch.bfloat16):
-                value = recipe.loss.loss(net, *batch, recipe.own, THREAT, generator)
+                value = recipe.loss.loss(net, batch, recipe.own, THREAT, generator)
             value.backward()
             optimizer.step()
         print(f"{recipe.name}: epoch {epoch}/{epochs}", file=sys.stderr, flush=True)

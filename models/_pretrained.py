@@ -41,7 +41,7 @@ def start_from(net: nn.Module, path: Path, key: str = "model.weights", *, whole:
         elif not whole and name in head and found[short].shape[1:] == wanted[name].shape[1:]:
             random.append(name)
         else:
-            faults.append(f"{short} wanted as {_shape(wanted[name])}, got {_shape(found[short])}")
+            faults.append(f"{short} expected as {_shape(wanted[name])}, got {_shape(found[short])}")
     faults += [f"{name} is not the network's" for name in found.keys() - own.keys()]
     if faults:
         raise ValueError(

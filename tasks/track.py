@@ -345,7 +345,7 @@ def _log(store: _Store, run: Run, round_: Round, origin: str) -> None:
         **verdicts(round_),
     }
     chosen = read(round_.params)
-    if came_to := lineage["environment"].get("precision"):
+    if came_to := lineage.get("environment", {}).get("precision"):
         chosen = chosen.with_precision(came_to)
     params = flat_params(effective(chosen, round_.number))
     entries = [Param(name, value) for name, value in sorted(params.items())]

@@ -53,7 +53,7 @@ def test_an_abort_of_round_000_that_was_cut_short_goes_on(initialised: Path) -> 
     round_ = opened(initialised)
     round_.aborted.write_text("{}")  # said, and killed before it was moved; older versions left it so, in a commit
     commit(round_.workspace, "Abort round 000", round_.aborted)
-    with pytest.raises(WorkspaceError, match="`dadc abort` takes it away, to be opened anew"):
+    with pytest.raises(WorkspaceError, match="`dadc abort` removes it, so that it can be opened again"):
         round_to_open(load(initialised))
     abort(initialised, "")
     gone(round_)

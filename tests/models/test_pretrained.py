@@ -87,7 +87,7 @@ def test_a_network_whose_own_module_is_called_module_keeps_its_names(tmp_path: P
 
 def test_a_stem_of_another_size_is_named(tmp_path: Path) -> None:
     save_file(published.resnet18(weights=None).state_dict(), tmp_path / "resnet.safetensors")
-    with pytest.raises(ValueError, match=r"conv1\.weight wanted as 64×3×3×3, got 64×3×7×7"):
+    with pytest.raises(ValueError, match=r"conv1\.weight expected as 64×3×3×3, got 64×3×7×7"):
         start_from(resnet18.build(10, 3, 32), tmp_path / "resnet.safetensors")
     assert start_from(resnet18.build(1000, 3, 96), tmp_path / "resnet.safetensors") == ()
 
@@ -95,7 +95,7 @@ def test_a_stem_of_another_size_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("channels", "got"), [(1, 3), (3, 1)])
 def test_weights_for_other_channels_name_the_key(tmp_path: Path, channels: int, got: int) -> None:
     save_file(nsl_cnn.build(10, got, 28).state_dict(), tmp_path / "net.safetensors")
-    with pytest.raises(ValueError, match=rf"wanted as 32×{channels}×3×3, got 32×{got}×3×3; choose .*data\.channels"):
+    with pytest.raises(ValueError, match=rf"expected as 32×{channels}×3×3, got 32×{got}×3×3; choose .*data\.channels"):
         start_from(nsl_cnn.build(10, channels, 28), tmp_path / "net.safetensors")
 
 

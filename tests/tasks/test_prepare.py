@@ -98,7 +98,7 @@ def test_a_campaign_that_was_frozen_before_what_it_asked_for_was_written_down(
     workspace.splits.write_text(json.dumps(content))
     check_data(workspace, params)
     for key, value in (("pool", 50), ("validation", 50), ("size", 32), ("channels", 3), ("limit", 200)):
-        with pytest.raises(WorkspaceError, match=rf"data\.{key}: wanted"):
+        with pytest.raises(WorkspaceError, match=rf"data\.{key}: expected"):
             check_data(workspace, changed(params, **{key: value}))
 
 
@@ -271,7 +271,7 @@ def of_photos(make_workspace: Callable[..., Path], tmp_path_factory: pytest.Temp
                 picture = Image.fromarray(generator.integers(0, 255, (28, 28, 3), np.uint8))
                 picture.save(root / split / name / f"{i}.png")
         shutil.copy(root / "train" / name / "3.png", root / "test" / name / "1.png")
-    data = {"set": "folder", "root": str(root), "pool": 10, "validation": 4, "limit": None}
+    data = {"set": "folder", "root": str(root), "pool": 10, "validation": 4, "gate": 0, "limit": None}
     return Workspace(make_workspace(data=data, collect={"drawings": 2, "edits": 0}, attack={"count": 1}))
 
 

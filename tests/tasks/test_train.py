@@ -41,7 +41,7 @@ def closing(make_workspace: Callable[..., Path]) -> Callable[..., Round]:
     """Round 000, frozen and ready to be trained; keyword arguments change sections of params.yaml."""
 
     def make(**changes: object) -> Round:
-        return frozen(make_workspace(data={"size": 20}, **changes))
+        return frozen(make_workspace(data={"size": 20, "gate": 0}, **changes))
 
     return make
 

@@ -62,7 +62,7 @@ def test_a_backup_holds_all_or_there_is_none(initialised: Path, tmp_path: Path) 
     refused = dadc(initialised, "backup", str(folder), check=False)
     assert (
         refused.returncode,
-        "data/base/pool.parquet is neither in DVC's cache nor in its remote" in refused.stderr,
+        "data/base/gate.parquet is neither in DVC's cache nor in its remote" in refused.stderr,
     ) == (1, True), refused.stderr
     assert not folder.exists()
     (own / "away").rename(own / "files")

@@ -124,7 +124,7 @@ def test_a_key_of_an_anchor_may_be_set_anew(write: Callable[[str], Path]) -> Non
 
 
 def test_no_file_is_a_clear_word(tmp_path: Path) -> None:
-    with pytest.raises(ParamsError, match="is not there"):
+    with pytest.raises(ParamsError, match="and there is none"):
         read(tmp_path / "params.yaml")
 
 

@@ -54,7 +54,7 @@ def test_another_network_than_the_card_says_is_not_written(tmp_path: Path) -> No
     wrapped = nn.ModuleDict({"net": CARD.build()})
     for net, word in (
         (wrapped, "is missing"),
-        (Card("nsl_cnn", ("0", "1"), 1, 12, 0).build(), "wanted as float32 3×64"),
+        (Card("nsl_cnn", ("0", "1"), 1, 12, 0).build(), "expected as float32 3×64"),
     ):
         with pytest.raises(ValueError, match=rf"the card names nsl_cnn \(3 classes, 1×12×12\).*{word}"):
             save(tmp_path / "other.safetensors", net, CARD)
@@ -89,8 +89,8 @@ def test_a_file_of_another_tool_is_refused(path: Path) -> None:
         (fields(size="12"), "card that cannot be read: size"),
         (fields(round=True), "card that cannot be read: round"),
         (fields(model="../attack"), r"a network '\.\./attack' that models/ does not have"),
-        (fields(classes=["0", "1"]), r"says that it holds nsl_cnn \(2 classes.*wanted as float32 2"),
-        (fields(channels=3), "holds another network: 0.weight wanted as float32 32×3×3×3, got float32 32×1×3×3"),
+        (fields(classes=["0", "1"]), r"says that it holds nsl_cnn \(2 classes.*expected as float32 2"),
+        (fields(channels=3), "holds another network: 0.weight expected as float32 32×3×3×3, got float32 32×1×3×3"),
         (fields(model="space_cnn"), "holds another network"),
     ],
 )
@@ -102,7 +102,7 @@ def test_a_wrong_card_is_refused(path: Path, card: object, word: str) -> None:
 
 def test_a_tensor_of_another_type_is_refused(path: Path) -> None:
     rewrite(path, fields(), **{"0.bias": torch.zeros(32, dtype=torch.float64)})
-    with pytest.raises(ValueError, match="0.bias wanted as float32 32, got float64 32"):
+    with pytest.raises(ValueError, match="0.bias expected as float32 32, got float64 32"):
         load(path)
 
 

@@ -104,7 +104,7 @@ def test_a_gpu_that_is_not_there_has_a_word(ready: Callable[..., Round]) -> None
     round_ = ready(accelerator="cuda", devices=torch.cuda.device_count() + 1)
     done = run(round_.workspace.root, sys.executable, "-m", "tasks.train", "000", check=False)
     assert done.returncode == 1
-    assert "error: train 000: accelerator cuda with" in done.stderr
+    assert "error: train 000: expected accelerator cuda with" in done.stderr
     assert "go on where they are, or lower devices or set accelerator: cpu in params.yaml" in done.stderr
     assert "`dadc amend`" in done.stderr
 

@@ -106,7 +106,7 @@ def test_a_network_of_ones_own_is_named_by_import_path(here: Path) -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("mine.net:missing", "cannot be imported .*has no attribute 'missing'.*wanted package.module:function"),
+        ("mine.net:missing", "cannot be imported .*has no attribute 'missing'.*expected package.module:function"),
         ("nowhere.net:build", "cannot be imported .*No module named 'nowhere'"),
         ("mine.net:other", r"must be a function of \(num_classes, channels, size\)"),
         ("os:system", r"must be a function of \(num_classes, channels, size\)"),
@@ -228,7 +228,7 @@ def test_what_does_not_fit_is_said_before_the_round_begins(begun: Callable[..., 
     with pytest.raises(FileNotFoundError, match=r"first\.weights: expected a safetensors file at"):
         check_same(round_.workspace, params)
     save_file(nn.Sequential(nn.Flatten(), nn.Linear(144, 7)).state_dict(), path)
-    with pytest.raises(ValueError, match=r"first\.weights: .* holds another network: 1\.bias wanted as 10, got 7"):
+    with pytest.raises(ValueError, match=r"first\.weights: .* holds another network: 1\.bias expected as 10, got 7"):
         check_same(round_.workspace, params)
     with pytest.raises(ValueError, match=r"first\.weights"):
         freeze(round_, [], params, None)

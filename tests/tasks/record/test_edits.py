@@ -71,9 +71,9 @@ GREY = torch.full((1, 28, 28), 128, dtype=torch.uint8)
         ([drawing.region(square(0, 100), "a", "red")], GREY, "pens black, white"),
         ([drawing.region(square(0, 100), "a", "ink")], GREY, "pens black, white"),
         ([drawing.region(square(0, 100), "a") | {"value": {"imageDataURL": "x", "bitmasklabels": [{}]}}], GREY, "pens"),
-        ([drawing.region(square(0, 100), "a", "black")], torch.zeros_like(GREY), "none to see"),
-        ([drawing.region(square(0, 100, shade=20), "a", "black")], GREY, "none to see"),
-        ([drawing.region(square(0, 3), "a", "black")], GREY, "none to see"),
+        ([drawing.region(square(0, 100), "a", "black")], torch.zeros_like(GREY), "it shows none"),
+        ([drawing.region(square(0, 100, shade=20), "a", "black")], GREY, "it shows none"),
+        ([drawing.region(square(0, 3), "a", "black")], GREY, "it shows none"),
         ([drawing.region(square(0, 28, canvas=28), "a", "black")], GREY, "28×28"),
     ],
 )

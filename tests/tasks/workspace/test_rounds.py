@@ -198,7 +198,7 @@ def test_a_shallow_clone_knows_no_beginnings(workspace: Workspace, tmp_path: Pat
     assert state(shallow.round(0)) is State.CLOSED
     assert opened_at(shallow.round(0)) == opened_at(round_)
     for asked in (closing_commit, opening_commit):
-        with pytest.raises(WorkspaceError, match="this clone is a shallow one; `git fetch --unshallow` brings it"):
+        with pytest.raises(WorkspaceError, match="this clone is shallow; `git fetch --unshallow` brings it"):
             asked(shallow.round(0))
     git(shallow, "config", "user.name", "test")
     git(shallow, "config", "user.email", "test@localhost")
