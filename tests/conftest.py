@@ -162,6 +162,8 @@ def copy_checkout(folder: Path, changes: dict[str, dict[str, object]] | None = N
 
 def frozen(root: Path) -> Round:
     """Round 000 of a new workspace, its data and its lineage frozen: ready to be trained."""
+    from round_states import begin
+
     from tasks.config.params import read
     from tasks.freeze import freeze
     from tasks.prepare import freeze_data
@@ -169,9 +171,7 @@ def frozen(root: Path) -> Round:
     workspace = Workspace(root)
     params = read(workspace.params)
     freeze_data(workspace, params, print)
-    round_ = workspace.round(0)
-    round_.folder.mkdir(parents=True)
-    shutil.copyfile(workspace.params, round_.params)
+    round_ = begin(workspace, 0)
     freeze(round_, [], params, None)
     return round_
 
@@ -181,6 +181,17 @@ def reaped(tmp_path_factory: pytest.TempPathFactory) -> None:
     """No server outlives the run, whatever ends it."""
     if "DADC_WITHOUT_SERVICES" not in os.environ:
         start_reaper(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """torch on one thread: the same bytes everywhere, and networks that are not many times slower on a busy machine."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

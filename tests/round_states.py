@@ -13,6 +13,14 @@ from tasks.workspace.rounds import write_index
 OPENED_AT, CLOSED_AT = "2026-01-01T00:00:00+00:00", "2026-01-02T00:00:00+00:00"
 
 
+def begin(workspace: Workspace, number: int) -> Round:
+    """A round of which there is only its folder, with params.yaml frozen in it."""
+    round_ = workspace.round(number)
+    round_.folder.mkdir(parents=True)
+    shutil.copyfile(workspace.params, round_.params)
+    return round_
+
+
 def mark_opened(round_: Round) -> None:
     """Commit that the round is open: the last that opening does."""
     round_.opened.write_text(f'{{"at": "{OPENED_AT}"}}\n')

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,17 +13,11 @@ from tasks.config.kinds import names_in
 from tasks.engine.checkpoint import Card, load, save
 from tasks.engine.networks import check
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 NAMES = names_in("models")
 SMALL = ("nsl_cnn", "space_cnn")
 CLASSES = ("cat", "dog", "eel")
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)  # several are many times slower on a busy machine
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 import torch
-from round_states import mark_closed
+from round_states import begin, mark_closed
 
 from data.layout import Round, Workspace
 from data.records import Candidate, Verdict
@@ -46,13 +46,6 @@ SECTIONS = {
     },
     "promote": {"margins": None, "clean_drop": 0.03, "robust_drop": 0.02},  # the rule of before
 }
-
-
-def begin(workspace: Workspace, number: int) -> Round:
-    round_ = workspace.round(number)
-    round_.folder.mkdir(parents=True)
-    shutil.copyfile(workspace.params, round_.params)
-    return round_
 
 
 def finish(round_: Round) -> dict[str, Any]:

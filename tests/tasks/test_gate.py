@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from round_states import mark_closed
+from round_states import begin, mark_closed
 
 from data.layout import REFERENCE, Round, Workspace
 from data.records import Candidate, Verdict
@@ -47,13 +47,6 @@ def learned(base: Images, seed: int, epochs: int) -> torch.nn.Module:
 def put(path: Path, net: torch.nn.Module, base: Images, number: int) -> None:
     path.parent.mkdir(exist_ok=True)
     checkpoint.save(path, net, checkpoint.Card("nsl_cnn", base.classes, base.channels, base.size, number))
-
-
-def begin(workspace: Workspace, number: int) -> Round:
-    round_ = workspace.round(number)
-    round_.folder.mkdir(parents=True)
-    shutil.copyfile(workspace.params, round_.params)
-    return round_
 
 
 def judged(round_: Round) -> dict[str, object]:

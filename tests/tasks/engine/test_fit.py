@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,16 +17,10 @@ from tasks.engine.training_set import training_set
 from tasks.losses import loss_of
 from tasks.train import fitted
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 CHOICES = TrainCandidates(weight=0.5, repeat=3, non_fooling=False)
 PLAIN = Loss(name="plain", params={})
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def images(n: int, size: int = 8) -> Images:
