@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
-from scipy.stats import binomtest
 from torch import nn
 
 from data.shards import Images
@@ -19,10 +18,10 @@ from tasks import attacks
 from tasks.adaptation.criticality import Criticality
 from tasks.adaptation.fine_tuning import fine_tuned
 from tasks.attacks import apgd_t, pgd
-from tasks.config.kinds import kind
 from tasks.config.params import Params
 from tasks.config.seeds import derive
-from tasks.engine import inference, stage
+from tasks.engine import inference
+from tasks.evaluation.paired import Paired, mcnemar
 from tasks.rift import Tensors, named, place
 
 MODULES = ("least", "main", "middle", "most", "all")
@@ -65,8 +64,8 @@ class Change:
     @property
     def p(self) -> float:
         """McNemar's exact test, two-sided: that as many were gained or lost by chance."""
-        n = self.gained + self.lost
-        return float(binomtest(self.gained, n, 0.5).pvalue) if n else 1.0
+        more, less = max(self.gained, self.lost), min(self.gained, self.lost)
+        return min(1.0, 2 * mcnemar(Paired(0, more, less, 0)))
 
     @property
     def verdict(self) -> str:
@@ -114,16 +113,6 @@ def placed(net: nn.Module, tuned: Tensors, alpha: float) -> Iterator[None]:
         yield
     finally:
         place(net, start, 1.0)
-
-
-def shifted(images: Images, params: Params) -> dict[str, torch.Tensor]:
-    """uint8 N×C×H×W under each of params.evaluate.shifts, as evaluate makes them, by the shift's name."""
-    start_NCHW, found = inference.to_float(images.pixels_NCHW), {}
-    for name, given in params.evaluate.shifts.items():
-        module, own = kind("shifts", name, given, f"evaluate.shifts.{name}")
-        moved_NCHW = module.shift(start_NCHW, own, stage.generator(params, "evaluate", "shift", name))
-        found[name] = (moved_NCHW.clamp(0, 1) * 255).round().to(torch.uint8)
-    return found
 
 
 def answered(

@@ -41,7 +41,6 @@ from benchmarks._arms import (
     arms,
     changes,
     placed,
-    shifted,
     stands_apgd_t,
 )
 from benchmarks._frame import Measured, finish
@@ -52,8 +51,10 @@ from data.shards import Images
 from data.splitting import split_train
 from tasks.adaptation.criticality import characterise, report
 from tasks.adaptation.shortcuts import shortcuts
+from tasks.attacks._answers import shifted
 from tasks.config.params import Params
 from tasks.engine.devices import Compute
+from tasks.engine.inference import to_float
 from tasks.rift import attacked_once, choose, path
 
 TRAINING = 0.6  # share of the time
@@ -233,7 +234,7 @@ def measure(given: argparse.Namespace) -> list[Measured]:
         clock.say(f"{epochs} epochs fit")
         net, history = _nets.trained("base", new(given, train, params), train, validation, params, compute)
         net = net.to(compute.device).to(memory_format=torch.channels_last).requires_grad_(True)
-        moved, batch = shifted(test, params), 64 if given.quick else 1000
+        moved, batch = dict(shifted(to_float(test.pixels_NCHW), params)), 64 if given.quick else 1000
         table = Table(
             {
                 "device": _device(compute),

@@ -30,17 +30,19 @@ import torch
 from torch import nn
 
 from benchmarks import _frame, _nets
-from benchmarks._arms import MODULES, Arm, Change, Right, answered, arms, changes, placed, pooled, shifted
+from benchmarks._arms import MODULES, Arm, Change, Right, answered, arms, changes, placed, pooled
 from benchmarks._frame import Measured, finish
 from data.external_sets import corrupted
 from data.shards import Images
 from data.splitting import split_train
 from tasks.adaptation.criticality import characterise
 from tasks.adaptation.shortcuts import shortcuts
+from tasks.attacks._answers import shifted
 from tasks.config.kinds import module_of
 from tasks.config.params import Params
 from tasks.engine import inference, stage
 from tasks.engine.devices import launched
+from tasks.engine.inference import to_float
 from tasks.rift import attacked_once, choose, halves, path
 
 PUBLISHED: Mapping[tuple[str, str], tuple[str, str, str]] = {  # PGD-AT: clean, OOD and robust, before → after
@@ -159,7 +161,7 @@ def one_seed(given: argparse.Namespace, seed: int) -> dict[str, dict[str, Change
 
 def figures(net: nn.Module, test: Images, folder: Path | None, params: Params, restarts: int) -> Right:
     """Clean, OOD and robust, image by image; the official files' images in place of home-made shifts where given."""
-    moved = shifted(test, params) if folder is None else {}
+    moved = dict(shifted(to_float(test.pixels_NCHW), params)) if folder is None else {}
     found = answered(net, test, moved, params, steps=10, restarts=restarts)
     if folder is not None:
         found["OOD"] = official(net, folder)

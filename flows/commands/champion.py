@@ -101,21 +101,15 @@ def rollback(
 ) -> None:
     """Make an earlier champion the champion again, in the next round and in MLflow."""
     from data.layout import Workspace
-    from flows.commands.record import log_all_rounds
+    from flows.commands.record import commit_decisions, log_all_rounds
     from tasks.promote import roll_back
-    from tasks.track import check
-    from tasks.workspace.git import check_branch, commit
-    from tasks.workspace.lock import lock
     from tasks.workspace.rounds import closed
-    from tasks.workspace.services import find_services
 
     workspace = Workspace(root())
     target = closed_round(workspace, number)
-    check_branch(workspace)
-    check(find_services(workspace.root))
-    with lock(workspace):
-        refused = roll_back(closed(workspace), target, why)
-        commit(workspace, f"Roll back to round {target.name}", *(round_.decision for round_ in refused))
+    refused = commit_decisions(
+        workspace, f"Roll back to round {target.name}", lambda: roll_back(closed(workspace), target, why)
+    )
     names = ", ".join(round_.name for round_ in refused)
     print(f"round {target.name} is the champion again; refused by hand: {names}")
     log_all_rounds(workspace)

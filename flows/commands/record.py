@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,7 +11,7 @@ import typer
 from flows.commands.shell import RECORD, command, resolve_cli_path, root
 
 if TYPE_CHECKING:
-    from data.layout import Workspace
+    from data.layout import Round, Workspace
 
 
 @command(RECORD, "dadc verify 2")
@@ -44,6 +45,21 @@ def track() -> None:
     from data.layout import Workspace
 
     log_all_rounds(Workspace(root()))
+
+
+def commit_decisions(workspace: Workspace, message: str, decide: Callable[[], list[Round]]) -> list[Round]:
+    """Decide by hand on promotions and commit the decision.json of each round that `decide` returns; those rounds."""
+    from tasks.track import check
+    from tasks.workspace.git import check_branch, commit
+    from tasks.workspace.lock import lock
+    from tasks.workspace.services import find_services
+
+    check_branch(workspace)
+    check(find_services(workspace.root))
+    with lock(workspace):
+        decided = decide()
+        commit(workspace, message, *(round_.decision for round_ in decided))
+    return decided
 
 
 def log_all_rounds(workspace: Workspace) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from flows.commands.shell import ROUND, command, prefect, root
+
+if TYPE_CHECKING:
+    from data.layout import Round
 
 
 @command(ROUND, "dadc open")
@@ -90,24 +93,21 @@ def decide(
 ) -> None:
     """Promote or refuse a round's challenger by hand, over the gate's verdict; MLflow's alias moves with it."""
     from data.layout import Workspace
-    from flows.commands.record import log_all_rounds
+    from flows.commands.record import commit_decisions, log_all_rounds
     from tasks.promote import decide as write
-    from tasks.workspace.git import WorkspaceError, check_branch, commit
-    from tasks.workspace.lock import lock
+    from tasks.workspace.git import WorkspaceError
     from tasks.workspace.rounds import State, state
-    from tasks.workspace.services import find_services
 
     workspace = Workspace(root())
     round_ = workspace.round(number)
     if state(round_) is not State.CLOSED:
         raise WorkspaceError(f"only a closed round can be decided on, round {round_.name} is {state(round_)}")
-    check_branch(workspace)
-    from tasks.track import check
 
-    check(find_services(workspace.root))
-    with lock(workspace):
+    def decide_one() -> list[Round]:
         write(round_, promote, why)
-        commit(workspace, f"{'Promote' if promote else 'Refuse'} round {round_.name} by hand", round_.decision)
+        return [round_]
+
+    commit_decisions(workspace, f"{'Promote' if promote else 'Refuse'} round {round_.name} by hand", decide_one)
     print(f"round {round_.name} is {'promoted' if promote else 'refused'} by hand")
     log_all_rounds(workspace)
 

@@ -6,7 +6,7 @@ network.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import nn
@@ -68,13 +68,20 @@ def answer_all(net: nn.Module, images: Images, params: Params, *, shifts: bool) 
         columns |= {f"tried_{name}": stands_N, f"broke_{name}": stands_N & (answers_N != labels_N)}
         worst_N = torch.where(stands_N, answers_N, worst_N)
     columns["attack_worst"] = worst_N
-    for name, given in chosen.shifts.items() if shifts else ():
-        module, own = kind("shifts", name, given, f"evaluate.shifts.{name}")
-        moved_NCHW = module.shift(start_NCHW, own, stage.generator(params, "evaluate", "shift", name))
-        # Rounded to 8 bits, as a file would hold it.
-        moved_NCHW = (moved_NCHW.clamp(0, 1) * 255).round().to(torch.uint8)
+    for name, moved_NCHW in shifted(start_NCHW, params) if shifts else ():
         columns[f"shift_{name}"], _ = inference.answer(net, moved_NCHW)
     return columns
+
+
+def shifted(images_NCHW: torch.Tensor, params: Params) -> Iterator[tuple[str, torch.Tensor]]:
+    """Images under each of params.evaluate.shifts, one shift at a time: its name, and uint8 N×C×H×W.
+
+    images_NCHW: fp32 in [0, 1]. Rounded to 8 bits, as a file would hold it.
+    """
+    for name, given in params.evaluate.shifts.items():
+        module, own = kind("shifts", name, given, f"evaluate.shifts.{name}")
+        moved_NCHW = module.shift(images_NCHW, own, stage.generator(params, "evaluate", "shift", name))
+        yield name, (moved_NCHW.clamp(0, 1) * 255).round().to(torch.uint8)
 
 
 def clean(net: nn.Module, images: Images) -> dict[str, torch.Tensor]:

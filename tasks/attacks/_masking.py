@@ -19,6 +19,7 @@ from tasks.attacks._battery import CURVE_STEPS
 from tasks.config.params import Gradients, Threat
 from tasks.config.seeds import derive
 from tasks.engine.inference import MICROBATCH, device_of, evaluating, logits_of
+from tasks.engine.trial import no_direction
 
 DIFFERENT = 1e-4  # of the largest logit: two forward passes of a deterministic network differ by less, on a GPU too
 ROUNDING = 1e-4  # by which probabilities in fp32 may miss a sum of 1
@@ -61,9 +62,9 @@ def gradient_signs(
             room = DIFFERENT * once.abs().amax(1).clamp_min(1)
             parts.append(
                 {
-                    "zero_clean": _no_direction(value_and_gradient(net, clean, odds_against(own))[0]),
-                    "zero_start": _no_direction(value_and_gradient(net, start, odds_against(own))[0]),
-                    "zero_cross_entropy": _no_direction(value_and_gradient(net, clean, cross_entropy)[0]),
+                    "zero_clean": no_direction(value_and_gradient(net, clean, odds_against(own))[0]),
+                    "zero_start": no_direction(value_and_gradient(net, start, odds_against(own))[0]),
+                    "zero_cross_entropy": no_direction(value_and_gradient(net, clean, cross_entropy)[0]),
                     "differs": (once - again).abs().amax(1) > room,
                     "probabilities": (once.amin(1) >= 0) & ((once.sum(1) - 1).abs() < ROUNDING),
                 }
@@ -102,8 +103,3 @@ def answers(net: nn.Module, images: torch.Tensor) -> torch.Tensor:
     """Classes for N images in parts that a GPU holds; int64 N on the CPU."""
     parts = [logits_of(net, images[index]).argmax(1).cpu() for index in torch.arange(len(images)).split(256)]
     return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.long)
-
-
-def _no_direction(gradient_BCHW: torch.Tensor) -> torch.Tensor:
-    flat = gradient_BCHW.flatten(1)
-    return (flat == 0).all(1) | ~flat.isfinite().all(1)

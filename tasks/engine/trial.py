@@ -72,5 +72,10 @@ def _without_gradient(net: nn.Module, images_BCHW: torch.Tensor) -> int:
     gradients: tuple[torch.Tensor | None, ...] = torch.autograd.grad(climbed, images_BCHW, allow_unused=True)
     if (gradient_BCHW := gradients[0]) is None:
         return len(images_BCHW)
+    return int(no_direction(gradient_BCHW).sum())
+
+
+def no_direction(gradient_BCHW: torch.Tensor) -> torch.Tensor:
+    """Which images' gradients lead nowhere, 0 in every pixel or not finite; bool B."""
     flat = gradient_BCHW.flatten(1)
-    return int(((flat == 0).all(1) | ~flat.isfinite().all(1)).sum())
+    return (flat == 0).all(1) | ~flat.isfinite().all(1)

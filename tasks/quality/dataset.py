@@ -17,9 +17,7 @@ FEW = 10  # training images of a class below which it is named
 UNEVEN = 5.0  # times as many images as the smallest class has, from which the largest is named
 NEAR = 0.998  # cosine from which two images are near-duplicates
 CELLS = 28  # a side, at most, of the grey images that are compared
-MOST_PAIRS = (
-    5 * 10**7
-)  # pairs of images compared for near-duplicates, in seconds; of larger sets only copies are sought
+MOST_PAIRS = 5 * 10**7  # pairs of images compared for near-duplicates; of larger sets only copies are sought
 LUMA = (0.299, 0.587, 0.114)  # of red, green and blue in grey (ITU-R BT.601), which JPEG keeps best
 BLOCK = 1024  # images held in memory at once
 NAMED = 5

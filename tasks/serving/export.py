@@ -66,21 +66,19 @@ def export(checkpoint: Path, folder: Path, test: Images, about: dict[str, Any], 
     net, card = load(checkpoint)
     card.check(test, "the test split")
     folder.mkdir(parents=True, exist_ok=True)
-    module = PixelsToProbabilities(net).eval()
     expected_NK = inference.answer(net, test.pixels_NCHW)[1].numpy()
     write_whole(folder / "model.safetensors", checkpoint.read_bytes())
-    copy = load(folder / "model.safetensors")[0]
-    checks = [
-        _check(folder / "model.safetensors", expected_NK, test, lambda x: PixelsToProbabilities(copy).eval()(x).numpy())
-    ]
+    copy = PixelsToProbabilities(load(folder / "model.safetensors")[0]).eval()
+    checks = [_check(folder / "model.safetensors", expected_NK, test, lambda pixels_NHWC: copy(pixels_NHWC).numpy())]
+    program = _program(PixelsToProbabilities(net).eval(), card)
     with tempfile.TemporaryDirectory(dir=folder) as scratch:
         draft = Path(scratch) / "model.onnx"
-        _write_onnx(draft, module, card, about)
+        _write_onnx(draft, program, card, about)
         checks.append(_check(folder / "model.onnx", expected_NK, test, _onnx_runtime(draft)))
         draft.replace(folder / "model.onnx")
         if torch_file:
             draft = Path(scratch) / "model.pt2"
-            _write_pt2(draft, module, card, about)
+            _write_pt2(draft, program, card, about)
             checks.append(_check(folder / "model.pt2", expected_NK, test, _pt2(draft)))
             draft.replace(folder / "model.pt2")
     return checks
@@ -92,25 +90,23 @@ def _program(module: nn.Module, card: Card) -> torch.export.ExportedProgram:
         return torch.export.export(module, (pixels_NHWC,), dynamic_shapes=({0: torch.export.Dim("images")},))
 
 
-def _write_onnx(path: Path, module: nn.Module, card: Card, about: dict[str, Any]) -> None:
+def _write_onnx(path: Path, program: torch.export.ExportedProgram, card: Card, about: dict[str, Any]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of the exporter's own deprecated calls
-        program = torch.onnx.export(
-            _program(module, card), input_names=["pixels"], output_names=["probabilities"], verbose=False
-        )
-    if program is None:
+        onnx = torch.onnx.export(program, input_names=["pixels"], output_names=["probabilities"], verbose=False)
+    if onnx is None:
         raise RuntimeError("torch's ONNX exporter returned no program")
     metadata = {**about, "classes": card.classes, "channels": card.channels, "size": card.size, "network": card.model}
     for key, value in metadata.items():
-        program.model.metadata_props[key] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-    program.save(str(path))
+        onnx.model.metadata_props[key] = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    onnx.save(str(path))
 
 
-def _write_pt2(path: Path, module: nn.Module, card: Card, about: dict[str, Any]) -> None:
+def _write_pt2(path: Path, program: torch.export.ExportedProgram, card: Card, about: dict[str, Any]) -> None:
     metadata = {**about, "classes": card.classes, "size": card.size, "channels": card.channels}
     extra = {"dadc.json": json.dumps(metadata, ensure_ascii=False)}
     logging.getLogger("torch.export").setLevel(logging.ERROR)
-    torch.export.save(_program(module, card), path, extra_files=extra)
+    torch.export.save(program, path, extra_files=extra)
 
 
 def _onnx_runtime(path: Path) -> Callable[[torch.Tensor], np.ndarray[Any, Any]]:
